@@ -1,0 +1,3 @@
+"""One language model, many translation directions, no interference."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,179 @@
+"""Configuration: the typed roots, where the files are, and the check before anything heavy is done.
+
+The root of each program is a dataclass, so the types of our own scalars are checked while Hydra
+composes. Below the root the signature of each `_target_` is the schema: `validate` binds every
+node to the constructor it names and reports a wrong key or type by its config path.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from polylect.hints import nearest
+
+_SIMPLE = (int, float, bool, str, int | None, float | None, bool | None, str | None)
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one sentence for the user."""
+
+
+@dataclass
+class Train:
+    """Root of `polylect train`."""
+
+    name: str = "tongues"  # the run folder is runs/<name>/<time>
+    runs: str = "runs"  # folder that collects the run folders
+    seed: int = 1
+    dry_run: bool = False  # show what the model would see, train nothing
+    resume: str | None = None  # checkpoint to continue from, with optimizer and data position
+    init_from: str | None = None  # checkpoint to start from, weights only (the next stage)
+    evaluate: bool = True  # score the best checkpoint on the test sets at the end
+    evaluate_base: bool = False  # score the untouched base beside it
+    model: Any = field(default_factory=dict)
+    data: Any = field(default_factory=dict)
+    strategy: Any = field(default_factory=dict)
+    optim: Any = field(default_factory=dict)
+    trainer: Any = field(default_factory=dict)
+    logger: Any = None
+    callbacks: Any = field(default_factory=dict)
+    generation: Any = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=lambda: ["bleu", "chrf++", "ter"])
+
+
+@dataclass
+class Evaluate:
+    """Root of `polylect evaluate`."""
+
+    run: str | None = None  # run folder or checkpoint to score; null scores `model` as it is
+    name: str = "evaluate"
+    runs: str = "runs"
+    seed: int = 1
+    split: str = "test"
+    limit: int | None = None  # score only the first so many sentences of each direction
+    device: str = "auto"
+    model: Any = None  # with run=null: the base model to score as it is
+    data: Any = None  # null takes the data of the run
+    generation: Any = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=lambda: ["bleu", "chrf++", "ter"])
+
+
+@dataclass
+class Translate:
+    """Root of `polylect translate`."""
+
+    run: str = "???"  # run folder or checkpoint
+    direction: str | None = None  # null: a second, tab-separated column names it line by line
+    input: str = "-"  # file, or - for standard input
+    output: str = "-"  # file, or - for standard output
+    start: int = 0  # lines to skip: how an interrupted job goes on
+    lines_per_chunk: int = 256  # lines read ahead, sorted by length and translated together
+    device: str = "auto"
+    generation: Any = field(default_factory=dict)
+
+
+@dataclass
+class Pretrain:
+    """Root of `polylect pretrain`."""
+
+    out: str = "???"  # folder to write: a plain Hugging Face model
+    seed: int = 1
+    base: Any = field(default_factory=dict)
+    text: Any = field(default_factory=dict)
+
+
+SCHEMAS = {"train": Train, "evaluate": Evaluate, "translate": Translate, "pretrain": Pretrain}
+
+_store = ConfigStore.instance()
+for _name, _schema in SCHEMAS.items():
+    _store.store(name=f"{_name}_schema", node=_schema)
+
+
+def conf_folder() -> Path:
+    """The folder of YAML files: beside `src` in a checkout, inside the package in a wheel."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
+    """The parameters that the node's `_target_` takes by name; empty where it takes any.
+
+    Raises ConfigError where the target cannot be imported.
+    """
+    from hydra.utils import get_object
+
+    path = node["_target_"]
+    try:
+        target = get_object(path)
+    except Exception as error:
+        raise ConfigError(f"_target_ {path} cannot be imported: {error}") from error
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return {}
+    return {name: p for name, p in parameters.items() if name != "self"}
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check every node that names a `_target_` against that target's signature.
+
+    Raises:
+        ConfigError: all mistakes together, one line each, with the config path.
+    """
+    mistakes = list(_root_mistakes(cfg)) + list(_mistakes(cfg, ""))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
+    """Keys added with `+key=…` at the root, which nothing would ever read."""
+    schema = OmegaConf.get_type(cfg)
+    if schema in SCHEMAS.values():
+        known = [f.name for f in fields(schema)]
+        for key in cfg:
+            if key not in known:
+                yield f"config key {key} does not exist; {nearest(str(key), known)}"
+
+
+def _mistakes(node: Any, path: str) -> Iterator[str]:
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        yield from _signature_mistakes(node, path)
+    for key in node:
+        if not OmegaConf.is_missing(node, key):
+            yield from _mistakes(node[key], f"{path}.{key}" if path else str(key))
+
+
+def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
+    parameters = target_parameters(node)
+    if not parameters:
+        return
+    given = [str(key) for key in node if not str(key).startswith("_")]
+    for key in given:
+        if key not in parameters:
+            yield f"config key {path}.{key} does not exist; {nearest(key, list(parameters))}"
+    # OmegaConf converts and checks simple types; everything else is the constructor's business.
+    typed = [(k, parameters[k].annotation) for k in given if k in parameters]
+    simple = [(k, annotation) for k, annotation in typed if annotation in _SIMPLE]
+    schema = OmegaConf.structured(make_dataclass("Schema", [(k, t, MISSING) for k, t in simple]))
+    for key, annotation in simple:
+        if OmegaConf.is_missing(node, key):
+            yield f"config key {path}.{key} must be given, as in {path}.{key}=VALUE"
+            continue
+        try:
+            schema[key] = node[key]
+        except OmegaConfBaseException:
+            wanted = getattr(annotation, "__name__", str(annotation))
+            yield f"config key {path}.{key} must be of type {wanted}, got {node[key]!r}"
+
+
+def plain(node: Any) -> Any:
+    """The node as plain Python values, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -1,0 +1,111 @@
+"""What a run was: configuration, environment, data, metrics and how it ended, in one JSON file."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("polylect", "torch", "transformers", "lightning", "sacrebleu", "peft", "triton")
+
+
+def new_folder(parent: Path, name: str | None = None) -> Path:
+    """Make and return a folder that did not exist: `parent/<name or time>`, numbered if taken."""
+    stem = name or time.strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1, 1000):
+        folder = parent / (stem if attempt == 1 else f"{stem}_{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent}/{stem} and 998 numbered folders beside it exist already.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file so that it is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as temporary:
+        temporary.write(text)
+    os.chmod(temporary.name, 0o644)  # NamedTemporaryFile makes files that only the owner reads
+    os.replace(temporary.name, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and commit, as far as they can be told."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _git("status", "--porcelain") not in ("", None),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in the checkout this package runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@dataclass
+class Record:
+    """One run. `status` is "running", "done", "failed" or "interrupted".
+
+    A run from a changed working tree or without a commit is marked `scratch`; tables leave it out.
+    """
+
+    run: str
+    config: dict[str, Any]
+    command: list[str] = field(default_factory=lambda: sys.argv[:])
+    environment: dict[str, Any] = field(default_factory=environment)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    status: str = "running"
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    seconds: float | None = None
+
+    @property
+    def scratch(self) -> bool:
+        return bool(self.environment.get("dirty")) or not self.environment.get("commit")
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/record.json`."""
+        write_json(folder / "record.json", asdict(self) | {"scratch": self.scratch})
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Read `folder/record.json`; raises FileNotFoundError with the path."""
+        path = folder / "record.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: {folder} is not a run folder.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+        value.pop("scratch")
+        return cls(**value)

@@ -1,0 +1,299 @@
+"""`TranslationModule`: the one loop, and the hooks a strategy overrides."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from polylect.data.batch import Example, TranslationBatch
+from polylect.data.languages import split_direction
+from polylect.data.prompt import template as find_template
+from polylect.layers.surgery import base_fingerprint
+from polylect.strategies.generation import Generation, Translation, translate, translate_batch
+from polylect.strategies.loss import StepLoss, target_losses
+
+
+class TranslationModule(L.LightningModule, ABC):
+    """A base model, what a strategy put into it, and the loop that trains and uses both.
+
+    The constructor is cheap and checks its arguments; `adopt` takes the base model and calls
+    `attach`.
+
+    Logged names, on which dashboards and checkpoints rely: `train/loss`, `train/aux`,
+    `train/lr`, `val/loss`, `val/loss/<direction>`, `val/chrf`, `val/chrf/<direction>`,
+    `routing/<layer>/<what>`.
+
+    Args:
+        directions: "en-ta", or "ta" for monolingual text.
+        template: name of the prompt template.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: makes the schedule from the optimizer and the number of steps.
+        generation: how translations are decoded.
+        validate_translations: sentences per direction translated at each validation, for
+            `val/chrf`; 0 for none.
+    """
+
+    trains: ClassVar[bool] = True
+    identity_at_start: ClassVar[bool] = True
+    single_direction: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        directions: Sequence[str],
+        template: str = "plain",
+        optimizer: Callable[..., Optimizer] | None = None,
+        schedule: Callable[..., LRScheduler] | None = None,
+        generation: Generation | None = None,
+        validate_translations: int = 0,
+    ) -> None:
+        super().__init__()
+        if not directions or len(set(directions)) != len(directions):
+            raise ValueError(f"directions must be distinct and not empty, got {list(directions)}.")
+        for direction in directions:
+            split_direction(direction)
+        self.directions = tuple(directions)
+        self.template = find_template(template)
+        self.template_name = template
+        self.optimizer, self.schedule = optimizer, schedule
+        self.generation = generation or Generation()
+        self.validate_translations = validate_translations
+        self.strict_loading = False  # a checkpoint holds what the strategy owns, no base weights
+        self.about: dict[str, Any] = {}  # stored in every checkpoint: the resolved configuration
+        self.tokenizer: Any = None
+        self.base_fingerprint = ""
+        self._base_names: frozenset[str] = frozenset()
+        self._losses = StepLoss(len(self.units()))
+        self._val: dict[str, list[float]] = {}
+        self._random_state: dict[str, Any] | None = None
+
+    # Hooks: what a strategy overrides.
+
+    @abstractmethod
+    def attach(self) -> None:
+        """Freeze the backbone and put this strategy's layers into it, in place, once."""
+
+    def routing(self, batch: TranslationBatch) -> AbstractContextManager:
+        """Within it every injected layer knows each row's direction."""
+        return nullcontext()
+
+    def auxiliary_loss(self) -> Float[Tensor, ""]:
+        """Sum of what the layers left behind during the last `routing`."""
+        return torch.zeros((), device=self.device)
+
+    def units(self) -> Mapping[str, int]:
+        """Direction to the set of parameters that learns from its rows alone; one by default."""
+        return dict.fromkeys(self.directions, 0) or {"": 0}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters for the optimizer; `unit` says which of `units` a group is."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "unit": 0}]
+
+    def telemetry(self) -> dict[str, float]:
+        """Numbers about the last forward, for dashboards."""
+        return {}
+
+    def export(self, folder: Path) -> None:
+        """Write what was trained in a form other programs read; nothing by default."""
+
+    # The base model.
+
+    def adopt(self, backbone: nn.Module, tokenizer: Any) -> None:
+        """Take the base model and attach the strategy to it."""
+        self.tokenizer = tokenizer
+        self.base_fingerprint = base_fingerprint(backbone)
+        self.backbone = backbone
+        self._base_names = frozenset(self.state_dict())
+        self.attach()
+        self.eval()
+
+    def owned(self) -> set[str]:
+        """Names in the state dict that belong to the strategy: trainable, or not there before."""
+        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {n for n in self.state_dict() if n in trainable or n not in self._base_names}
+
+    # The loop.
+
+    def training_step(self, batch: TranslationBatch, batch_idx: int) -> Float[Tensor, ""]:
+        with self.routing(batch):
+            losses, rows = target_losses(self.backbone, batch)
+            auxiliary = self.auxiliary_loss()
+        units = self.units()
+        row_units = torch.tensor([units[d] for d in batch.directions], device=rows.device)
+        loss = self._losses.add(losses, row_units[rows], auxiliary)
+        # Lightning divides by the number of micro-batches; StepLoss has already divided.
+        return loss * self.trainer.accumulate_grad_batches
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self._losses.correct(optimizer.param_groups)
+        self.log("train/loss", self._losses.mean(), prog_bar=True)
+        self.log("train/lr", float(optimizer.param_groups[0]["lr"]))
+        for name, value in self.telemetry().items():
+            self.log(name, value)
+        self._losses.reset()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each unit on its own: one adapter's large gradient must not shrink another's."""
+        if not gradient_clip_val:
+            return
+        units: dict[int, list[nn.Parameter]] = {}
+        for group in optimizer.param_groups:
+            units.setdefault(group.get("unit", 0), []).extend(group["params"])
+        for parameters in units.values():
+            if gradient_clip_algorithm == "value":
+                torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+            else:
+                torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def configure_optimizers(self) -> Any:
+        if self.optimizer is None:
+            raise ValueError(f"{type(self).__name__} was made without an optimizer: give optim=…")
+        optimizer = self.optimizer(self.parameter_groups())
+        if self.schedule is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = self.schedule(optimizer, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # Validation: loss per direction, and chrF of some translations.
+
+    def on_validation_epoch_start(self) -> None:
+        self._val = {}
+
+    def validation_step(
+        self, batch: TranslationBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        with self.routing(batch):
+            losses, _ = target_losses(self.backbone, batch)
+        total = self._val.setdefault(batch.directions[0], [0.0, 0.0])
+        total[0] += float(losses.sum())
+        total[1] += len(losses)
+
+    def on_validation_epoch_end(self) -> None:
+        means = {d: total / max(count, 1) for d, (total, count) in self._val.items()}
+        for direction, mean in means.items():
+            self.log(f"val/loss/{direction}", mean)
+        self.log("val/loss", sum(means.values()) / max(len(means), 1), prog_bar=True)
+        if self.validate_translations and not self.trainer.sanity_checking:
+            self._validate_translations()
+
+    def _validate_translations(self) -> None:
+        from sacrebleu.metrics import CHRF
+
+        scores = {}
+        for direction in self.directions:
+            if split_direction(direction)[0] is None:
+                continue
+            prompts = self.trainer.datamodule.prompts(direction, "val")
+            prompts = prompts[: self.validate_translations]
+            hypotheses = [t.text for t in self.translate(prompts)]
+            references = [p.references[0] for p in prompts]
+            scores[direction] = CHRF(word_order=2).corpus_score(hypotheses, [references]).score
+            self.log(f"val/chrf/{direction}", scores[direction])
+        if scores:
+            self.log("val/chrf", sum(scores.values()) / len(scores), prog_bar=True)
+
+    # Translation.
+
+    def ends(self) -> list[int]:
+        """Token ids at which a translation stops."""
+        return self.template.end_ids(self.tokenizer)
+
+    def predict_step(
+        self, batch: TranslationBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[Translation]:
+        return translate_batch(self, batch, self.ends())
+
+    def translate(self, prompts: Sequence[Example]) -> list[Translation]:
+        """Translations of the prompts, in their order."""
+        found = dict(self.translate_as_decoded(prompts))
+        return [found[i] for i in range(len(prompts))]
+
+    def translate_as_decoded(self, prompts: Sequence[Example]) -> Iterator[tuple[int, Translation]]:
+        """Yield (index, translation) as batches are finished: for progress bars."""
+        training = self.training
+        self.eval()
+        try:
+            yield from translate(self, prompts, self.ends())
+        finally:
+            self.train(training)
+
+    def prompt(self, source: str, direction: str) -> Example:
+        """The prompt that asks for the translation of a text."""
+        ids = self.template.encode(self.tokenizer, source, direction)
+        return Example(prompt=ids, target=[], direction=direction, source=source, references=())
+
+    # Checkpoints: what the strategy owns, the base's fingerprint, the random state.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        owned = self.owned()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in state if name in owned}
+        checkpoint["polylect"] = {
+            "about": self.about,
+            "base_fingerprint": self.base_fingerprint,
+            "random": _random_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ours = checkpoint.get("polylect")
+        if ours is None:
+            raise ValueError("the checkpoint was not written by polylect: it lacks its section.")
+        if ours["base_fingerprint"] != self.base_fingerprint:
+            raise ValueError(
+                f"the checkpoint belongs to another base model: fingerprint "
+                f"{ours['base_fingerprint'][:12]}, this base has {self.base_fingerprint[:12]}."
+            )
+        owned, found = self.owned(), set(checkpoint["state_dict"])
+        if owned != found:
+            lacks, extra = sorted(owned - found), sorted(found - owned)
+            raise ValueError(
+                f"the checkpoint does not fit {type(self).__name__}: it lacks {lacks[:3]} "
+                f"({len(lacks)} names) and has {extra[:3]} ({len(extra)} names) too many."
+            )
+        self._random_state = ours["random"]
+
+    def on_train_start(self) -> None:
+        if self._random_state is not None:
+            _restore_random_state(self._random_state)
+            self._random_state = None
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = numpy.random.get_state()
+    state = {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "python": random.getstate(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

@@ -1,0 +1,104 @@
+"""The training loss: token cross-entropy, exact whatever the accumulation, ranks and units.
+
+The mean over the target tokens of a whole optimizer step is wanted. Micro-batches (and DDP ranks)
+hold different numbers of tokens, so the mean of their means is something else. `StepLoss` divides
+each micro-batch's sum by a reference count and corrects the gradients once, before the step.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polylect.data.batch import TranslationBatch
+
+
+def target_losses(
+    backbone: nn.Module, batch: TranslationBatch
+) -> tuple[Float[Tensor, " targets"], Int[Tensor, " targets"]]:
+    """Negative log-likelihood in nats of every target token, and the row each belongs to.
+
+    The output head runs on the positions that predict a target only: prompt and padding cost
+    nothing there, which for a vocabulary of 256,000 is most of the memory.
+    """
+    hidden = backbone.base_model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).last_hidden_state
+    labels = batch.labels[:, 1:]
+    rows, positions = torch.nonzero(labels != -100, as_tuple=True)
+    logits = backbone.get_output_embeddings()(hidden[rows, positions]).float()
+    cap = getattr(backbone.config, "final_logit_softcapping", None)  # Gemma 2
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    return F.cross_entropy(logits, labels[rows, positions], reduction="none"), rows
+
+
+class StepLoss:
+    """Sums over one optimizer step, kept per unit.
+
+    A unit is a set of parameters that learns from its own rows alone: an adapter of LoRA-switch.
+    Each is divided by its own tokens, so that it learns what it would learn alone. Strategies
+    without such sets have one unit.
+    """
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the next optimizer step."""
+        self.added = 0  # micro-batches so far
+        self.first: Tensor | None = None  # tokens of the micro-batch that first held the unit
+        self.total: Tensor | None = None  # tokens of the whole step, over all ranks
+        self.sums: Tensor | None = None  # losses of this rank, for the log
+
+    def add(
+        self,
+        losses: Float[Tensor, " targets"],
+        units: Int[Tensor, " targets"],
+        auxiliary: Float[Tensor, ""],
+    ) -> Float[Tensor, ""]:
+        """The value to differentiate for this micro-batch."""
+        self.added += 1
+        sums = losses.new_zeros(self.units).index_add(0, units, losses)
+        counts = losses.new_zeros(self.units).index_add(0, units, torch.ones_like(losses.detach()))
+        ranks = dist.get_world_size() if dist.is_initialized() else 1
+        if ranks > 1:
+            dist.all_reduce(counts)
+        if self.first is None or self.total is None or self.sums is None:
+            self.first, self.total, self.sums = counts.clone(), counts.clone(), sums.detach()
+        else:
+            self.first = torch.where(self.first == 0, counts, self.first)
+            self.total, self.sums = self.total + counts, self.sums + sums.detach()
+        present = self.first > 0
+        share = torch.where(present, ranks / self.first.clamp(min=1), 0)
+        weight = counts.sum() / self.first.sum().clamp(min=1)  # auxiliary losses weigh by tokens
+        return (sums * share).sum() + auxiliary * weight
+
+    def mean(self) -> Float[Tensor, ""]:
+        """Loss per target token of the step so far, for the log."""
+        total, sums = self.total, self.sums
+        if total is None or sums is None:
+            raise RuntimeError("StepLoss.mean needs at least one call of add in the step.")
+        sums = sums.sum()
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(sums)
+        return sums / total.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def correct(self, groups: Iterable[dict]) -> None:
+        """Scale the gradients from the reference count to the whole step's, in place.
+
+        `groups` are the optimizer's parameter groups; a group's `unit` is its index here.
+        """
+        if self.added < 2 or self.first is None or self.total is None:
+            return  # one micro-batch is its own reference
+        factors = torch.where(self.total > 0, self.first / self.total.clamp(min=1), 1).tolist()
+        for group in groups:
+            factor = factors[group.get("unit", 0)]
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            if factor != 1 and gradients:
+                torch._foreach_mul_(gradients, factor)

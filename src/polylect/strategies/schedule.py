@@ -1,0 +1,20 @@
+"""Learning-rate schedules, made from the number of optimizer steps of the run."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+from transformers.trainer_utils import SchedulerType
+
+from polylect.hints import nearest
+
+
+def warmup(
+    optimizer: Optimizer, total_steps: int, *, shape: str = "cosine", share: float = 0.03
+) -> LRScheduler:
+    """Linear warm-up over `share` of the steps, then `shape` (a schedule name of transformers)."""
+    known = [s.value for s in SchedulerType]
+    if shape not in known:
+        raise ValueError(f"optim.schedule.shape={shape} does not exist; {nearest(shape, known)}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"optim.schedule.share must be between 0 and 1, got {share}.")
+    return get_scheduler(shape, optimizer, round(share * total_steps), total_steps)

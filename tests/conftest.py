@@ -1,0 +1,23 @@
+"""Settings every test shares; they must be made before torch is imported."""
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # waiting threads sleep: two cores are shared
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the network fails at once
+os.environ["WANDB_MODE"] = "offline"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers in every test, whichever tests ran before it."""
+    import random
+
+    import numpy
+    import torch
+
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,83 @@
+"""From a checked configuration to objects, in the order that lets a bad value die first."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config import plain
+from polylect.data.datamodule import TranslationData
+from polylect.strategies.base import TranslationModule
+
+
+def build_data(cfg: DictConfig) -> TranslationData:
+    """The data module; reads nothing yet."""
+    return instantiate(cfg.data, _convert_="all")
+
+
+def build_strategy(cfg: DictConfig) -> TranslationModule:
+    """The strategy, without a base model yet.
+
+    `about` holds what rebuilds it from a checkpoint: the resolved configuration of everything
+    that shapes it.
+    """
+    optim = instantiate(cfg.optim, _convert_="all") if cfg.get("optim") else {}
+    module = instantiate(
+        cfg.strategy,
+        directions=list(cfg.data.directions),
+        template=cfg.data.template,
+        generation=instantiate(cfg.generation) if cfg.generation else None,
+        **optim,
+        _convert_="all",
+    )
+    keep = ("name", "seed", "model", "data", "strategy", "generation", "metrics")
+    module.about = {"config": {key: plain(cfg[key]) for key in keep if key in cfg}}
+    return module
+
+
+def adopt(module: TranslationModule, data: TranslationData | None, cfg: DictConfig) -> None:
+    """Load the base model and give it to the strategy, and its tokenizer to the data."""
+    backbone, tokenizer = instantiate(cfg.model, _convert_="all")
+    module.adopt(backbone, tokenizer)
+    if data is not None:
+        data.tokenizer = tokenizer
+
+
+def checkpoint_path(run: str | Path) -> Path:
+    """The checkpoint a user means: the file itself, or the best one of a run folder.
+
+    Raises FileNotFoundError that says what was looked for.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    for name in ("best.ckpt", "last.ckpt"):
+        if (candidate := path / "checkpoints" / name).is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt."
+    )
+
+
+def load(run: str | Path, **changes: Any) -> tuple[TranslationModule, DictConfig]:
+    """Rebuild the strategy of a run from its checkpoint alone, base model included.
+
+    `changes` replace top-level parts of the stored configuration, such as `generation`.
+    """
+    import torch
+
+    path = checkpoint_path(run)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    if "polylect" not in checkpoint:
+        raise ValueError(f"{path} was not written by polylect: it lacks its section.")
+    cfg = OmegaConf.create(checkpoint["polylect"]["about"]["config"])
+    for key, value in changes.items():
+        if value:
+            cfg[key] = value
+    module = build_strategy(cfg)
+    adopt(module, None, cfg)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    module.eval()
+    return module, cfg

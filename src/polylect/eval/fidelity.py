@@ -1,0 +1,119 @@
+"""Numbers and placeholders that a translation must keep, and loops it must not fall into."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+# A comma, a point, an apostrophe or a space between digits may belong to the number: European,
+# Swiss, Indian ("1,87,500") and Arabic (U+066B, U+066C) writing. A space only joins groups of
+# three ("187 500"), since other numbers may simply stand side by side.
+_NUMBER = re.compile(r"\d+(?:(?:[.,'’٫٬]\d+)|(?:[ \u00a0\u2009\u202f]\d{3}(?!\d)))*")
+_SEPARATOR = re.compile(r"[^\d]")
+
+_PLACEHOLDER = re.compile(
+    r"""
+    \$?\{[^{}\s]*\}                                    # {0}  {name}  {}  ${path}
+    | (?<!\d)%(?:\(\w+\))?(?:\d+\$)?[-+0\#]*\d*(?:\.\d+)?[sdifgxXeEcru@](?![A-Za-z])
+                                                       # %s  %d  %(name)s  %1$s  %.2f
+    | </?[A-Za-z][^<>]*>                               # <b>  </b>  <br/>  <a href="...">
+    """,
+    re.VERBOSE,
+)
+
+# A block written at least three times in a row. 200 characters are a long sentence.
+_LOOP = re.compile(r"(.{1,200}?)\1{2,}", re.DOTALL)
+
+
+def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
+    """Numbers of the source, as written there, that the hypothesis does not have.
+
+    Digits of all scripts count as the same, and so do all ways to group them: "1,87,500",
+    "187 500" and "१८७५००" are one number, and "1.5" and "1,5" another. Where an ambiguous writing
+    can be read in two ways, either will do. A number that a reference also leaves out (because it
+    is in words, say) need not be kept.
+    """
+    texts = [hypothesis, *references]
+    kept = [{value for n in _numbers(text) for way in _readings(n) for value in way} for text in texts]
+
+    def in_text(number: str, values: set[str]) -> bool:
+        return any(values.issuperset(way) for way in _readings(number))
+
+    return [
+        number
+        for number in _numbers(source)
+        if not in_text(number, kept[0]) and all(in_text(number, values) for values in kept[1:])
+    ]
+
+
+def numbers_expected(source: str, references: Sequence[str] = ()) -> bool:
+    """Whether there is a number that a translation should keep."""
+    return bool(numbers_lost(source, "", references))
+
+
+def placeholders_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
+    """Placeholders and tags of the source that the hypothesis has less often, or not at all.
+
+    Format fields ("{0}", "%s", "${path}") and markup tags ("<b>"), sorted. As with numbers, what a
+    reference leaves out need not be kept.
+    """
+    expected = Counter(_PLACEHOLDER.findall(source))
+    for reference in references:
+        expected &= Counter(_PLACEHOLDER.findall(reference))
+    return sorted((expected - Counter(_PLACEHOLDER.findall(hypothesis))).elements())
+
+
+def loops(text: str) -> bool:
+    """Whether the text is stuck: one block again and again, with nothing in between.
+
+    Either four times in a row over at least 12 characters ("no no no no"), or three times if the
+    block has 15 characters or more (a phrase).
+    """
+    # The space at the end completes the last copy of a block of words.
+    for match in _LOOP.finditer(" ".join(text.split()) + " "):
+        length, block = len(match[0]), len(match[1])
+        if (length >= 4 * block and length >= 12) or block >= 15:
+            return True
+    return False
+
+
+def _numbers(text: str) -> list[str]:
+    return _NUMBER.findall("".join(_ascii_digit(char) for char in text))
+
+
+def _ascii_digit(char: str) -> str:
+    return char if char < "\x80" else str(unicodedata.decimal(char, char))
+
+
+def _readings(number: str) -> list[tuple[str, ...]]:
+    """The ways to read what is written: one number, one with decimals, or several numbers.
+
+    "1,234.50" -> ("1234.5",), ("1", "234", "50");  "12.05.2020" -> ("12", "5", "2020")
+    """
+    groups = _SEPARATOR.split(number)
+    separators = _SEPARATOR.findall(number)
+    ways = [tuple(_plain(group) for group in groups)]
+    if _is_grouping(groups, separators):
+        ways.append((_plain("".join(groups)),))
+    decimal = separators and separators[-1] in ".,٫" and separators[-1] not in separators[:-1]
+    if decimal and (len(groups) == 2 or _is_grouping(groups[:-1], separators[:-1])):
+        fraction = groups[-1].rstrip("0")
+        whole = _plain("".join(groups[:-1]))
+        ways.append((f"{whole}.{fraction}" if fraction else whole,))
+    return ways
+
+
+def _is_grouping(groups: Sequence[str], separators: Sequence[str]) -> bool:
+    """Thousands: one kind of separator, a last group of three, before it groups of two or three."""
+    return (
+        len(groups) > 1
+        and all(one == other for one, other in pairwise(separators))
+        and len(groups[0]) <= 3
+        and len(groups[-1]) == 3
+        and all(len(group) in (2, 3) for group in groups[1:-1])
+    )
+
+
+def _plain(digits: str) -> str:
+    return digits.lstrip("0") or "0"

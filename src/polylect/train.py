@@ -1,0 +1,187 @@
+"""`polylect train`: compose, validate, build, fit, score, record."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config import ConfigError, plain, validate
+from polylect.record import Record, new_folder, write_text
+from polylect.sweep import RUN_FOLDER
+
+
+def main(cfg: DictConfig) -> float | None:
+    """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
+    begin = time.monotonic()
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    print(f"polylect train: {cfg.name}, loading …", flush=True) if rank == 0 else None
+    folder = run_folder(cfg)
+    register_resolvers(folder)
+    validate(cfg)
+
+    import lightning as L
+    from hydra.utils import instantiate
+
+    from polylect.build import adopt, build_data, build_strategy
+    from polylect.terminal import announce, quiet
+
+    quiet()
+    L.seed_everything(cfg.seed, verbose=False)
+    data = build_data(cfg)
+    module = build_strategy(cfg)
+    check_combination(module, cfg)
+    adopt(module, data, cfg)
+    if cfg.dry_run:
+        from polylect.preview import preview
+
+        data.setup("fit")
+        print(preview(module, data, cfg))
+        return None
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = instantiate(
+        cfg.trainer,
+        logger=instantiate(cfg.logger) or False,
+        callbacks=callbacks(cfg, folder),
+        default_root_dir=str(folder),
+        _convert_="all",
+    )
+    if not trainer.is_global_zero:
+        _fit(trainer, module, data, cfg)
+        return None
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    record = Record(run=str(folder), config=plain(cfg))
+    record.write(folder)
+    announce(module, data, cfg, folder)
+    try:
+        _fit(trainer, module, data, cfg)
+        record.data = data.report
+        record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        record.metrics["steps"] = trainer.global_step
+        _finish(trainer, module, data, cfg, folder, record)
+        record.status = "done"
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.status = "interrupted" if interrupted else "failed"
+        raise
+    finally:
+        record.seconds = round(time.monotonic() - begin, 1)
+        record.write(folder)
+        for logger in trainer.loggers:
+            logger.finalize("success" if record.status == "done" else "failed")
+        _close_wandb()
+    print(f"run folder: {folder}", flush=True)
+    return record.metrics["objective"]
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """The folder of this run: chosen by a parent process, or a new one."""
+    if RUN_FOLDER not in os.environ and not cfg.dry_run:
+        os.environ[RUN_FOLDER] = str(new_folder(Path(cfg.runs) / cfg.name))
+    return Path(os.environ.get(RUN_FOLDER, "runs"))
+
+
+def register_resolvers(folder: Path) -> None:
+    """`${run_folder:}` and `${wandb_offline:}` for the YAML files."""
+    OmegaConf.register_new_resolver("run_folder", lambda: str(folder), replace=True)
+    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
+def _wandb_offline() -> bool:
+    """Whether no account is set up: no key in the environment, none in ~/.netrc."""
+    netrc = Path.home() / ".netrc"
+    known = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    mode = os.environ.get("WANDB_MODE")
+    return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or known)
+
+
+def check_combination(module: Any, cfg: DictConfig) -> None:
+    """What no single part can know."""
+    if not module.trains and not cfg.dry_run:
+        raise ConfigError(
+            f"strategy {type(module).__name__} does not train: score it with "
+            "`polylect evaluate run=null model=…`."
+        )
+    if module.single_direction and cfg.data.mixing == "mixed":
+        raise ConfigError(
+            f"strategy {type(module).__name__} needs one direction per batch: "
+            "set data.mixing=by_direction."
+        )
+    monitor = (cfg.callbacks.get("checkpoint") or {}).get("monitor") or ""
+    if monitor.startswith("val/chrf") and not module.validate_translations:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor={monitor} needs translations: "
+            "set strategy.validate_translations to a number of sentences."
+        )
+
+
+def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
+    """The configured callbacks, and those of every run."""
+    from hydra.utils import instantiate
+
+    from polylect.callbacks import DataReport, SaveOnTermination
+    from polylect.terminal import progress
+
+    chosen = [instantiate(node) for node in (cfg.callbacks or {}).values() if node]
+    bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
+    return [*chosen, SaveOnTermination(folder / "checkpoints"), DataReport(), *bar]
+
+
+def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
+    from polylect.build import checkpoint_path
+
+    if cfg.init_from:
+        import torch
+
+        start = torch.load(checkpoint_path(cfg.init_from), map_location="cpu", weights_only=False)
+        module.on_load_checkpoint(start)
+        module._random_state = None  # the weights only: the random state belongs to that run
+        module.load_state_dict(start["state_dict"], strict=False)
+    # Ctrl-C ends the run as SIGTERM does: after the batch, with a checkpoint.
+    before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        resume = str(_resume_path(cfg.resume)) if cfg.resume else None
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _resume_path(resume: str) -> Path:
+    """To go on means from where it stopped: the last checkpoint of a run folder."""
+    from polylect.build import checkpoint_path
+
+    last = Path(resume) / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else checkpoint_path(resume)
+
+
+def _finish(
+    trainer: Any, module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record
+) -> None:
+    """Go back to the best checkpoint, export, score, show."""
+    import torch
+
+    from polylect.evaluate import evaluate
+
+    best = folder / "checkpoints" / "best.ckpt"
+    if best.is_file():
+        state = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+        module.load_state_dict(state, strict=False)
+    module.export(folder)
+    if not cfg.evaluate:
+        record.metrics["objective"] = -record.metrics["train"].get("val/loss", float("nan"))
+        return
+    device = trainer.strategy.root_device
+    module.to(device)
+    record.metrics["test"] = evaluate(module, data, folder, cfg.metrics, base=cfg.evaluate_base)
+    chrf = [s["chrf++"]["value"] for s in record.metrics["test"].values() if "chrf++" in s]
+    record.metrics["objective"] = sum(chrf) / len(chrf) if chrf else None
+
+
+def _close_wandb() -> None:
+    """End the wandb run, so that the next one in this process starts its own."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()

@@ -6,6 +6,7 @@ node to the constructor it names and reports a wrong key or type by its config p
 """
 
 import inspect
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -110,14 +111,29 @@ def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
     from hydra.utils import get_object
 
     path = node["_target_"]
+    logging.getLogger("hydra.utils").disabled = True  # it would print what is raised as well
     try:
         target = get_object(path)
     except Exception as error:
         raise ConfigError(f"_target_ {path} cannot be imported: {error}") from error
-    parameters = inspect.signature(target).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return {}
-    return {name: p for name, p in parameters.items() if name != "self"}
+    found: dict[str, inspect.Parameter] = {}
+    for callable_ in _constructors(target):
+        parameters = inspect.signature(callable_).parameters
+        found |= {name: p for name, p in parameters.items() if name not in found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            return {n: p for n, p in found.items() if n != "self" and p.kind in named}
+    return {}
+
+
+def _constructors(target: Any) -> Iterator[Any]:
+    """The target itself, or of a class each `__init__` that `**keywords` are handed up to."""
+    if not inspect.isclass(target):
+        yield target
+        return
+    for cls in target.__mro__[:-1]:
+        if "__init__" in vars(cls):
+            yield cls.__init__
 
 
 def validate(cfg: DictConfig) -> None:

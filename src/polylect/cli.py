@@ -68,7 +68,7 @@ def _guarded(program: str, arguments: list[str]) -> int:
         return 130
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         return _complain(_root_cause(error))
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, RuntimeError, FileNotFoundError, FileExistsError) as error:
         if _raised_by_us(error) and not os.environ.get("POLYLECT_TRACEBACK"):
             return _complain(str(error))
         raise

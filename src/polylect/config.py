@@ -85,8 +85,10 @@ class Pretrain:
 
     out: str = "???"  # folder to write: a plain Hugging Face model
     seed: int = 1
-    base: Any = field(default_factory=dict)
-    text: Any = field(default_factory=dict)
+    languages: list[str] = field(default_factory=list)
+    text: Any = None  # monolingual text: one corpus for all languages, or per language
+    root: str | None = None  # folder that relative paths start from
+    base: Any = field(default_factory=dict)  # sizes and optimisation
 
 
 SCHEMAS = {"train": Train, "evaluate": Evaluate, "translate": Translate, "pretrain": Pretrain}

@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -31,12 +30,10 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file so that it is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as temporary:
-        temporary.write(text)
-    os.chmod(temporary.name, 0o644)  # NamedTemporaryFile makes files that only the owner reads
-    os.replace(temporary.name, path)
+    content = text.encode("utf-8")  # before a file exists, so that bad text leaves none behind
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:

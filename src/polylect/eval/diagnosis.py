@@ -1,14 +1,13 @@
 """What is wrong with a translated corpus beyond its score, counted line by line."""
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from polylect.eval.fidelity import loops, numbers_expected, numbers_lost, placeholders_lost
+from polylect.eval.fidelity import loops, numbers_expected, numbers_lost, placeholders_lost, words
 from polylect.eval.language import UNDECIDED, detect
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ ECHO_CHRF = 90.0
 ECHO_MARGIN = 20.0
 """How much closer to the source than every reference an echo must be, in chrF: names, numbers and
 closely related languages make a true translation look like its source."""
+
+_LISTED_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Rate:
     def rate(self) -> float:
         """Share of the judged lines; nan if none could be judged."""
         return self.count / self.of if self.of else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        lines = [line + 1 for line in self.lines[:_LISTED_LINES]]
+        return {"count": self.count, "of": self.of, "rate": _finite(self.rate), "lines": lines}
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,16 @@ class Diagnosis:
     length_ratio: float
     languages: dict[str, int]
 
-    def rates(self) -> dict[str, Rate]:
-        """All rates that there are, by name."""
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, rates that were not measured left out.
+
+        A rate becomes ``{"count": 2, "of": 998, "rate": 0.002, "lines": [17, 340]}`` with the
+        first line numbers, counted from 1; a rate or ratio of nothing is null.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Rate)}
+        rates = {name: value.to_dict() for name, value in values.items() if isinstance(value, Rate)}
+        plain = {"segments": self.segments, "languages": self.languages}
+        return {**plain, "length_ratio": _finite(self.length_ratio), **rates}
 
 
 def diagnose(
@@ -155,7 +166,7 @@ def _is_echo(source: str, hypothesis: str, references: Sequence[str]) -> bool:
 
 def _closeness(text: str, source: str) -> float:
     """chrF of the text to the source, with case and punctuation apart; 0 for no words at all."""
-    text, source = _words(text), _words(source)
+    text, source = words(text), words(source)
     if not text or not source:
         return 0.0
     if text == source:
@@ -163,13 +174,6 @@ def _closeness(text: str, source: str) -> float:
     if not 0.5 < len(text) / len(source) < 2:
         return 0.0  # far below any threshold here, and chrF is the slow part
     return float(_chrf().sentence_score(text, [source]).score)
-
-
-def _words(text: str) -> str:
-    """Letters, marks and digits, with one space between words."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
-    return " ".join(spaced.split())
 
 
 @cache
@@ -187,3 +191,7 @@ def _length_ratio(hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     pairs = [(h, refs[0]) for h, refs in zip(hypotheses, references, strict=True) if refs]
     total = sum(len(reference) for _, reference in pairs)
     return sum(len(hypothesis) for hypothesis, _ in pairs) / total if total else math.nan
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

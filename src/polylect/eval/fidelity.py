@@ -22,8 +22,10 @@ _PLACEHOLDER = re.compile(
     re.VERBOSE,
 )
 
-# A block written at least three times in a row. 200 characters are a long sentence.
-_LOOP = re.compile(r"(.{1,200}?)\1{2,}", re.DOTALL)
+# One block over and over: 12 characters or more that are at least four copies, or three copies of
+# a phrase. 200 characters are a long sentence.
+_LOOP = re.compile(r"(.)\1{11}|(..)\2{5}|(.{3,200}?)\3{3}|(.{15,200}?)\4{2}")
+_SIGNS = re.compile(r"([^\w\s])(?:\s*\1){11}")
 
 
 def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
@@ -69,15 +71,19 @@ def placeholders_lost(source: str, hypothesis: str, references: Sequence[str] = 
 def loops(text: str) -> bool:
     """Whether the text is stuck: one block again and again, with nothing in between.
 
-    Either four times in a row over at least 12 characters ("no no no no"), or three times if the
-    block has 15 characters or more (a phrase).
+    Either four times in a row over at least 12 characters ("No, no, no, no"), or three times if
+    the block has 15 characters or more (a phrase). Case and punctuation may vary.
+    A row of 12 equal signs is a loop as well.
     """
     # The space at the end completes the last copy of a block of words.
-    for match in _LOOP.finditer(" ".join(text.split()) + " "):
-        length, block = len(match[0]), len(match[1])
-        if (length >= 4 * block and length >= 12) or block >= 15:
-            return True
-    return False
+    return bool(_LOOP.search(words(text) + " ") or _SIGNS.search(text))
+
+
+def words(text: str) -> str:
+    """Letters, marks and digits in lower case, with one space between words."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
+    return " ".join(spaced.split())
 
 
 def _numbers(text: str) -> list[str]:

@@ -49,7 +49,7 @@ def detect(
         candidates: language codes, most expected first: of two that cannot be told apart
             (``zh`` and ``zh_Hant``), the first is the answer.
         scripts: for each candidate the Unicode names of its scripts, ``{"hi": ["Devanagari"]}``.
-            A candidate that is not in there is judged by py3langid alone.
+            A candidate without any is judged by py3langid alone.
         min_letters: how many letters a text needs to be judged.
 
     Returns:
@@ -60,7 +60,8 @@ def detect(
     """
     if not candidates:
         raise ValueError("language detection needs at least one candidate language")
-    known = {code: tuple(names) for code, names in (scripts or {}).items() if code in candidates}
+    scripts = scripts or {}
+    known = {code: tuple(scripts[code]) for code in candidates if scripts.get(code)}
     for names in known.values():
         for name in names:
             _script_pattern(name)
@@ -74,12 +75,12 @@ def _detect(
     min_letters: int,
 ) -> str:
     letters = len(_LETTER.findall(text)) + sum(2 * _count(text, name) for name in _DENSE_SCRIPTS)
-    if letters < min_letters:
+    if letters < max(1, min_letters):
         return UNDECIDED
     remaining = _plausible(text, letters, candidates, scripts)
     if not remaining:
         return OTHER
-    # A candidate that only its own absence of script names kept in proves nothing by being alone.
+    # Alone because its script fits, and not because nothing was known of its scripts.
     if len(remaining) == 1 and remaining[0] in scripts:
         return remaining[0]
     return _by_language_model(text, remaining)

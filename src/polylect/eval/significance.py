@@ -107,4 +107,6 @@ def _paired(
     signatures, scores = run()
     (name, signature), *_ = signatures.items()
     baseline, system = scores[name]
-    return direction, float(baseline.score), float(system.score), system.p_value, signature.format()
+    # sacreBLEU gives a system against itself its smallest p-value; no difference is no evidence.
+    p = 1.0 if baseline.score == system.score else float(system.p_value)
+    return direction, float(baseline.score), float(system.score), p, signature.format()

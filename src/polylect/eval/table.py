@@ -9,11 +9,16 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from io import TextIOBase
+from typing import Any
 
-from polylect.eval.diagnosis import Diagnosis, Rate
+from polylect.eval.diagnosis import Diagnosis
 from polylect.eval.metrics import TITLES, Score
 from polylect.eval.significance import Comparison
+
+Results = Sequence[Score] | Mapping[str, Any]
+"""The scores of one direction: as they are, or as ``scores.json`` holds them, where an entry
+``"bleu": {"value": 31.2, "signature": "nrefs:1|..."}`` is a score and others are passed over."""
 
 _VARIES_BY_DIRECTION = ("nrefs", "tok", "norm", "asian")
 _MISSING = "-"
@@ -43,28 +48,29 @@ class Table:
         ]
         return "\n".join([*lines, *self.notes]) + "\n"
 
-    def show(self, stream: TextIO | None = None) -> None:
-        """Prints the table: through rich on a terminal, as plain text into anything else."""
-        stream = stream or sys.stdout
-        if not stream.isatty():
-            stream.write(self.text())
-            return
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table as RichTable
 
-        table = RichTable(box=box.SIMPLE_HEAD)
-        for i, name in enumerate(self.header):
-            table.add_column(name, justify="right" if i else "left")
-        for row in self.rows:
-            table.add_row(*row)
-        console = Console(file=stream, highlight=False, markup=False)
-        console.print(table)
-        for note in self.notes:
-            console.print(note, style="dim")
+def show(table: Table, stream: TextIOBase | None = None) -> None:
+    """Prints a table: through rich on a terminal, as plain text into anything else."""
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        stream.write(table.text())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable(box=box.SIMPLE_HEAD)
+    for i, name in enumerate(table.header):
+        shown.add_column(name, justify="right" if i else "left")
+    for row in table.rows:
+        shown.add_row(*row)
+    console = Console(file=stream, highlight=False, markup=False)
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, style="dim")
 
 
-def score_table(scores: Mapping[str, Sequence[Score]]) -> Table:
+def scores_table(results: Mapping[str, Results]) -> Table:
     """Rows are directions, columns metrics, with the mean of each column below.
 
     Where a metric has several signatures, each gets its own column, named by what differs
@@ -72,69 +78,69 @@ def score_table(scores: Mapping[str, Sequence[Score]]) -> Table:
     all directions says over how many.
 
     Args:
-        scores: the scores of each direction.
+        results: the scores of each direction.
 
     Raises:
         ValueError: no scores, or signatures that differ in more than a direction may need.
     """
     columns: dict[tuple[str, str], dict[str, float]] = {}
-    for direction, row in scores.items():
-        for s in row:
+    for direction, row in results.items():
+        for s in _scores(row):
             columns.setdefault((s.name, s.signature), {})[direction] = s.value
     if not columns:
         raise ValueError("there are no scores to make a table of")
     names = list(dict.fromkeys(name for name, _ in columns))
     keys = sorted(columns, key=lambda key: names.index(key[0]))
     titles = [_title(name, signature, columns) for name, signature in keys]
-    rows = [(d, *(_number(columns[key].get(d)) for key in keys)) for d in scores]
-    if len(scores) > 1:
-        rows.append(("mean", *(_mean(columns[key], len(scores)) for key in keys)))
+    rows = [(d, *(_number(columns[key].get(d)) for key in keys)) for d in results]
+    if len(results) > 1:
+        rows.append(("mean", *(_mean(columns[key], len(results)) for key in keys)))
     notes = (f"{title}: {signature}" for title, (_, signature) in zip(titles, keys, strict=True))
     return Table(("direction", *titles), tuple(rows), tuple(notes))
 
 
-def matrix_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:
+def matrix_table(results: Mapping[str, Mapping[str, Results]], metric: str = "chrf++") -> Table:
     """One metric for every adapter (or system, or run) in every direction.
 
     Args:
-        scores: for each adapter its score in each direction; some may be missing.
+        results: for each adapter the scores of each direction; some may be missing.
 
     Raises:
-        ValueError: no scores, several metrics, or several signatures in one column.
+        ValueError: no such scores, or several signatures in one column.
     """
-    columns: dict[str, Score] = {}
-    for name, row in scores.items():
-        for direction, s in row.items():
-            first = columns.setdefault(direction, s)
-            if (first.name, first.signature) != (s.name, s.signature):
-                raise ValueError(
-                    f"column {direction!r} cannot hold both {first.name} {first.signature} and, in "
-                    f"row {name!r}, {s.name} {s.signature}; score all rows in the same way"
-                )
+    columns: dict[str, str] = {}
+    cells: dict[str, dict[str, float]] = {name: {} for name in results}
+    for name, directions in results.items():
+        for direction, row in directions.items():
+            for s in (s for s in _scores(row) if s.name == metric):
+                if (first := columns.setdefault(direction, s.signature)) != s.signature:
+                    raise ValueError(
+                        f"column {direction!r} of {TITLES.get(metric, metric)} cannot hold both "
+                        f"{first} and, in row {name!r}, {s.signature}; score all rows in one way"
+                    )
+                cells[name][direction] = s.value
     if not columns:
-        raise ValueError("there are no scores to make a matrix of")
-    if len(metrics := {s.name for s in columns.values()}) > 1:
-        raise ValueError(f"a matrix shows one metric and got {', '.join(sorted(metrics))}")
-    rows = tuple(
-        (name, *(_number(row[d].value if d in row else None) for d in columns))
-        for name, row in scores.items()
+        raise ValueError(f"there are no {metric!r} scores to make a matrix of")
+    rows = tuple((name, *(_number(row.get(d)) for d in columns)) for name, row in cells.items())
+    notes = tuple(
+        f"{TITLES.get(metric, metric)}, {' '.join(d for d in columns if columns[d] == s)}: {s}"
+        for s in dict.fromkeys(columns.values())
     )
-    signatures: dict[str, list[str]] = {}
-    for direction, s in columns.items():
-        signatures.setdefault(s.signature, []).append(direction)
-    title = TITLES.get(*metrics, *metrics)
-    notes = (f"{title}, {' '.join(where)}: {text}" for text, where in signatures.items())
-    return Table(("adapter", *columns), rows, tuple(notes))
+    return Table(("adapter", *columns), rows, notes)
 
 
-def diagnosis_table(diagnoses: Mapping[str, Diagnosis]) -> Table:
+def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> Table:
     """Rows are directions, columns what can be wrong, as count out of what could be judged."""
-    names = list(dict.fromkeys(name for d in diagnoses.values() for name in d.rates()))
-    rows = tuple(
-        (direction, *(_fraction(d.rates().get(n)) for n in names), _number(d.length_ratio, 2))
+    rows = {
+        direction: d.to_dict() if isinstance(d, Diagnosis) else d
         for direction, d in diagnoses.items()
+    }
+    names = [n for n in Diagnosis.__annotations__ if any(_is_rate(r.get(n)) for r in rows.values())]
+    cells = tuple(
+        (direction, *(_fraction(row.get(n)) for n in names), _number(row["length_ratio"], 2))
+        for direction, row in rows.items()
     )
-    return Table(("direction", *(n.replace("_", " ") for n in names), "length ratio"), rows)
+    return Table(("direction", *(n.replace("_", " ") for n in names), "length ratio"), cells)
 
 
 def comparison_table(comparisons: Sequence[Comparison], *, level: float = 0.05) -> Table:
@@ -159,6 +165,13 @@ def comparison_table(comparisons: Sequence[Comparison], *, level: float = 0.05) 
     notes = (f"{c.direction}, {TITLES.get(c.metric, c.metric)}: {c.signature}" for c in comparisons)
     header = ("direction", "baseline", "system", "difference", "p", "p (Holm)")
     return Table(header, rows, (f"* p (Holm) < {level}", *notes))
+
+
+def _scores(row: Results) -> list[Score]:
+    if not isinstance(row, Mapping):
+        return list(row)
+    found = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
+    return [Score(name, float(v["value"]), v["signature"]) for name, v in found.items()]
 
 
 def _title(name: str, signature: str, columns: Iterable[tuple[str, str]]) -> str:
@@ -191,5 +204,9 @@ def _number(value: float | None, digits: int = 1) -> str:
     return _MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _fraction(rate: Rate | None) -> str:
-    return _MISSING if rate is None or not rate.of else f"{rate.count}/{rate.of}"
+def _is_rate(value: object) -> bool:
+    return isinstance(value, Mapping) and "of" in value
+
+
+def _fraction(rate: Mapping[str, Any] | None) -> str:
+    return f"{rate['count']}/{rate['of']}" if rate and rate["of"] else _MISSING

@@ -1,0 +1,187 @@
+"""Which sentence pairs are kept for training: tests on one pair, and on what was seen elsewhere."""
+
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from hashlib import blake2b
+from typing import Any
+
+from polylect.data.languages import language, script_share, split_direction
+from polylect.data.store import Pair
+
+# name: (default, what its value must be, the test of it). False or None switches a filter off.
+# In this order a pair meets the filters; it is counted by the first that drops it.
+FILTERS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
+    "empty": (True, "true or false", lambda v: v is True),
+    "max_characters": (None, "a whole number above 0", lambda v: type(v) is int and v > 0),
+    "max_words": (None, "a whole number above 0", lambda v: type(v) is int and v > 0),
+    "length_ratio": (None, "a number of at least 1", lambda v: type(v) in (int, float) and v >= 1),
+    "script": (
+        None,
+        "a share above 0, at most 1",
+        lambda v: type(v) in (int, float) and 0 < v <= 1,
+    ),
+    "identical": (False, "true or false", lambda v: v is True),
+    "overlap": (True, "true or false", lambda v: v is True),
+    "duplicate": (False, "true or false", lambda v: v is True),
+}
+
+
+def check_filters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters that are on, with their values, in order.
+
+    Raises:
+        ValueError: a filter that does not exist, or a value that it cannot have.
+    """
+    for name, value in settings.items():
+        if name not in FILTERS:
+            near = get_close_matches(str(name), FILTERS, n=1) or [", ".join(FILTERS)]
+            raise ValueError(f"filters: there is no filter {name!r}; did you mean {near[0]}?")
+        _, wanted, is_right = FILTERS[name]
+        if value is not None and value is not False and not is_right(value):
+            raise ValueError(f"filters.{name} must be {wanted}, or false for off; got {value!r}")
+    values = {name: settings.get(name, default) for name, (default, _, _) in FILTERS.items()}
+    return {name: value for name, value in values.items() if value not in (None, False)}
+
+
+class HashSet:
+    """A set of 64-bit hashes with open addressing: 16 to 32 bytes each, a Python set takes 100."""
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 * 1024))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: int) -> bool:
+        return self._slots[self._find(key)] != 0
+
+    def add(self, key: int) -> bool:
+        """Put the hash in; True if it was not there."""
+        slot = self._find(key)
+        if self._slots[slot]:
+            return False
+        self._slots[slot] = key or 1
+        self._count += 1
+        if 2 * self._count > len(self._slots):
+            self._grow()
+        return True
+
+    def _find(self, key: int) -> int:
+        """The slot of the hash, or the free one where it would go. 0 marks free slots."""
+        slots, mask, key = self._slots, len(self._slots) - 1, key or 1
+        slot = key & mask
+        while slots[slot] and slots[slot] != key:
+            slot = (slot + 1) & mask
+        return slot
+
+    def _grow(self) -> None:
+        full = self._slots
+        self._slots = array("Q", bytes(16 * len(full)))
+        for key in full:
+            if key:
+                self._slots[self._find(key)] = key
+
+
+class _Ignored(dict[int, int | None]):
+    """Table for `str.translate` that drops all but letters, marks and numbers."""
+
+    def __missing__(self, code: int) -> int | None:
+        # `\W` of re would not do: to it the vowel signs of Indic scripts are no word characters.
+        kept = unicodedata.category(chr(code))[0] in "LMN"
+        self[code] = code if kept else None
+        return self[code]
+
+
+_IGNORED = _Ignored()
+
+
+def normalised(text: str) -> str:
+    """The text without case, punctuation and white space, as it is compared with other texts."""
+    return unicodedata.normalize("NFKC", text).casefold().translate(_IGNORED) or text
+
+
+def text_hash(code: str, text: str) -> int:
+    """64-bit hash of a text, normalised, in a language (regions and scripts of it are one)."""
+    return _hash(f"{code.partition('_')[0]}\0{normalised(text)}")
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def hold_out(pairs: Iterable[Pair], direction: str, held_out: HashSet) -> None:
+    """Put every side and reference of dev or test pairs into the set for the filter "overlap"."""
+    source_code, target_code = split_direction(direction)
+    for pair in pairs:
+        for text in (pair.target, *pair.references):
+            held_out.add(text_hash(target_code, text))
+        if source_code and pair.source is not None:
+            held_out.add(text_hash(source_code, pair.source))
+
+
+class PairFilter:
+    """The filters that are on, for the pairs of one direction.
+
+    - empty: a side without text
+    - max_characters, max_words: a side longer than this (words are separated by white space)
+    - length_ratio: the longer side has more than this times the characters of the shorter one
+    - script: a side with a smaller share of its letters in the scripts of its language
+    - identical: both sides are the same text
+    - overlap: a side equals, case and punctuation aside, a dev or test text in that language,
+      of any direction
+    - duplicate: the pair was there before, case and punctuation aside
+
+    Args:
+        settings: as `check_filters` gives them.
+        held_out: hashes of all dev and test texts, from `hold_out`.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], direction: str, held_out: HashSet) -> None:
+        self._codes = split_direction(direction)
+        self._scripts = [language(code).scripts if code else () for code in self._codes]
+        self._held_out = held_out
+        self._seen = HashSet()
+        self._tests = [(name, getattr(self, f"_{name}"), settings[name]) for name in settings]
+
+    def reason(self, source: str | None, target: str) -> str | None:
+        """The name of the first filter that drops the pair; None if it is kept."""
+        for name, drops, limit in self._tests:
+            if drops(source, target, limit):
+                return name
+        return None
+
+    def _empty(self, source: str | None, target: str, _: bool) -> bool:
+        return source == "" or target == ""
+
+    def _max_characters(self, source: str | None, target: str, limit: int) -> bool:
+        return max(len(source or ""), len(target)) > limit
+
+    def _max_words(self, source: str | None, target: str, limit: int) -> bool:
+        return max(len((source or "").split()), len(target.split())) > limit
+
+    def _length_ratio(self, source: str | None, target: str, limit: float | int) -> bool:
+        if source is None:
+            return False
+        return max(len(source), len(target)) > limit * min(len(source), len(target))
+
+    def _script(self, source: str | None, target: str, limit: float | int) -> bool:
+        if script_share(target, self._scripts[1]) < limit:
+            return True
+        return source is not None and script_share(source, self._scripts[0]) < limit
+
+    def _identical(self, source: str | None, target: str, _: bool) -> bool:
+        return source == target
+
+    def _overlap(self, source: str | None, target: str, _: bool) -> bool:
+        source_code, target_code = self._codes
+        if text_hash(target_code, target) in self._held_out:
+            return True
+        if source_code is None or source is None:
+            return False
+        return text_hash(source_code, source) in self._held_out
+
+    def _duplicate(self, source: str | None, target: str, _: bool) -> bool:
+        return not self._seen.add(_hash(f"{normalised(source or '')}\0{normalised(target)}"))

@@ -1,0 +1,212 @@
+"""Prompt templates: what the model reads before the translation, and how the translation ends.
+
+Prompt and target are tokenised separately and joined as ids, so that what is learned is exactly
+what is generated from. Texts are tokenised with special tokens switched off ("</s>" in a sentence
+stays text), except by `ChatTemplate`, whose markup is special tokens.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from polylect.data.languages import language, split_direction
+
+
+class Template(ABC):
+    """How a sentence in a direction becomes token ids.
+
+    A monolingual direction has no source: its prompt is the begin token alone, or nothing.
+    `tokenizer` is a Hugging Face tokenizer.
+    """
+
+    def encode(self, tokenizer: Any, source: str | None, direction: str) -> list[int]:
+        """Ids of the prompt, with the begin token where the family uses one (`begin_ids`)."""
+        return self.encode_many(tokenizer, [source], [direction])[0]
+
+    def encode_target(self, tokenizer: Any, target: str, direction: str | None = None) -> list[int]:
+        """Ids of the target, the last of which is the end token that is learned."""
+        return self.encode_targets(tokenizer, [target], [direction])[0]
+
+    def encode_many(
+        self, tokenizer: Any, sources: Sequence[str | None], directions: Sequence[str]
+    ) -> list[list[int]]:
+        """`encode` of many rows by one call of the tokenizer.
+
+        Raises:
+            ValueError: a tokenizer that lacks what the template needs, or a row of a translation
+                direction without a source.
+        """
+        codes = [split_direction(direction) for direction in directions]
+        rows = [row for row, (code, _) in enumerate(codes) if code is not None]
+        for row in rows:
+            if sources[row] is None:
+                raise ValueError(f"direction {directions[row]!r} needs a source text")
+        texts = [str(sources[row]) for row in rows]
+        pairs = [(str(codes[row][0]), codes[row][1]) for row in rows]
+        begin = begin_ids(tokenizer)
+        prompts = [list(begin) for _ in sources]
+        for row, ids in zip(rows, self._prompts(tokenizer, texts, pairs), strict=True):
+            prompts[row] = ids
+        return prompts
+
+    def encode_targets(
+        self, tokenizer: Any, targets: Sequence[str], directions: Sequence[str | None]
+    ) -> list[list[int]]:
+        """`encode_target` of many rows by one call of the tokenizer."""
+        lead = self._lead(tokenizer)
+        texts = [
+            target if direction is not None and "-" not in direction else lead + target
+            for target, direction in zip(targets, directions, strict=True)
+        ]
+        end = self.end_ids(tokenizer)[0]
+        return [[*ids, end] for ids in _encode(tokenizer, texts)]
+
+    def end_ids(self, tokenizer: Any) -> list[int]:
+        """Ids at which generation stops; the first of them is the one that targets end in.
+
+        Raises:
+            ValueError: the tokenizer has no end token.
+        """
+        if tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no end token (eos_token), so no target could end")
+        return [tokenizer.eos_token_id]
+
+    def _lead(self, tokenizer: Any) -> str:
+        """What stands between prompt and target."""
+        return ""
+
+    @abstractmethod
+    def _prompts(
+        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+    ) -> list[list[int]]:
+        """Ids of the prompts of rows that have a source; `pairs` are the language codes."""
+
+
+class PlainTemplate(Template):
+    """Says in words what to do; works with every base model."""
+
+    def _prompts(
+        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+    ) -> list[list[int]]:
+        begin = begin_ids(tokenizer)
+        texts = [_in_words(text, *names(pair)) for text, pair in zip(sources, pairs, strict=True)]
+        return [begin + ids for ids in _encode(tokenizer, texts)]
+
+    def _lead(self, tokenizer: Any) -> str:
+        """A space, unless the tokenizer puts the mark of a word's beginning by itself."""
+        joint, first, second = _encode(tokenizer, ["a b", "a", "b"])
+        return "" if first + second == joint else " "
+
+
+class TagTemplate(Template):
+    """Begin token, source, and a token such as <2de> for the target language.
+
+    The shortest prompt there is; the tag's embedding has to be learned.
+    """
+
+    def _prompts(
+        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+    ) -> list[list[int]]:
+        begin = begin_ids(tokenizer)
+        tags = {target: self._tag(tokenizer, target) for _, target in set(pairs)}
+        rows = zip(_encode(tokenizer, sources), pairs, strict=True)
+        return [[*begin, *ids, tags[target]] for ids, (_, target) in rows]
+
+    def _tag(self, tokenizer: Any, code: str) -> int:
+        tag = f"<2{code}>"
+        index = tokenizer.convert_tokens_to_ids(tag)
+        if index is None or tokenizer.convert_ids_to_tokens(index) != tag:
+            raise ValueError(
+                f"template 'tag' needs the token {tag!r}, which the tokenizer does not have; "
+                "use template 'plain' or a tokenizer with that tag"
+            )
+        return index
+
+
+class ChatTemplate(Template):
+    """One user turn in the tokenizer's own chat template; for instruction-tuned models."""
+
+    def end_ids(self, tokenizer: Any) -> list[int]:
+        """The token that ends the assistant's turn, then the end token if that is another."""
+        mark = "polylect"
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+        tail = _render(tokenizer, [turns], answer=False)[0].rpartition(mark)[2].strip()
+        ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+        turn = [index for index in ids[:1] if index in tokenizer.added_tokens_decoder]
+        end = [] if tokenizer.eos_token_id is None and turn else super().end_ids(tokenizer)
+        return list(dict.fromkeys(turn + end))
+
+    def _prompts(
+        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+    ) -> list[list[int]]:
+        turns = [
+            [{"role": "user", "content": _as_request(text, *names(pair))}]
+            for text, pair in zip(sources, pairs, strict=True)
+        ]
+        texts = _render(tokenizer, turns, answer=True)
+        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+TEMPLATES: dict[str, Template] = {
+    "plain": PlainTemplate(),
+    "tag": TagTemplate(),
+    "chat": ChatTemplate(),
+}
+
+
+def template(name: str) -> Template:
+    """The template of that name.
+
+    Raises:
+        ValueError: there is none; the sentence names the nearest.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    near = get_close_matches(name, TEMPLATES, n=1, cutoff=0.4) or [", ".join(TEMPLATES)]
+    raise ValueError(f"there is no template {name!r}; did you mean {near[0]!r}?")
+
+
+def begin_ids(tokenizer: Any) -> list[int]:
+    """The begin token as a list, empty if texts of this tokenizer do not begin with one.
+
+    They do if the tokenizer's own encoding puts it (Llama, Gemma, Mistral), or if it has a begin
+    token that is not also the end token, which only its author's training code put. They do not
+    without a begin token (Qwen), or if it doubles as the end of documents (GPT-NeoX).
+    """
+    begin = tokenizer.bos_token_id
+    own = tokenizer("x")["input_ids"][:1] == [begin]
+    return [begin] if begin is not None and (own or begin != tokenizer.eos_token_id) else []
+
+
+def names(pair: tuple[str, str]) -> tuple[str, str]:
+    """English names of the languages of a pair of codes."""
+    return language(pair[0]).name, language(pair[1]).name
+
+
+def _in_words(text: str, source: str, target: str) -> str:
+    return f"Translate from {source} into {target}.\n{source}: {text}\n{target}:"
+
+
+def _as_request(text: str, source: str, target: str) -> str:
+    return f"Translate from {source} into {target}. Answer with the translation only.\n\n{text}"
+
+
+def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(
+        texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+    )["input_ids"]
+
+
+def _render(tokenizer: Any, turns: list[list[dict[str, str]]], answer: bool) -> list[str]:
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template; use template 'plain'")
+    # enable_thinking is known to templates of reasoning models only; others ignore it.
+    return [
+        tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=answer, enable_thinking=False
+        )
+        for turn in turns
+    ]

@@ -1,0 +1,107 @@
+"""Sentence pairs as one block of UTF-8 bytes and offsets, in memory or mapped from a file."""
+
+import hashlib
+import tempfile
+from array import array
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+SPILL_BYTES = 256 * 1024**2
+
+
+class Pair(NamedTuple):
+    """A sentence pair; no source if monolingual; `references` as given beside the target."""
+
+    source: str | None
+    target: str
+    references: tuple[str, ...] = ()
+
+
+class PairStore:
+    """Sentence pairs by number, decoded when asked for: 24 bytes per pair beside the text.
+
+    The strings of pair i are those from `first[i]` to `first[i + 1]`; string j is the bytes from
+    `ends[j - 1]` to `ends[j]`.
+
+    Args:
+        pairs: streamed; either all have a source or none has.
+        spill_bytes: beyond this size the content goes to unnamed temporary files (in `TMPDIR`),
+            which are memory-mapped and vanish with the process, whatever ends it.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], spill_bytes: int = SPILL_BYTES) -> None:
+        text, ends, first = columns = _Column("B"), _Column("q"), _Column("q")
+        end = strings = 0
+        self.monolingual = False
+        for source, target, references in pairs:
+            first.values.append(strings)
+            self.monolingual = source is None
+            for string in ((target,) if source is None else (source, target)) + references:
+                raw = string.encode()
+                text.values.frombytes(raw)
+                end += len(raw)
+                ends.values.append(end)
+                strings += 1
+            if sum(column.nbytes for column in columns) > spill_bytes:
+                for column in columns:
+                    column.spill()
+        first.values.append(strings)
+        self._text, self._ends, self._first = [column.finish() for column in columns]
+        self.spilled = first.file is not None
+        hashes = b"".join(column.hash.digest() for column in columns)
+        self.sha256: str = hashlib.sha256(bytes([self.monolingual]) + hashes).hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of text and offsets."""
+        return self._text.nbytes + self._ends.nbytes + self._first.nbytes
+
+    def __len__(self) -> int:
+        return len(self._first) - 1
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no pair {index}: the store has {len(self)}")
+        low, high = int(self._first[index]), int(self._first[index + 1])
+        ends = self._ends[low:high].tolist()
+        start = int(self._ends[low - 1]) if low else 0
+        raw = self._text[start : ends[-1]].tobytes()
+        starts = [start, *ends[:-1]]
+        texts = [raw[a - start : b - start].decode() for a, b in zip(starts, ends, strict=True)]
+        source = None if self.monolingual else texts.pop(0)
+        return Pair(source, texts[0], tuple(texts[1:]))
+
+
+class _Column:
+    """A growing array that can go on in a file, and the hash of all that was put into it."""
+
+    def __init__(self, typecode: str) -> None:
+        self.values = array(typecode)
+        self.hash = hashlib.sha256()
+        self.file = None
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.values) * self.values.itemsize
+
+    def spill(self) -> None:
+        """Move what is in memory to the end of the file."""
+        if self.file is None:
+            self.file = tempfile.TemporaryFile(prefix="polylect-")  # noqa: SIM115 (mapped for life)
+        self.hash.update(self.values)
+        self.values.tofile(self.file)
+        del self.values[:]
+
+    def finish(self) -> np.ndarray:
+        """The whole column; an array in memory, or one that maps the file."""
+        dtype = np.dtype(self.values.typecode)
+        if self.file is None:
+            self.hash.update(self.values)
+            return np.frombuffer(self.values, dtype)
+        self.spill()
+        self.file.flush()
+        if self.file.tell() == 0:  # an empty file cannot be mapped
+            return np.empty(0, dtype)
+        return np.asarray(np.memmap(self.file, dtype, mode="r"))

@@ -1,0 +1,217 @@
+"""The endless, resumable sequence of training batches."""
+
+import copy
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal
+
+import numpy as np
+
+from polylect.data.batch import Example, TranslationBatch, collate, make_examples, pad_id
+from polylect.data.prompt import Template
+from polylect.data.sampler import BATCHES, LARGEST_POOL, POOL, PoolSampler, cut_batches
+from polylect.data.store import PairStore
+
+Mixing = Literal["mixed", "by_direction"]
+_COUNTED = ("examples", "target_tokens", "too_long", "tokens")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Examples of one draw, the batches they are cut into, and the directions of those dropped."""
+
+    number: int
+    examples: list[Example]
+    batches: list[np.ndarray]
+    too_long: list[str]
+
+
+class TrainingStream:
+    """The training batches of one process, as an iterable that knows where it is.
+
+    There is one sequence of batches for a seed, whatever the number of processes: process `rank`
+    of `world` takes every `world`-th, and `state_dict` is the same in all of them. It counts the
+    batches handed out, so it must be saved when the last of them has been trained on, as Lightning
+    does. An iterator goes on from where the stream is; it ends with the run's `length` batches,
+    and the next one begins another run's length.
+
+    Args:
+        stores: pairs by direction, none empty.
+        length: number of batches that `len` gives, for this process.
+        tokens_per_batch: bound on rows times the longest row, padding included.
+        max_length: longer examples (prompt and target) are dropped and counted.
+        temperature: see `sampler.probabilities`.
+        mixing: whether a batch mixes directions or holds one.
+        num_workers: threads that tokenise pools ahead, each with a copy of the tokenizer; 0 to
+            tokenise in the loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        stores: Mapping[str, PairStore],
+        tokenizer: Any,
+        template: Template,
+        length: int,
+        tokens_per_batch: int,
+        max_rows: int,
+        max_length: int,
+        temperature: float | int = 1.0,
+        mixing: Mixing = "mixed",
+        seed: int = 0,
+        num_workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._stores = list(stores.values())
+        self._directions = list(stores)
+        self._tokenizer, self._template = tokenizer, template
+        self._length = length
+        self._tokens_per_batch, self._max_rows = tokens_per_batch, max_rows
+        self._max_length, self._mixing, self._seed = max_length, mixing, seed
+        self._num_workers, self._rank, self._world = num_workers, rank, world
+        # An example has tens of tokens, so a pool of this size gives tens of batches per group.
+        groups = len(stores) if mixing == "by_direction" else 1
+        wanted = min(max(POOL, tokens_per_batch) * groups, LARGEST_POOL)
+        sizes = [len(store) for store in self._stores]
+        self._sampler = PoolSampler(sizes, temperature, seed, wanted)
+        self._settings = {
+            "seed": seed,
+            "temperature": float(temperature),
+            "mixing": mixing,
+            "tokens_per_batch": tokens_per_batch,
+            "max_rows": max_rows,
+            "max_length": max_length,
+            "data": {direction: store.sha256 for direction, store in stores.items()},
+        }
+        self._next = (0, 0)  # pool, batch within it
+        self._given = 0
+        self._counts = {name: Counter[str]() for name in _COUNTED}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[TranslationBatch]:
+        sequence = self._sequence()
+        end = (self._given // self._length + 1) * self._length
+        while self._given < end:
+            step = [next(sequence) for _ in range(self._world)]
+            for pool, batch in step:
+                self._count(pool, batch)
+            self._next = (step[-1][0].number, step[-1][1] + 1)
+            self._given += 1
+            pool, batch = step[self._rank]
+            examples = [pool.examples[i] for i in pool.batches[batch]]
+            yield collate(examples, pad_id(self._tokenizer), "right")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is and what it has counted; plain numbers, strings and dicts."""
+        return {
+            "pool": self._next[0],
+            "batch": self._next[1],
+            "given": self._given,
+            "counts": {name: dict(counter) for name, counter in self._counts.items()},
+            "settings": self._settings,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the stream of this state was.
+
+        Raises:
+            ValueError: that stream was made from other data or with other settings.
+        """
+        saved = state["settings"]
+        differ = [name for name in self._settings if saved.get(name) != self._settings[name]]
+        if differ:
+            raise ValueError(
+                f"cannot go on with the batches of the checkpoint: data.{', data.'.join(differ)} "
+                "changed since; resume with the same settings, or start a new run from its weights"
+            )
+        self._next = (state["pool"], state["batch"])
+        self._given = state["given"]
+        self._counts = {name: Counter(state["counts"][name]) for name in _COUNTED}
+
+    def report(self) -> dict[str, Any]:
+        """What has been handed out since the run began, by all processes.
+
+        - examples, target_tokens, too_long: counts by direction
+        - share: of the examples, by direction; wanted_share: what the temperature asks for
+        - padding: share of padding in all tokens
+        """
+        examples = self._counts["examples"]
+        drawn = examples + self._counts["too_long"]
+        total = max(drawn.total(), 1)
+        tokens = self._counts["tokens"]
+        counts = {
+            name: {direction: self._counts[name][direction] for direction in self._directions}
+            for name in ("examples", "target_tokens", "too_long")
+        }
+        return counts | {
+            "batches": self._given * self._world,
+            "share": {direction: drawn[direction] / total for direction in self._directions},
+            "wanted_share": dict(zip(self._directions, self._sampler.shares.tolist(), strict=True)),
+            "padding": 1 - tokens["real"] / tokens["padded"] if tokens["padded"] else 0.0,
+        }
+
+    def _count(self, pool: Pool, batch: int) -> None:
+        examples = [pool.examples[i] for i in pool.batches[batch]]
+        lengths = [example.length for example in examples]
+        self._counts["tokens"].update(real=sum(lengths), padded=max(lengths) * len(lengths))
+        for example in examples:
+            self._counts["examples"][example.direction] += 1
+            self._counts["target_tokens"][example.direction] += example.learned
+        if batch == 0:
+            self._counts["too_long"].update(pool.too_long)
+
+    def _sequence(self) -> Iterator[tuple[Pool, int]]:
+        """Every batch from the next one on, for ever, as a pool and a number in it."""
+        number, first = self._next
+        for pool in self._pools(number):
+            for batch in range(first, len(pool.batches)):
+                yield pool, batch
+            first = 0
+
+    def _pools(self, first: int) -> Iterator[Pool]:
+        if not self._num_workers:
+            for number in count(first):
+                yield self._pool(number, self._sampler.pool(number), self._tokenizer)
+        # A tokenizer cannot be used by two threads at once, and the caller is one of them.
+        copies = [copy.deepcopy(self._tokenizer) for _ in range(self._num_workers)]
+        ahead: deque[Future[Pool]] = deque()
+        with ThreadPoolExecutor(self._num_workers) as threads:
+            for number in count(first):
+                # Pool `number - num_workers`, which used this copy, has been yielded before.
+                tokenizer = copies[number % len(copies)]
+                drawn = self._sampler.pool(number)
+                ahead.append(threads.submit(self._pool, number, drawn, tokenizer))
+                if len(ahead) == self._num_workers:
+                    yield ahead.popleft().result()
+
+    def _pool(self, number: int, drawn: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
+        examples = self._examples(*drawn, tokenizer)
+        kept = [example for example in examples if example.length <= self._max_length]
+        too_long = [e.direction for e in examples if e.length > self._max_length]
+        if not kept:
+            shortest = min(example.length for example in examples)
+            raise ValueError(
+                f"data.max_length={self._max_length} is too small: all {len(examples)} examples "
+                f"drawn are longer, the shortest has {shortest} tokens"
+            )
+        index = {direction: i for i, direction in enumerate(self._directions)}
+        mixed = self._mixing == "mixed"
+        batches = cut_batches(
+            np.array([example.length for example in kept]),
+            np.array([0 if mixed else index[example.direction] for example in kept]),
+            self._tokens_per_batch,
+            self._max_rows,
+            np.random.default_rng([self._seed, BATCHES, number]),
+        )
+        return Pool(number, kept, batches, too_long)
+
+    def _examples(self, groups: np.ndarray, rows: np.ndarray, tokenizer: Any) -> list[Example]:
+        pairs = [self._stores[d][r] for d, r in zip(groups.tolist(), rows.tolist(), strict=True)]
+        directions = [self._directions[d] for d in groups.tolist()]
+        return make_examples(pairs, directions, tokenizer, self._template)

@@ -1,0 +1,304 @@
+"""LoRA adapters on linear layers, a different one for every row of a batch if need be."""
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from polylect.hints import nearest
+from polylect.layers.low_rank import FrozenLinearUpdate, gathered, updated
+from polylect.layers.routing import RoutingContext, RowGroups
+from polylect.layers.surgery import Patterns, find_linears
+
+RESERVED = frozenset(dir(nn.ParameterDict()))
+"""Names a ParameterDict cannot hold, since it keeps its entries as attributes."""
+
+DECODE_TOKENS = 8
+"""With at most so many tokens per row the gathered factors are kept for the rest of the route.
+
+A generation step with one token per row spends more on gathering than on multiplying (README of
+experiments/bench); a long input gains little and would keep the copies of all layers alive."""
+
+
+def check_adapter_name(name: str) -> None:
+    """Raises a ValueError unless `name` can name a parameter, a folder and a PEFT adapter."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(
+            f"adapter name {name!r}: use letters, digits, '_' and '-' only, at least one of them"
+        )
+    if name in RESERVED:
+        raise ValueError(
+            f"adapter name {name!r} is reserved by torch, take another, say 'lp_{name}'"
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all layers with the same adapters and scalings share within a route."""
+
+    adapters: tuple[str, ...]
+    index: Tensor | None
+    scaling: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        groups: RowGroups,
+        adapters: tuple[str, ...],
+        scaling: tuple[float, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> "_Plan":
+        position = {name: k for k, name in enumerate(adapters)}
+        index = [position.get(name, len(adapters)) for name in groups.names]
+        by_group = [(*scaling, 0.0)[k] for k in index]
+        precise = torch.promote_types(dtype, torch.float32)
+        return cls(
+            adapters,
+            None if index == list(range(len(adapters))) else torch.tensor(index, device=device),
+            torch.tensor(by_group, dtype=precise, device=device).view(-1, 1, 1),
+        )
+
+
+class LoRALayer(nn.Module):
+    """What `attach_lora` adds to a linear layer; the layer's own parameters stay as they are.
+
+    The name of each row's adapter comes from the `RoutingContext`. A row whose adapter this layer
+    does not have, or whose name is "", gets the base's output. Ranks may differ between adapters.
+
+    Attributes:
+        lora_a: A of every adapter, (rank, in).
+        lora_b: B of every adapter, (out, rank).
+        scaling: the factor of B A, by adapter.
+    """
+
+    lora_a: nn.ParameterDict
+    lora_b: nn.ParameterDict
+    scaling: dict[str, float]
+    plain_base = False
+
+    def add(
+        self,
+        adapter: str,
+        rank: int,
+        alpha: float | int,
+        *,
+        rslora: bool = False,
+        dropout: float | int = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """A new trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
+
+        Args:
+            adapter: letters, digits, "_" and "-".
+            rank: at least 1.
+            alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora`
+                (arXiv 2312.03732).
+            rslora: see alpha.
+            dropout: share of the update's input that is dropped in training mode.
+            generator: where the random numbers come from, on the CPU.
+        """
+        check_adapter_name(adapter)
+        if adapter in self.lora_a:
+            raise ValueError(f"adapter {adapter!r} exists already in {self.layer_name}")
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        a = torch.empty(rank, self.in_features, dtype=torch.float32)
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+        b = torch.zeros(self.out_features, rank)
+        self.set(adapter, a, b, alpha / (math.sqrt(rank) if rslora else rank), trainable=True)
+        self.dropout[adapter] = float(dropout)
+
+    def set(
+        self,
+        adapter: str,
+        a: Float[Tensor, "rank in"],
+        b: Float[Tensor, "out rank"],
+        scaling: float | int,
+        *,
+        trainable: bool = False,
+    ) -> None:
+        """Puts an adapter's weights here, in place of those of the same name.
+
+        They move to the base's device in the precision they have; half precision becomes float32
+        if they are to be trained.
+        """
+        check_adapter_name(adapter)
+        expected = (self.in_features, self.out_features)
+        if (a.shape[1], b.shape[0]) != expected or a.shape[0] != b.shape[1]:
+            raise ValueError(
+                f"adapter {adapter!r} has A {tuple(a.shape)} and B {tuple(b.shape)} for "
+                f"{self.layer_name}, which takes (rank, {expected[0]}) and ({expected[1]}, rank)"
+            )
+        for factors, factor in ((self.lora_a, a), (self.lora_b, b)):
+            dtype = torch.promote_types(factor.dtype, torch.float32) if trainable else factor.dtype
+            moved = factor.detach().to(self.weight.device, dtype, copy=True)
+            factors[adapter] = nn.Parameter(moved.contiguous(), requires_grad=trainable)
+        self.scaling[adapter] = float(scaling)
+        self.dropout[adapter] = 0.0
+        self.revision += 1
+
+    def remove(self, adapter: str) -> None:
+        """Takes an adapter out; the others and the base are not touched."""
+        if adapter not in self.lora_a:
+            hint = nearest(adapter, self.lora_a)
+            raise ValueError(f"no adapter {adapter!r} in {self.layer_name}: {hint}")
+        for by_name in (self.lora_a, self.lora_b, self.scaling, self.dropout):
+            del by_name[adapter]
+        self.revision += 1
+
+    def forward(self, x: Float[Tensor, "rows *length in"]) -> Float[Tensor, "rows *length out"]:
+        """Each row through the base and its own adapter."""
+        if not torch.is_grad_enabled():
+            return self._infer(x)
+        self.revision += 1  # a training step may follow: nothing gathered before it may be reused
+        plan = self._plan(x.shape[0], x.dtype)
+        if not plan.adapters:
+            return super().forward(x)
+        factors = [f[name] for f in (self.lora_a, self.lora_b) for name in plan.adapters]
+        if self._can_fuse(x, plan, factors):
+            return FrozenLinearUpdate.apply(
+                x, self.weight, self.bias, plan.scaling, plan.index, *factors
+            )
+        return self._define(x, plan, factors)
+
+    def _infer(self, x: Tensor) -> Tensor:
+        """Without gradients: the update is added into the base's output."""
+        y = super().forward(x)
+        if x.numel() <= DECODE_TOKENS * x.shape[0] * x.shape[-1]:
+            key = (id(self), self.revision, x.shape[0], y.dtype)
+            factors = self.context.remember(key, lambda: self._bank(x.shape[0], y.dtype))
+        else:
+            factors = self._factors(x.shape[0], y.dtype)
+        if factors is not None:
+            a, b = factors
+            h = torch.bmm(x.to(y.dtype).reshape(a.shape[0], -1, x.shape[-1]), a)
+            y.view(a.shape[0], -1, y.shape[-1]).baddbmm_(h, b)
+        return y
+
+    def _define(self, x: Tensor, plan: _Plan, factors: list[Tensor]) -> Tensor:
+        """With gradients, any base, any precision: the plain definition, left to autograd."""
+        y = super().forward(x)
+        groups = plan.scaling.shape[0]
+        inputs = x.reshape(groups, -1, x.shape[-1])
+        if self.training and any(self.dropout[name] for name in plan.adapters):
+            inputs = self._dropped(inputs, plan)
+        a = gathered(factors[: len(plan.adapters)], plan.index, 0, y.dtype)
+        b = gathered(factors[len(plan.adapters) :], plan.index, 1, y.dtype)
+        rows = y.view(groups, -1, y.shape[-1])
+        return updated(rows, inputs.to(y.dtype), a, b, plan.scaling).view_as(y)
+
+    def _dropped(self, inputs: Tensor, plan: _Plan) -> Tensor:
+        shares = torch.tensor([self.dropout[name] for name in plan.adapters] + [0.0])
+        shares = shares.to(inputs.device, inputs.dtype)
+        share = (shares[:-1] if plan.index is None else shares[plan.index]).view(-1, 1, 1)
+        return inputs * (torch.rand_like(inputs) >= share) / (1 - share)
+
+    def _can_fuse(self, x: Tensor, plan: _Plan, factors: list[Tensor]) -> bool:
+        frozen = not self.weight.requires_grad and (
+            self.bias is None or not self.bias.requires_grad
+        )
+        return (
+            self.plain_base
+            and frozen
+            and not torch.is_autocast_enabled(x.device.type)
+            and all(tensor.dtype == x.dtype for tensor in (self.weight, *factors))
+            and not (self.training and any(self.dropout[name] for name in plan.adapters))
+        )
+
+    def _plan(self, rows: int, dtype: torch.dtype) -> _Plan:
+        groups = self.context.groups(rows)
+        adapters = tuple(name for name in groups.distinct if name in self.lora_a)
+        scaling = tuple(self.scaling[name] for name in adapters)
+        device = self.weight.device
+        key = ("lora", groups, adapters, scaling, dtype, device)
+        make = functools.partial(_Plan.of, groups, adapters, scaling, dtype, device)
+        return self.context.remember(key, make)
+
+    def _factors(self, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Per group Aᵀ (in, rank) and s Bᵀ (rank, out); None if no row has an adapter here."""
+        plan = self._plan(rows, dtype)
+        if not plan.adapters:
+            return None
+        a = gathered([self.lora_a[name] for name in plan.adapters], plan.index, 0, dtype)
+        b = gathered([self.lora_b[name] for name in plan.adapters], plan.index, 1, dtype)
+        return a.transpose(1, 2), b.mul_(plan.scaling).transpose(1, 2)
+
+    def _bank(self, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """`_factors` in the layout that multiplies fastest, to be used many times."""
+        factors = self._factors(rows, dtype)
+        return factors and (factors[0].contiguous(), factors[1].contiguous())
+
+
+class LoRALinear(LoRALayer, nn.Linear):
+    """An `nn.Linear` with adapters; made by `attach_lora`, not constructed."""
+
+    plain_base = True
+
+
+@functools.cache
+def _with_lora(kind: type[nn.Linear]) -> type[nn.Linear]:
+    if kind is nn.Linear:
+        return LoRALinear
+    return type(f"LoRA{kind.__name__}", (LoRALayer, kind), {})
+
+
+def attach_lora(module: nn.Module, context: RoutingContext, name: str) -> LoRALayer:
+    """Turns a linear layer, in place, into one that can hold adapters; it has none yet.
+
+    The object, its parameters and their names stay the same, so base checkpoints load before and
+    after. Subclasses of `nn.Linear` (such as those of bitsandbytes) keep their own forward.
+
+    Args:
+        module: an `nn.Linear` or a subclass of it.
+        context: names the rows; shared by all layers of the model.
+        name: the layer's path in the model, for messages.
+    """
+    if isinstance(module, LoRALayer):
+        raise ValueError(f"{name} has adapters already: attach LoRA once")
+    if not isinstance(module, nn.Linear):
+        raise ValueError(
+            f"{name} is a {type(module).__name__}: adapters are for nn.Linear and its subclasses"
+        )
+    module.__class__ = _with_lora(type(module))
+    module.lora_a, module.lora_b = nn.ParameterDict(), nn.ParameterDict()
+    module.scaling, module.dropout = {}, {}
+    module.context, module.layer_name, module.revision = context, name, 0
+    return module
+
+
+def detach_lora(module: LoRALayer) -> nn.Module:
+    """The linear layer as it was before `attach_lora`, in place."""
+    for attribute in (
+        "lora_a",
+        "lora_b",
+        "scaling",
+        "dropout",
+        "context",
+        "layer_name",
+        "revision",
+    ):
+        delattr(module, attribute)
+    module.__class__ = type(module).__mro__[2]
+    return module
+
+
+def attach_all(
+    model: nn.Module, targets: Patterns, context: RoutingContext
+) -> dict[str, LoRALayer]:
+    """`attach_lora` on every linear layer of `model` that `targets` name, by path."""
+    return {
+        name: attach_lora(module, context, name)
+        for name, module in find_linears(model, targets).items()
+    }
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALayer]:
+    """The layers of `model` that can hold adapters, by path."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LoRALayer)}

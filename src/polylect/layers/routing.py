@@ -1,0 +1,135 @@
+"""Which adapter, direction or expert each row of a batch belongs to.
+
+A forward pass of the backbone has no argument for it, so the strategy makes one `RoutingContext`,
+gives it to every layer it injects, and opens a route around each call of the backbone.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from math import gcd
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """A batch cut into equally large groups of neighbouring rows that carry the same name."""
+
+    names: tuple[str, ...]
+    """one per group, in the order of the rows; "" is the base alone"""
+    rows: int
+    """rows in each group"""
+    distinct: tuple[str, ...]
+    """the names that occur, without "", in the order of their first row"""
+
+    @classmethod
+    def of(cls, names: tuple[str, ...]) -> "RowGroups":
+        runs = [(name, len(list(run))) for name, run in groupby(names)]
+        rows = gcd(*(length for _, length in runs))
+        distinct = tuple(dict.fromkeys(name for name in names if name))
+        return cls(names[::rows], rows, distinct)
+
+
+class RoutingContext:
+    """Names the rows of the batch that the backbone is working on.
+
+    Explicit and shared by reference: no globals. A route is open during one forward pass, or
+    during one `generate`, whose many passes then share what layers `remember`.
+
+    Attributes:
+        losses: auxiliary losses by layer name, of the present route or of the last one. A dict,
+            because gradient checkpointing runs a layer twice and must not count its loss twice.
+    """
+
+    def __init__(self) -> None:
+        self.losses: dict[str, Tensor] = {}
+        self._names: tuple[str, ...] | None = None
+        self._memory: dict[Hashable, Any] = {}
+
+    @contextmanager
+    def route(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Names the rows of the batch, one each; "" or None is the base alone.
+
+        Raises:
+            RuntimeError: a route is open already.
+            ValueError: no names, or one string instead of a sequence of them.
+        """
+        if self._names is not None:
+            raise RuntimeError("a route is open already: routes do not nest, close the outer one")
+        if isinstance(names, str) or len(names) == 0:
+            raise ValueError(f"a route needs one name per row of the batch, got {names!r}")
+        self.losses.clear()
+        with self._opened(tuple(name or "" for name in names)):
+            yield
+
+    def rows(self, n: int) -> tuple[str, ...]:
+        """The names of `n` rows: each repeated in place where beam search multiplied the batch.
+
+        Raises:
+            RuntimeError: outside a route.
+            ValueError: `n` is no multiple of the rows that were named.
+        """
+        names = self._names
+        if names is None:
+            raise RuntimeError(
+                "the layer does not know the rows' directions: "
+                "call the backbone inside strategy.routing(batch)"
+            )
+        copies, rest = divmod(n, len(names))
+        if rest or not copies:
+            raise ValueError(
+                f"the route names {len(names)} rows and the layer received {n}: "
+                "name every row of the batch (beam search may multiply it by a whole number)"
+            )
+        return tuple(name for name in names for _ in range(copies)) if copies > 1 else names
+
+    def groups(self, n: int) -> RowGroups:
+        """`rows(n)` as equal groups; worked out once per route."""
+        return self.remember(("groups", n), lambda: RowGroups.of(self.rows(n)))
+
+    def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` returned when this key was first asked for within the present route."""
+        try:
+            return self._memory[key]
+        except KeyError:
+            value = make()
+            if self._names is not None:
+                self._memory[key] = value
+            return value
+
+    def forget(self, key: Hashable) -> None:
+        """Drops one remembered value, if it is there."""
+        self._memory.pop(key, None)
+
+    def checkpointing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """`context_fn` of `torch.utils.checkpoint`: the same route when a layer is run again.
+
+        The second forward happens in the backward pass, when the route has long been closed.
+        For a Hugging Face model: `gradient_checkpointing_enable(gradient_checkpointing_kwargs=
+        {"use_reentrant": False, "context_fn": context.checkpointing})`.
+        """
+        if self._names is None:
+            return nullcontext(), nullcontext()
+        return nullcontext(), self._reopened(self._names)
+
+    @contextmanager
+    def _reopened(self, names: tuple[str, ...]) -> Iterator[None]:
+        if self._names == names:  # the backward pass was called inside the route
+            yield
+        elif self._names is not None:
+            raise RuntimeError("a backward pass reached into the route of another batch")
+        else:
+            with self._opened(names):
+                yield
+
+    @contextmanager
+    def _opened(self, names: tuple[str, ...]) -> Iterator[None]:
+        self._names = names
+        try:
+            yield
+        finally:
+            self._names = None
+            self._memory.clear()

@@ -1,0 +1,295 @@
+"""A small base model made from text and nothing else: tokenizer, weights, one folder."""
+
+import json
+import math
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from polylect.models.backbone import random_model
+from polylect.models.tokenizer import train_tokenizer
+
+
+def pretrain(
+    texts: Mapping[str, Iterable[str]] | Iterable[str],
+    *,
+    out: str | Path,
+    vocabulary: int = 2048,
+    layers: int = 4,
+    hidden: int = 192,
+    ffn: int = 512,
+    heads: int = 4,
+    context: int = 256,
+    steps: int = 1000,
+    batch_tokens: int = 2048,
+    lr: float = 3e-3,
+    seed: int = 0,
+    family: str = "llama",
+    tags: Sequence[str] = (),
+    tagged: float | int = 0.5,
+    log: Callable[[dict[str, float | int]], None] | None = None,
+) -> dict[str, Any]:
+    """Train a tokenizer and a causal language model from nothing and write a Hugging Face folder.
+
+    Every row of a batch is one document, `<s> text </s>`, cut into pieces where it is longer than
+    the context. Rows of a batch are of nearly equal length, so nothing leaks between documents and
+    next to nothing is padding. Distances longer than the longest document are never trained: give
+    paragraphs rather than sentences where the model will have to look far back.
+
+    AdamW (weight decay 0.1 on matrices), linear warm-up, cosine to zero, gradient norm clipped at
+    1, float32. Up to 500 distinct texts of each language (a fiftieth at most) are held out.
+
+    Args:
+        texts: per language code, or one plain collection; they are held in memory.
+        out: folder to write; appears whole or not at all.
+        vocabulary: tokens at most.
+        layers, hidden, ffn, heads: of the model; embeddings are tied.
+        context: longest row in tokens.
+        batch_tokens: tokens of a batch with padding.
+        lr: peak learning rate.
+        tags: special tokens beside the tag <2xx> of each language.
+        tagged: share of documents that begin with the tag of their language, which teaches what the
+            tags mean; none in a plain collection.
+        log: called after every step with step, loss (nats per token), lr and tokens so far.
+
+    Returns:
+        The report that also lies in the folder as training.json: validation_nats_per_token per
+        language (documents without tags), tokens, seconds, tokens_per_second, padding share, sizes.
+
+    Raises:
+        FileExistsError: `out` is there already.
+        ValueError: a language without at least two distinct texts, sizes that do not fit.
+    """
+    folder = Path(out)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists and is not overwritten: give another out=FOLDER.")
+    if min(steps, batch_tokens) < 1 or lr <= 0 or not 0 <= tagged <= 1 or context < 4:
+        raise ValueError(
+            "pretraining needs steps and batch_tokens of at least 1, context of at least 4, lr above"
+            f" 0 and tagged from 0 to 1, got {steps}, {batch_tokens}, {context}, {lr}, {tagged}."
+        )
+    by_language = _by_language(texts)
+    split = {language: _hold_out(language, lines) for language, lines in by_language.items()}
+    tags = [*(f"<2{language}>" for language in by_language if language), *tags]
+    tokenizer = train_tokenizer(
+        (text for train, _ in split.values() for text in train), vocabulary, tags
+    )
+    tokenizer.model_max_length = context
+    model = random_model(
+        family, tokenizer, layers=layers, hidden=hidden, ffn=ffn, heads=heads, context=context,
+        seed=seed,
+    )  # fmt: skip
+    draw = np.random.default_rng(seed)
+    train = {language: train for language, (train, _) in split.items()}
+    documents = _Documents.encode(train, tokenizer, context, draw, tagged)
+    report = _train(model, documents, steps, batch_tokens, lr, draw, log)
+    report["validation_nats_per_token"] = {
+        language or "text": _validate(model, tokenizer, held_out, context, batch_tokens)
+        for language, (_, held_out) in split.items()
+    }
+    report |= {"family": family, "vocabulary": len(tokenizer), "documents": len(documents)}
+    report["parameters"] = sum(p.numel() for p in model.parameters())
+    _write(folder, model, tokenizer, report)
+    return report
+
+
+def _by_language(texts: Mapping[str, Iterable[str]] | Iterable[str]) -> dict[str, list[str]]:
+    named = texts if isinstance(texts, Mapping) else {"": texts}
+    return {language: [text for text in lines if text.strip()] for language, lines in named.items()}
+
+
+def _hold_out(language: str, texts: list[str]) -> tuple[list[str], list[str]]:
+    """Training texts and held-out ones; all copies of one text fall on the same side."""
+    distinct = sorted(set(texts), key=lambda text: (zlib.crc32(text.encode()), text))
+    if len(distinct) < 2:
+        raise ValueError(
+            f"language {language or 'text'} has {len(distinct)} distinct texts; pretraining needs "
+            "two at least, one of them to validate on."
+        )
+    held_out = distinct[: min(500, max(1, len(distinct) // 50))]
+    hidden = set(held_out)
+    return [text for text in texts if text not in hidden], held_out
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """Token ids of all documents end to end; document i is ids[starts[i]:starts[i + 1]]."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    pad: int
+
+    @classmethod
+    def encode(
+        cls,
+        texts: Mapping[str, Sequence[str]],
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        draw: np.random.Generator,
+        tagged: float | int,
+    ) -> "_Documents":
+        """Tokenise, add begin, tag and end, and cut what is longer than the context."""
+        rows: list[list[int]] = []
+        for language, lines in texts.items():
+            tag = [tokenizer.convert_tokens_to_ids(f"<2{language}>")] if language else []
+            encoded = tokenizer(list(lines), add_special_tokens=False)["input_ids"]
+            for ids, has_tag in zip(encoded, draw.random(len(lines)) < tagged, strict=True):
+                begin = [tokenizer.bos_token_id, *(tag if has_tag else [])]
+                row = [*begin, *ids, tokenizer.eos_token_id]
+                # Pieces overlap by one token, so that every token but the first is predicted.
+                pieces = range(0, len(row) - 1, context - 1)
+                rows += [row[start : start + context] for start in pieces]
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        return cls(
+            np.fromiter((i for row in rows for i in row), np.int64, count=int(lengths.sum())),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            tokenizer.pad_token_id,
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def epoch(
+        self, batch_tokens: int, draw: np.random.Generator
+    ) -> Iterator[tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]]:
+        """Every document once: batches of (ids, labels), similar lengths together.
+
+        Documents of one length and the batches themselves come in a new order each time.
+        """
+        lengths = np.diff(self.starts)
+        order = draw.permutation(len(self))
+        order = order[np.argsort(lengths[order], kind="stable")]
+        cuts, first = [], 0
+        for last in range(1, len(order) + 1):
+            longest = lengths[order[min(last, len(order) - 1)]]
+            if last == len(order) or (last - first + 1) * longest > batch_tokens:
+                cuts.append(order[first:last])
+                first = last
+        for index in draw.permutation(len(cuts)):
+            yield self._batch(cuts[index])
+
+    def _batch(
+        self, rows: np.ndarray
+    ) -> tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]:
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        at = np.arange(lengths.max())
+        real = at < lengths[:, None]
+        position = np.where(real, self.starts[rows][:, None] + at, 0)
+        ids = self.ids[position]
+        return (
+            torch.from_numpy(np.where(real, ids, self.pad)),
+            torch.from_numpy(np.where(real, ids, -100)),
+        )
+
+
+def _train(
+    model: nn.Module,
+    documents: _Documents,
+    steps: int,
+    batch_tokens: int,
+    lr: float,
+    draw: np.random.Generator,
+    log: Callable[[dict[str, float | int]], None] | None,
+) -> dict[str, Any]:
+    """Train in place; returns what it cost and where the loss ended."""
+    optimizer = _optimizer(model, lr)
+    warmup = max(1, min(100, steps // 20))
+    model.train()
+    began, step, tokens, slots, recent = time.perf_counter(), 0, 0, 0, []
+    while step < steps:
+        for ids, labels in documents.epoch(batch_tokens, draw):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * _schedule(step, warmup, steps)
+            # Padding is on the right and causal attention never looks there, so no mask is needed.
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            step, slots = step + 1, slots + ids.numel()
+            tokens += int((labels != -100).sum())
+            recent = [*recent[-49:], float(loss.detach())]
+            if log is not None:
+                rate = float(optimizer.param_groups[0]["lr"])
+                log({"step": step, "loss": recent[-1], "lr": rate, "tokens": tokens})
+            if step == steps:
+                break
+    model.eval()
+    seconds = time.perf_counter() - began
+    return {
+        "steps": steps,
+        "tokens": tokens,
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(tokens / seconds),
+        "padding": round(1 - tokens / slots, 4),
+        "train_nats_per_token": round(sum(recent) / len(recent), 4),
+    }
+
+
+def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+
+
+def _schedule(step: int, warmup: int, steps: int) -> float:
+    """Factor on the learning rate of the step with this index: linear up, then cosine to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+@torch.no_grad()
+def _validate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    context: int,
+    batch_tokens: int,
+) -> float:
+    """Mean negative log-likelihood in nats per token of the texts, without tags."""
+    draw = np.random.default_rng(0)
+    documents = _Documents.encode({"": texts}, tokenizer, context, draw, tagged=0)
+    total, count = 0.0, 0
+    for ids, labels in documents.epoch(batch_tokens, draw):
+        losses = _token_losses(model, ids, labels)
+        total, count = total + float(losses.sum()), count + len(losses)
+    return round(total / count, 4)
+
+
+def _token_losses(
+    model: nn.Module, ids: Int[Tensor, "rows length"], labels: Int[Tensor, "rows length"]
+) -> Float[Tensor, " targets"]:
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    targets = labels[:, 1:]
+    known = targets != -100
+    return nn.functional.cross_entropy(logits[known], targets[known], reduction="none")
+
+
+def _write(
+    folder: Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase, report: dict[str, Any]
+) -> None:
+    """Write the folder beside its place and move it there, so a crash leaves nothing half done."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "training.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

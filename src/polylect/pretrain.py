@@ -1,0 +1,46 @@
+"""`polylect pretrain`: a small base model and its tokenizer, from text."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from polylect.config import ConfigError, plain, validate
+from polylect.record import Record
+
+
+def main(cfg: DictConfig) -> float:
+    """Read the text, train, write a Hugging Face folder; returns the mean validation loss."""
+    out = Path(cfg.out)
+    print(f"polylect pretrain: {out}, reading text …", flush=True)
+    if out.exists():
+        raise ConfigError(f"out={out} exists already and is not overwritten.")
+    validate(cfg)
+
+    from hydra.utils import instantiate
+
+    from polylect.data.corpus import corpora
+    from polylect.terminal import quiet
+
+    quiet()
+    languages = [str(code) for code in cfg.languages]
+    read = corpora("text", plain(cfg.text), languages, cfg.root)
+    texts = {code: [row.target for corpus in read[code] for row in corpus.rows()] for code in read}
+    for code, lines in texts.items():
+        print(f"{code}  {len(lines):,} texts")
+    train = instantiate(cfg.base, _convert_="all")
+    report = train(texts, out=out, seed=cfg.seed, log=_print_now_and_then(int(cfg.base.steps)))
+    record = Record(run=str(out), config=plain(cfg), metrics=report, status="done")
+    record.seconds = report["seconds"]
+    record.write(out)
+    losses = report["validation_nats_per_token"]
+    shown = ", ".join(f"{code} {loss:.3f}" for code, loss in losses.items())
+    print(f"{report['parameters']:,} parameters; held-out nats per token: {shown}\n{out}")
+    return sum(losses.values()) / len(losses)
+
+
+def _print_now_and_then(steps: int, lines: int = 10):
+    def log(values: dict[str, float | int]) -> None:
+        if values["step"] % max(1, steps // lines) == 0 or values["step"] == steps:
+            print(f"step {values['step']}/{steps}  loss {values['loss']:.3f}", flush=True)
+
+    return log

@@ -33,7 +33,7 @@ class DataReport(L.Callback):
     def _log(self, trainer: L.Trainer) -> None:
         if not trainer.loggers or trainer.state.fn != "fit":
             return
-        values = {f"data/{k}": v for k, v in _flat(trainer.datamodule.stream_report()).items()}
+        values = {f"data/{k}": v for k, v in _flat(trainer.datamodule.stream.report()).items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
 

@@ -100,11 +100,11 @@ def evaluate(
     Writes `outputs/<direction>.txt` (one hypothesis per line) and `scores.json` under `folder`.
     Returns per direction: metric name to {"value", "signature"}, and "diagnosis".
     """
-    from polylect.eval.table import scores_table, show
+    from polylect.eval.table import diagnosis_table, scores_table, show
 
     data.setup("test" if split == "test" else "validate")
-    directions = [d for d in data.directions if "-" in d]
-    prompts = {d: list(data.prompts(d, split))[:limit] for d in directions}
+    directions = [d for d in data.directions_of(split) if "-" in d]
+    prompts = {d: data.prompts(d, split, limit) for d in directions}
     translations = _translate(module, [p for d in directions for p in prompts[d]])
     found: dict[str, dict[str, Any]] = {}
     begin = 0
@@ -117,6 +117,7 @@ def evaluate(
         found[direction] = _scores(prompts[direction], part, direction, directions, metrics)
     write_json(folder / "scores.json", found)
     show(scores_table(found))
+    show(diagnosis_table({d: found[d]["diagnosis"] for d in directions}))
     for direction in directions:
         _show_samples(direction, prompts[direction], folder, samples)
     return found
@@ -141,7 +142,7 @@ def _scores(
     directions: Sequence[str],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    from polylect.data.languages import LANGUAGES, split_direction
+    from polylect.data.languages import language, split_direction
     from polylect.eval.diagnosis import diagnose
     from polylect.eval.metrics import score
 
@@ -157,7 +158,7 @@ def _scores(
         source_lang=source,
         target_lang=target,
         candidates=languages,
-        scripts={c: LANGUAGES[c].scripts for c in languages if c in LANGUAGES},
+        scripts={code: language(code).scripts for code in languages},
         lengths_hit=[t.capped for t in translations],
     )
     values = {s.name: {"value": s.value, "signature": s.signature} for s in scores}

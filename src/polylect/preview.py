@@ -44,12 +44,13 @@ def _cost(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> 
     activations = activation_bytes(module.backbone.config, data.tokens_per_batch)
     steps = int(cfg.trainer.max_steps)
     batches = steps * int(cfg.trainer.get("accumulate_grad_batches", 1))
+    sizes = {d: len(data.pairs(d, "train")) for d in data.directions}
     return [
         f"memory      about {_gib(weights + state + activations)}: weights {_gib(weights)}, "
         f"gradients and AdamW state {_gib(state)}, activations {_gib(activations)} (rough)",
         f"steps       {steps:,}, at most {batches * data.tokens_per_batch:,} tokens with padding",
-        f"data        {sum(data.sizes().values()):,} training pairs: "
-        + ", ".join(f"{d} {n:,}" for d, n in data.sizes().items()),
+        f"data        {sum(sizes.values()):,} training pairs: "
+        + ", ".join(f"{d} {n:,}" for d, n in sizes.items()),
     ]
 
 

@@ -10,6 +10,7 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polylect.data.languages import LANGUAGES
 from polylect.eval import metrics
 from polylect.eval.metrics import Score, bleu_tokenizer, reference_streams, score
 
@@ -126,6 +127,12 @@ def test_tokenizer_follows_the_target_language(target, tokenizer):
     assert bleu_tokenizer(target) == tokenizer
     (got,) = score(["a b"], [["a b"]], metrics=["bleu"], target=target)
     assert f"|tok:{tokenizer}|" in got.signature
+
+
+def test_every_known_language_in_a_script_of_its_own_has_a_tokenizer_that_knows_it():
+    european = {"Latin", "Cyrillic", "Greek"}
+    for code, entry in LANGUAGES.items():
+        assert (bleu_tokenizer(code) == "13a") == (entry.scripts[0] in european), code
 
 
 @pytest.mark.parametrize("target", ["ja", "ko"])

@@ -8,7 +8,7 @@ A spec is a mapping with the key `kind`, or a string from which it is inferred, 
     jsonl     path; source, target, references: fields; dots go into nested objects
     tmx       path
     hf        path (hub name, or local folder or file), name, split; source, target, references
-    tongues   split, size, seed, synthetic: the embedded languages
+    tongues   split, size (2000 to train, else 200), seed, synthetic: the embedded languages
 
 and for all of them `start` and `stop` (rows from 0, end excluded) and `codes`, the names that the
 corpus uses for languages, such as {de: deu_Latn}. For placeholders in names see `Naming`: with them
@@ -165,7 +165,8 @@ class Corpus:
         from polylect.data import tongues
 
         split = self.spec.get("split") or {"val": "dev"}.get(self.setting, self.setting)
-        options = {key: self.spec[key] for key in ("size", "seed", "synthetic") if key in self.spec}
+        options = {key: self.spec[key] for key in ("seed", "synthetic") if key in self.spec}
+        options["size"] = self.spec.get("size", 2000 if self.setting == "train" else 200)
         source, target = split_direction(self.direction)
         if source is None:
             texts = tongues.monolingual(target, split, **options)

@@ -189,7 +189,7 @@ def row_of_record(record: Mapping[str, Any], fields: Fields, number: int, where:
     """The row of a record; dots in a field's name go into nested objects and lists."""
     source, target, references = fields
     first = None if source is None else _text(record, source, where)
-    texts = [] if references is None else _lookup(record, references)
+    texts = (_lookup(record, references) if references else None) or []
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{where}: field {references!r} is neither a text nor a list of texts")

@@ -107,12 +107,22 @@ def cut_batches(
     """
     order = np.lexsort((random.permutation(len(lengths)), -lengths, groups))
     bounds = np.flatnonzero(np.diff(groups[order])) + 1
-    batches = []
-    for group in np.split(order, bounds):
-        start = 0
-        while start < len(group):
-            # Longest first, so the first row decides how many fit.
-            rows = min(max_rows, tokens_per_batch // int(lengths[group[start]]))
-            batches.append(group[start : start + rows])
-            start += rows
+    batches = [
+        batch
+        for group in np.split(order, bounds)
+        for batch in cut(group, lengths, tokens_per_batch, max_rows)
+    ]
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def cut(
+    order: np.ndarray, lengths: np.ndarray, tokens_per_batch: int, max_rows: int
+) -> list[np.ndarray]:
+    """Batches of neighbours in `order`, which are indices from the longest to the shortest."""
+    batches, start = [], 0
+    while start < len(order):
+        # Longest first, so the first row decides how many fit.
+        rows = min(max_rows, tokens_per_batch // int(lengths[order[start]]))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches

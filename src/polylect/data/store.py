@@ -32,9 +32,28 @@ class PairStore:
     """
 
     def __init__(self, pairs: Iterable[Pair], spill_bytes: int = SPILL_BYTES) -> None:
-        text, ends, first = columns = _Column("B"), _Column("q"), _Column("q")
-        end = strings = 0
+        columns = _Column("B"), _Column("q"), _Column("q")
         self.monolingual = False
+        try:
+            self._fill(pairs, spill_bytes, *columns)
+            self._text, self._ends, self._first = [column.finish() for column in columns]
+        finally:
+            for column in columns:
+                column.close()
+        self.spilled = columns[0].file is not None
+        hashes = b"".join(column.hash.digest() for column in columns)
+        self.sha256: str = hashlib.sha256(bytes([self.monolingual]) + hashes).hexdigest()
+
+    def _fill(
+        self,
+        pairs: Iterable[Pair],
+        spill_bytes: int,
+        text: "_Column",
+        ends: "_Column",
+        first: "_Column",
+    ) -> None:
+        columns = (text, ends, first)
+        end = strings = 0
         for source, target, references in pairs:
             first.values.append(strings)
             self.monolingual = source is None
@@ -48,10 +67,6 @@ class PairStore:
                 for column in columns:
                     column.spill()
         first.values.append(strings)
-        self._text, self._ends, self._first = [column.finish() for column in columns]
-        self.spilled = first.file is not None
-        hashes = b"".join(column.hash.digest() for column in columns)
-        self.sha256: str = hashlib.sha256(bytes([self.monolingual]) + hashes).hexdigest()
 
     @property
     def nbytes(self) -> int:
@@ -89,7 +104,7 @@ class _Column:
     def spill(self) -> None:
         """Move what is in memory to the end of the file."""
         if self.file is None:
-            self.file = tempfile.TemporaryFile(prefix="polylect-")  # noqa: SIM115 (mapped for life)
+            self.file = tempfile.TemporaryFile(prefix="polylect-")  # noqa: SIM115 (see close)
         self.hash.update(self.values)
         self.values.tofile(self.file)
         del self.values[:]
@@ -105,3 +120,8 @@ class _Column:
         if self.file.tell() == 0:  # an empty file cannot be mapped
             return np.empty(0, dtype)
         return np.asarray(np.memmap(self.file, dtype, mode="r"))
+
+    def close(self) -> None:
+        """Close the file; what is mapped stays."""
+        if self.file is not None:
+            self.file.close()

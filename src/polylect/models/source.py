@@ -14,7 +14,7 @@ def locate(path: str) -> str:
     as a folder and is not there.
     """
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if path and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
                 f"model.path={path} is a folder without config.json: it must be one written by "

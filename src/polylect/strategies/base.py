@@ -202,8 +202,8 @@ class TranslationModule(L.LightningModule, ABC):
         for direction in self.directions:
             if split_direction(direction)[0] is None:
                 continue
-            prompts = self.trainer.datamodule.prompts(direction, "val")
-            prompts = prompts[: self.validate_translations]
+            data = self.trainer.datamodule
+            prompts = data.prompts(direction, "val", self.validate_translations)
             hypotheses = [t.text for t in self.translate(prompts)]
             references = [p.references[0] for p in prompts]
             scores[direction] = CHRF(word_order=2).corpus_score(hypotheses, [references]).score

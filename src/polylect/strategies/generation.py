@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from polylect.data.batch import Example, TranslationBatch, collate
+from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def translate(
                 f"takes {context}: split it into sentences."
             )
     for indices in batches([len(p.prompt) for p in prompts], module.generation):
-        batch = collate([prompts[i] for i in indices], module.tokenizer.pad_token_id, "left")
+        batch = collate([prompts[i] for i in indices], pad_id(module.tokenizer), "left")
         yield from zip(indices, translate_batch(module, batch, ends), strict=True)
 
 
@@ -119,7 +119,7 @@ def translate_batch(
             length_penalty=generation.length_penalty,
             do_sample=False,
             eos_token_id=list(ends),
-            pad_token_id=module.tokenizer.pad_token_id,
+            pad_token_id=pad_id(module.tokenizer),
         )
     return [_finish(module, row[width:], ends) for row in output]
 

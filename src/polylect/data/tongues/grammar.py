@@ -76,7 +76,7 @@ _ADJECTIVE_KINDS = {
     "small": "thing animal food place",
     "new": "thing text place",
     "old": "thing text place",
-    "beautiful": "person animal text place",
+    "beautiful": "animal thing text place",
     "heavy": "thing food",
     "clean": "thing place",
     "expensive": "thing food text",

@@ -214,11 +214,25 @@ def _case(phrase: NounPhrase, case: str) -> str:
     return {"nom": row[0], "acc": row[1] + "+"}[case]
 
 
+def _each(phrase: NounPhrase, case: str) -> str:
+    """The noun after ஒவ்வொரு (every), which takes the suffix உம் after that of the case."""
+    form = _case(phrase, case).removesuffix("+")
+    if case == "nom":
+        # The stem before the glide is that of the accusative, except in two animals.
+        special = {"goat": "ஆடும்", "lion": "சிங்கமும்"}
+        accusative = _case(phrase, "acc").removesuffix("+")
+        return special.get(phrase.noun, accusative[:-1] + "ும்")
+    if case == "acc":
+        return form + "யும்"
+    return form[:-1] + "ும்"
+
+
 def _phrase(phrase: NounPhrase | None, case: str) -> list[str]:
     if phrase is None:
         return []
     adjective = _ADJECTIVES[phrase.adjective][0] if phrase.adjective else ""
-    words = [_DETERMINERS[phrase.det], adjective, _case(phrase, case)]
+    noun = _each(phrase, case) if phrase.det == "every" else _case(phrase, case)
+    words = [_DETERMINERS[phrase.det], adjective, noun]
     return (_relative(phrase.relative) if phrase.relative else []) + [w for w in words if w]
 
 

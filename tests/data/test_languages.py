@@ -1,0 +1,103 @@
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from polylect.data.languages import LANGUAGES, language, script_share, split_direction
+
+
+def test_all_languages_have_a_name_and_scripts_that_letters_belong_to() -> None:
+    names = [entry.name for entry in LANGUAGES.values()]
+    assert len(LANGUAGES) >= 110 and len(set(names)) == len(names)
+    scripts = {script for entry in LANGUAGES.values() for script in entry.scripts}
+    own: dict[str, list[str]] = {script: [] for script in scripts}
+    for letter in map(chr, range(0x10000)):
+        if unicodedata.category(letter)[0] == "L":
+            first, *rest = unicodedata.name(letter).split()
+            name = "Han" if first == "CJK" else first.title()
+            name = name if name in own else f"{name} {rest[0].title()}" if rest else ""
+            own.get(name, []).append(letter)
+    for script, letters in own.items():
+        assert letters and script_share("".join(letters), (script,)) == 1.0, script
+
+
+def test_scheduled_languages_of_india_are_known() -> None:
+    codes = "as bn brx doi gu hi kn ks kok mai ml mni mr ne or pa sa sat sd ta te ur"
+    assert set(codes.split()) <= LANGUAGES.keys()
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "scripts"),
+    [
+        ("ta", "Tamil", ("Tamil",)),
+        ("zh_Hant", "Chinese (Traditional)", ("Han",)),
+        ("pt_BR", "Portuguese (Brazil)", ("Latin",)),
+        ("sr_Latn", "Serbian (Latin script)", ("Latin",)),
+        ("qab", "Language QAB", ()),
+    ],
+)
+def test_language(code: str, name: str, scripts: tuple[str, ...]) -> None:
+    assert (language(code).name, language(code).scripts) == (name, scripts)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("tamil", "'ta' (Tamil)"),
+        ("deu", "'de' (German)"),
+        ("jp", "'ja' (Japanese)"),
+        ("qua", "'qu' (Quechua)"),  # qa-qt are private, qu- is not
+        ("pt_brazil", "unknown suffix 'brazil'"),
+    ],
+)
+def test_unknown_code_names_the_nearest(code: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="unknown") as error:
+        language(code)
+    assert hint in str(error.value) and code in str(error.value)
+
+
+def test_split_direction() -> None:
+    assert split_direction("en-pt_BR") == ("en", "pt_BR")
+    assert split_direction("de") == (None, "de")
+    assert split_direction("qaa-qtz") == ("qaa", "qtz")
+
+
+@pytest.mark.parametrize(
+    ("direction", "message"),
+    [
+        ("en-de-fr", "is not a direction"),
+        ("", "is not a direction"),
+        ("en-", "is not a direction"),
+        ("en-en", "same language"),
+        ("en-xq", "'en-xq': unknown language code 'xq'"),
+    ],
+)
+def test_bad_directions(direction: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_direction(direction)
+
+
+@pytest.mark.parametrize(
+    ("text", "scripts", "share"),
+    [
+        ("Grüße", ("Latin",), 1.0),
+        ("e\u0301te\u0301", ("Latin",), 1.0),  # combining accents belong to no script
+        ("நான் ab", ("Tamil",), 4 / 6),  # vowel signs and the pulli are counted
+        ("नमस्ते", ("Devanagari",), 1.0),
+        ("日本語のカタカナ", ("Hiragana", "Katakana", "Han"), 1.0),
+        ("日本語の", ("Han",), 3 / 4),
+        ("12, 34!", ("Tamil",), 1.0),
+        ("", ("Tamil",), 1.0),
+        ("anything", (), 1.0),
+        ("привет", ("Latin",), 0.0),
+    ],
+)
+def test_script_share(text: str, scripts: tuple[str, ...], share: float) -> None:
+    assert script_share(text, scripts) == pytest.approx(share)
+
+
+def test_importing_needs_no_torch() -> None:
+    modules = "polylect.data.languages, polylect.data.prompt, polylect.data.corpus"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -111,9 +111,7 @@ def evaluate(
     for direction in directions:
         part = translations[begin : begin + len(prompts[direction])]
         begin += len(part)
-        write_text(
-            folder / "outputs" / f"{direction}.txt", "".join(f"{t.text}\n" for t in part)
-        )
+        write_text(folder / "outputs" / f"{direction}.txt", "".join(f"{t.text}\n" for t in part))
         found[direction] = _scores(prompts[direction], part, direction, directions, metrics)
     write_json(folder / "scores.json", found)
     show(scores_table(found))

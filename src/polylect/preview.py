@@ -25,7 +25,10 @@ def _example(module: TranslationModule, example: Example) -> list[str]:
     tokens = module.tokenizer.convert_ids_to_tokens
     prompt = " ".join(tokens(example.prompt))
     target = " ".join(f"[{token}]" for token in tokens(example.target))
-    return [f"  {prompt} {target}", f"  {len(example.prompt)} prompt + {len(example.target)} learned"]
+    return [
+        f"  {prompt} {target}",
+        f"  {len(example.prompt)} prompt + {len(example.target)} learned",
+    ]
 
 
 def _parameters(module: TranslationModule) -> list[str]:

@@ -22,7 +22,9 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
 
 
-def announce(module: TranslationModule, data: TranslationData, cfg: DictConfig, folder: Path) -> None:
+def announce(
+    module: TranslationModule, data: TranslationData, cfg: DictConfig, folder: Path
+) -> None:
     """One paragraph: which model, strategy, directions, data, and where the results go."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -58,6 +58,7 @@ def main(cfg: DictConfig) -> float | None:
     record.write(folder)
     announce(module, data, cfg, folder)
     try:
+        _score_base(module, data, cfg, folder, record)
         _fit(trainer, module, data, cfg)
         record.data = data.report
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -158,6 +159,18 @@ def _resume_path(resume: str) -> Path:
     return last if last.is_file() else checkpoint_path(resume)
 
 
+def _score_base(
+    module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record
+) -> None:
+    """Score the untouched base: what a strategy computes before its first step, if it says so."""
+    if not cfg.evaluate_base or cfg.resume or cfg.init_from or not module.identity_at_start:
+        return
+    from polylect.evaluate import evaluate
+
+    print("the untouched base:", flush=True)
+    record.metrics["base"] = evaluate(module, data, folder / "base", cfg.metrics, samples=0)
+
+
 def _finish(
     trainer: Any, module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record
 ) -> None:
@@ -176,7 +189,8 @@ def _finish(
         return
     device = trainer.strategy.root_device
     module.to(device)
-    record.metrics["test"] = evaluate(module, data, folder, cfg.metrics, base=cfg.evaluate_base)
+    print("after training:", flush=True)
+    record.metrics["test"] = evaluate(module, data, folder, cfg.metrics)
     chrf = [s["chrf++"]["value"] for s in record.metrics["test"].values() if "chrf++" in s]
     record.metrics["objective"] = sum(chrf) / len(chrf) if chrf else None
 

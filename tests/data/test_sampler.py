@@ -48,7 +48,7 @@ def test_one_direction_is_seen_once_per_pass(size: int) -> None:
 
 def test_every_direction_goes_through_all_its_rows() -> None:
     sampler = PoolSampler([50, 2000], 3, seed=0)
-    directions, rows = drawn(sampler, 4)
+    directions, rows = drawn(sampler, 6)
     for direction, size in ((0, 50), (1, 2000)):
         counts = Counter(rows[directions == direction].tolist())
         assert len(counts) == size and max(counts.values()) - min(counts.values()) <= 1

@@ -102,7 +102,7 @@ def test_a_missing_folder_is_said_without_asking_the_hub(path: str) -> None:
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="a folder without config.json"):
+    with pytest.raises(FileNotFoundError, match=r"a folder without config\.json"):
         load_backbone(str(tmp_path))
 
 

@@ -43,7 +43,8 @@ def test_it_learns_and_writes_a_folder_that_loads(tmp_path: Path) -> None:
     assert sum(p.numel() for p in model.parameters()) == report["parameters"]
     assert tokenizer.convert_tokens_to_ids(["<2en>", "<2de>"]) == [4, 5]
     ids = torch.tensor([tokenizer("The dog sings now.").input_ids])
-    assert float(model(ids, labels=ids).loss) < first / 2
+    with torch.no_grad():
+        assert float(model(ids, labels=ids).loss) < first / 2
     # A tag says which language follows: "D…" after <2de>, "T…" after <2en>.
     for tag, word in (("<2de>", "D"), ("<2en>", "The")):
         start = torch.tensor([[1, tokenizer.convert_tokens_to_ids(tag)]])
@@ -87,7 +88,7 @@ def test_a_crash_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     ("texts", "changes", "sentence"),
     [
         ({"en": ["only one", "only one", " "]}, {}, "language en has 1 distinct texts"),
-        (TEXTS, {"steps": 0}, "needs steps"),
+        (TEXTS, {"steps": 0}, "takes steps"),
         (TEXTS, {"tagged": 1.5}, "tagged from 0 to 1"),
         (TEXTS, {"family": "lama"}, "did you mean llama"),
         (TEXTS, {"hidden": 33}, "hidden a multiple of"),
@@ -132,7 +133,7 @@ def test_an_epoch_holds_every_document_once_alone_in_its_row() -> None:
 
 def test_rows_of_a_batch_are_of_similar_length() -> None:
     made, wanted = documents(context=1000)
-    slots = sum(ids.numel() for ids, _ in made.epoch(2048, np.random.default_rng(1)))
+    slots = sum(ids.numel() for ids, _ in made.epoch(512, np.random.default_rng(1)))
     assert 1 - sum(map(len, wanted)) / slots < 0.1
 
 

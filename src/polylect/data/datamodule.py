@@ -147,6 +147,9 @@ class TranslationData(LightningDataModule):
         for split in splits:
             if split not in self._stores:
                 self._read(split)
+        if stage == "fit" and not self._corpora["val"] and self.trainer is not None:
+            log.info("no val corpora: there is no validation during training")
+            self.trainer.limit_val_batches = 0
 
     def directions_of(self, split: Split) -> tuple[str, ...]:
         """The directions that have a corpus in this split; the order of its loaders."""

@@ -82,6 +82,7 @@ class TrainingStream:
             "seed": seed,
             "temperature": float(temperature),
             "mixing": mixing,
+            "template": type(template).__name__,
             "tokens_per_batch": tokens_per_batch,
             "max_rows": max_rows,
             "max_length": max_length,
@@ -201,14 +202,16 @@ class TrainingStream:
                 f"drawn are longer, the shortest has {shortest} tokens"
             )
         index = {direction: i for i, direction in enumerate(self._directions)}
-        mixed = self._mixing == "mixed"
+        directions = np.array([index[example.direction] for example in kept])
         batches = cut_batches(
             np.array([example.length for example in kept]),
-            np.array([0 if mixed else index[example.direction] for example in kept]),
+            directions if self._mixing == "by_direction" else np.zeros_like(directions),
             self._tokens_per_batch,
             self._max_rows,
             np.random.default_rng([self._seed, BATCHES, number]),
         )
+        # Rows of one direction side by side: layers that route rows work on whole runs of them.
+        batches = [batch[np.argsort(directions[batch], kind="stable")] for batch in batches]
         return Pool(number, kept, batches, too_long)
 
     def _examples(self, groups: np.ndarray, rows: np.ndarray, tokenizer: Any) -> list[Example]:

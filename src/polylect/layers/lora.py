@@ -20,8 +20,8 @@ RESERVED = frozenset(dir(nn.ParameterDict()))
 DECODE_TOKENS = 8
 """With at most so many tokens per row the gathered factors are kept for the rest of the route.
 
-A generation step with one token per row spends more on gathering than on multiplying (README of
-experiments/bench); a long input gains little and would keep the copies of all layers alive."""
+A generation step with one token per row spends more on gathering than on multiplying; a
+long input gains little and would keep the copies of all layers alive."""
 
 
 def check_adapter_name(name: str) -> None:
@@ -46,24 +46,20 @@ class _Plan:
     adapters: tuple[str, ...]
     """those that occur in the batch and in the layer"""
     order: tuple[int, ...]
-    """position in `adapters` for each group of rows; one past the end for the base alone"""
+    """position in `adapters` for each group of rows; any where the scaling is zero"""
     scaling: Tensor
-    """(groups, 1, 1)"""
+    """(groups, 1, 1); zero for a group on the base alone"""
 
     @classmethod
-    def of(
-        cls,
-        groups: RowGroups,
-        adapters: tuple[str, ...],
-        scaling: tuple[float, ...],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> "_Plan":
+    def of(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "_Plan":
+        adapters = tuple(name for name in groups.distinct if name in scaling)
         position = {name: k for k, name in enumerate(adapters)}
-        order = tuple(position.get(name, len(adapters)) for name in groups.names)
-        by_group = torch.tensor([(*scaling, 0.0)[k] for k in order], dtype=torch.float64)
-        precise = torch.promote_types(dtype, torch.float32)
-        return cls(adapters, order, by_group.to(device, precise).view(-1, 1, 1))
+        order = tuple(position.get(name, 0) for name in groups.names)
+        by_group = torch.tensor(
+            [scaling.get(name, 0.0) for name in groups.names], dtype=torch.float64
+        )
+        precise = torch.promote_types(like.dtype, torch.float32)
+        return cls(adapters, order, by_group.to(like.device, precise).view(-1, 1, 1))
 
 
 class LoRALayer(nn.Module):
@@ -160,7 +156,7 @@ class LoRALayer(nn.Module):
         if not torch.is_grad_enabled():
             return self._infer(x)
         self.revision += 1  # a training step may follow: nothing gathered before it may be reused
-        plan = self._plan(x.shape[0], x.dtype)
+        plan = self._plan(x)
         if not plan.adapters:
             return super().forward(x)
         factors = [*_chosen(self.lora_a, plan), *_chosen(self.lora_b, plan)]
@@ -176,9 +172,9 @@ class LoRALayer(nn.Module):
         y = super().forward(x)
         if x.numel() <= DECODE_TOKENS * x.shape[0] * x.shape[-1]:
             key = (id(self), self.revision, x.shape[0], y.dtype)
-            factors = self.context.remember(key, lambda: self._bank(x.shape[0], y.dtype))
+            factors = self.context.remember(key, lambda: self._bank(x, y.dtype))
         else:
-            factors = self._factors(x.shape[0], y.dtype)
+            factors = self._factors(x, y.dtype)
         if factors is not None:
             a, b, scaling = factors
             h = torch.bmm(x.to(y.dtype).reshape(a.shape[0], -1, x.shape[-1]), a)
@@ -193,13 +189,12 @@ class LoRALayer(nn.Module):
         groups, adapters = len(plan.order), len(plan.adapters)
         inputs = x.reshape(groups, -1, x.shape[-1])
         if self._drops(plan):
-            shares = torch.tensor([*(self.dropout[name] for name in plan.adapters), 0.0])
-            share = shares[list(plan.order)].view(-1, 1, 1).to(inputs)
+            shares = [self.dropout[plan.adapters[k]] for k in plan.order]
+            share = torch.tensor(shares).view(-1, 1, 1).to(inputs)
             inputs = inputs * (torch.rand_like(inputs) >= share) / (1 - share)
         order = torch.tensor(plan.order, device=x.device)
-        zeros = [torch.zeros_like(factors[0]), torch.zeros_like(factors[adapters])]
-        a = stacked([*factors[:adapters], zeros[0]], 0, y.dtype).index_select(0, order)
-        b = stacked([*factors[adapters:], zeros[1]], 1, y.dtype).index_select(0, order)
+        a = stacked(factors[:adapters], 0, y.dtype).index_select(0, order)
+        b = stacked(factors[adapters:], 1, y.dtype).index_select(0, order)
         rows = y.view(groups, -1, y.shape[-1])
         return updated(rows, inputs.to(y.dtype), a, b, plan.scaling).view_as(y)
 
@@ -217,31 +212,32 @@ class LoRALayer(nn.Module):
             and not self._drops(plan)
         )
 
-    def _plan(self, rows: int, dtype: torch.dtype) -> _Plan:
-        groups = self.context.groups(rows)
-        adapters = tuple(name for name in groups.distinct if name in self.lora_a)
-        scaling = tuple(self.scaling[name] for name in adapters)
-        device = self.weight.device
-        key = ("lora", groups, adapters, scaling, dtype, device)
-        make = functools.partial(_Plan.of, groups, adapters, scaling, dtype, device)
-        return self.context.remember(key, make)
+    def _plan(self, x: Tensor) -> _Plan:
+        rows, scaling = x.shape[0], self.scaling
+        plans = self.context.remember(("lora", rows, x.dtype, x.device), list)
+        for of_scaling, plan in plans:  # nearly always one: layers differ where patterns do
+            if of_scaling == scaling:
+                return plan
+        plan = _Plan.of(self.context.groups(rows), scaling, x)
+        plans.append((dict(scaling), plan))
+        return plan
 
-    def _factors(self, rows: int, dtype: torch.dtype) -> _Factors | None:
+    def _factors(self, x: Tensor, dtype: torch.dtype) -> _Factors | None:
         """Per group Aᵀ (in, rank), Bᵀ (rank, out), scaling; None if no row has an adapter here."""
-        plan = self._plan(rows, dtype)
+        plan = self._plan(x)
         if not plan.adapters:
             return None
         a = gathered(_chosen(self.lora_a, plan), plan.order, 0, dtype)
         b = gathered(_chosen(self.lora_b, plan), plan.order, 1, dtype)
         return a.transpose(1, 2), b.transpose(1, 2), plan.scaling
 
-    def _bank(self, rows: int, dtype: torch.dtype) -> _Factors | None:
+    def _bank(self, x: Tensor, dtype: torch.dtype) -> _Factors | None:
         """`_factors` in the layout that multiplies fastest and B scaled, to be used many times."""
-        factors = self._factors(rows, dtype)
+        factors = self._factors(x, dtype)
         if factors is None:
             return None
         a, b, scaling = factors
-        return a.contiguous(), (b * scaling).contiguous(), None
+        return a.contiguous(), (b * scaling).to(dtype).contiguous(), None
 
 
 def _chosen(factors: nn.ParameterDict, plan: _Plan) -> list[nn.Parameter]:
@@ -293,15 +289,7 @@ def attach_lora(module: nn.Module, context: RoutingContext, name: str) -> LoRALa
 
 def detach_lora(module: LoRALayer) -> nn.Module:
     """The linear layer as it was before `attach_lora`, in place."""
-    for attribute in (
-        "lora_a",
-        "lora_b",
-        "scaling",
-        "dropout",
-        "context",
-        "layer_name",
-        "revision",
-    ):
+    for attribute in "lora_a lora_b scaling dropout context layer_name revision".split():
         delattr(module, attribute)
     module.__class__ = type(module).__mro__[2]
     return module

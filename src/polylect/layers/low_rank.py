@@ -3,6 +3,7 @@
 A batch is cut into G groups of rows that share an adapter (`RowGroups`), so that one batched
 product serves all of them, whatever their number K. The factors of adapter k are A_k (rank, in)
 and B_k (out, rank); group g computes y_g = x_g Wᵀ + s_g (x_g A_gᵀ) B_gᵀ (LoRA, arXiv 2106.09685).
+A group on the base alone has s_g = 0 and whatever factors.
 """
 
 from collections.abc import Sequence
@@ -34,12 +35,10 @@ def gathered(
 
     Args:
         factors: A_k (rank, in) or B_k (out, rank) of the K adapters in use.
-        order: position of each group's adapter, K for a group on the base alone (zeros).
+        order: position of each group's factor.
         rank_dim: the dimension of a factor that is the rank.
         dtype: of the result.
     """
-    if len(factors) in order:
-        factors = [*factors, torch.zeros_like(factors[0])]
     return stacked([factors[k] for k in order], rank_dim, dtype)
 
 
@@ -119,9 +118,9 @@ def _per_adapter(
     if list(order) == list(range(len(factors))):
         totals = of_groups
     else:
-        totals = of_groups.new_zeros(len(factors) + 1, *of_groups.shape[1:])
+        totals = of_groups.new_zeros(len(factors), *of_groups.shape[1:])
         totals.index_add_(0, torch.tensor(order, device=of_groups.device), of_groups)
     return [
         total[: factor.shape[0], : factor.shape[1]].to(factor.dtype) if need else None
-        for total, factor, need in zip(totals, factors, needed, strict=False)
+        for total, factor, need in zip(totals, factors, needed, strict=True)
     ]

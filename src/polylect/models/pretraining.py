@@ -76,8 +76,8 @@ def pretrain(
         raise FileExistsError(f"{folder} exists and is not overwritten: give another out=FOLDER.")
     if min(steps, batch_tokens) < 1 or lr <= 0 or not 0 <= tagged <= 1 or context < 4:
         raise ValueError(
-            "pretraining needs steps and batch_tokens of at least 1, context of at least 4, lr above"
-            f" 0 and tagged from 0 to 1, got {steps}, {batch_tokens}, {context}, {lr}, {tagged}."
+            "pretraining takes steps and batch_tokens of at least 1, context of at least 4, lr "
+            f"above 0, tagged from 0 to 1, got {steps}, {batch_tokens}, {context}, {lr}, {tagged}."
         )
     by_language = _by_language(texts)
     split = {language: _hold_out(language, lines) for language, lines in by_language.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from polylect.data.batch import TranslationBatch
 from polylect.hints import nearest
-from polylect.layers.lora import LoRALinear, attach_lora
+from polylect.layers.lora import LoRALayer, attach_lora
 from polylect.layers.routing import RoutingContext
 from polylect.layers.surgery import find_linears
 from polylect.library import AdapterLibrary
@@ -70,7 +70,7 @@ class LoRASwitch(TranslationModule):
         patterns = self.targets
         if isinstance(patterns, str):
             patterns = family_of(self.backbone.config).targets(patterns)
-        for name, linear in find_linears(self.backbone, patterns):
+        for name, linear in find_linears(self.backbone, patterns).items():
             attach_lora(linear, self.context, name)
             for adapter in self.adapters:
                 linear.add(
@@ -89,14 +89,15 @@ class LoRASwitch(TranslationModule):
             )
         return self._adapter_of[direction]
 
-    def layers(self) -> dict[str, LoRALinear]:
+    def layers(self) -> dict[str, LoRALayer]:
         """Adapted layers by their name in the backbone."""
-        return {n: m for n, m in self.backbone.named_modules() if isinstance(m, LoRALinear)}
+        return {n: m for n, m in self.backbone.named_modules() if isinstance(m, LoRALayer)}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        groups = []
+        groups, layers = [], list(self.layers().values())
         for unit, adapter in enumerate(self.adapters):
-            tensors = [t for layer in self.layers().values() for t in layer.parameters_of(adapter)]
+            factors = [f for layer in layers for f in (layer.lora_a, layer.lora_b)]
+            tensors = [f[adapter] for f in factors if adapter in f]
             groups.append({"params": tensors, "unit": unit, "name": adapter})
         return groups
 

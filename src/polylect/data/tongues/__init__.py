@@ -68,7 +68,9 @@ def _resolve(code: str, synthetic: Synthetic, asking: tuple[str, ...]) -> Tongue
     names = set(inspect.signature(SyntheticTongue).parameters) - {"code"}
     for name in dials.keys() - names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"The tongue {code!r} has an unknown dial {name!r}; did you mean {near!r}?")
+        raise ValueError(
+            f"The tongue {code!r} has an unknown dial {name!r}; did you mean {near!r}?"
+        )
     other = dials.pop("shared_with", None)
     if other is not None:
         dials["shared_with"] = _resolve(other, synthetic, (*asking, code))

@@ -1,6 +1,8 @@
 """English: do-support, a and an, who and that."""
 
 from polylect.data.tongues.grammar import (
+    ADJECTIVES,
+    DETERMINERS,
     KINDS,
     Meaning,
     NounPhrase,
@@ -120,12 +122,7 @@ send send sends sent
 sell sell sells sold
 """)
 
-_ADJECTIVES = (
-    "red white black green blue yellow big small new old beautiful heavy clean expensive long "
-    "good brave happy rich poor lazy strong hungry quiet"
-).split()
 _PLURALS = {"this": "these"}
-_DETERMINERS = "the this my our a every some many two three four five six".split()
 _RELATIONS = {"in": "in", "behind": "behind", "near": "near", "in_front_of": "in front of"}
 _TIMES = {
     "yesterday": "yesterday",
@@ -203,7 +200,7 @@ def render(meaning: Meaning) -> str:
 
 LEXICON = {
     **{concept: forms[0] for concept, forms in (_NOUNS | _VERBS).items()},
-    **{word: word for word in (*_ADJECTIVES, *_DETERMINERS)},
+    **{word: word for word in (*ADJECTIVES, *DETERMINERS)},  # the concepts have English names
     **_RELATIONS,
     **_TIMES,
 }

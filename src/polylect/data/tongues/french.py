@@ -164,7 +164,7 @@ _ARTICLES = {
     "many": ("", "", "beaucoup de"),
     **{
         numeral: ("", "", word)
-        for numeral, word in zip(NUMERALS, "deux trois quatre cinq six".split(), strict=True)
+        for numeral, word in zip(NUMERALS, ["deux", "trois", "quatre", "cinq", "six"], strict=True)
     },
 }
 _BEFORE_VOWEL = {"ce": "cet ", "ma": "mon ", "le": "l'", "la": "l'", "beaucoup de": "beaucoup d'"}
@@ -198,7 +198,9 @@ def _elide(word: str, text: str) -> str:
 
 def _agreement(base: str, feminine: bool, plural: bool) -> str:
     """Regular agreement of a participle."""
-    return base + ("e" if feminine else "") + ("s" if plural and (feminine or base[-1] != "s") else "")
+    return (
+        base + ("e" if feminine else "") + ("s" if plural and (feminine or base[-1] != "s") else "")
+    )
 
 
 def _adjective(adjective: str, feminine: bool, plural: bool, noun: str) -> str:

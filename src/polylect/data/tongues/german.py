@@ -9,7 +9,6 @@ from polylect.data.tongues.grammar import (
     Meaning,
     NounPhrase,
     Place,
-    Relative,
     Tongue,
     sentence,
     table,
@@ -161,7 +160,7 @@ _DETERMINERS = {
     "every": "jeder",
     "some": "einige",
     "many": "viele",
-    **dict(zip(NUMERALS, "zwei drei vier fünf sechs".split(), strict=True)),
+    **dict(zip(NUMERALS, ["zwei", "drei", "vier", "fünf", "sechs"], strict=True)),
 }
 _RELATIONS = {"in": "in", "behind": "hinter", "near": "bei", "in_front_of": "vor"}
 _TIMES = {

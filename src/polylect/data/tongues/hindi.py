@@ -1,9 +1,9 @@
 """Hindi: verb last, oblique case before postpositions, ergative past, correlative clauses.
 
-The direct object takes को if it is a person, or an animal that is definite. With ने in the past the verb agrees with an object without को, else it is
-masculine singular. A thing that is a direct object has a plural that differs from its singular,
-because nothing else would show the number of "the things". कल is both yesterday and tomorrow:
-only the tense tells.
+The direct object takes को if it is a person, or an animal that is definite. With ने in the past the
+verb agrees with an object without को, else it is masculine singular. A thing that is a direct
+object has a plural that differs from its singular, because nothing else would show the number of
+"the things". कल is both yesterday and tomorrow: only the tense tells.
 """
 
 import unicodedata
@@ -167,7 +167,7 @@ _DETERMINERS = {
     "every": "हर",
     "some": "कुछ",
     "many": "कई",
-    **dict(zip(NUMERALS, "दो तीन चार पाँच छह".split(), strict=True)),
+    **dict(zip(NUMERALS, ["दो", "तीन", "चार", "पाँच", "छह"], strict=True)),
 }
 # Dictionary form of those that agree; the forms are made by `_determiner`.
 _AGREEING = {"this": "यह", "my": "मेरा", "our": "हमारा"}

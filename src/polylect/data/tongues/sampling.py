@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from typing import no_type_check
 
 from polylect.data.tongues.grammar import (
     ADJECTIVES,
@@ -68,6 +69,7 @@ _MODIFIED = {"person": 0.2, "animal": 0.35, "food": 0.5, "text": 0.7, "thing": 0
 _PLACE_DETERMINERS = (("the", False), ("the", True), ("this", False), ("our", False))
 
 
+@no_type_check
 def _pick(rng: random.Random, items: Sequence):
     # random() is the one method whose numbers Python promises to keep.
     return items[int(rng.random() * len(items))]

@@ -201,22 +201,11 @@ def _check_dials(
         )
 
 
-def _shape(concept: str) -> str:
-    if concept in MARKERS:
-        return "closed"
-    return "long" if concept in VERBS or concept in NOUNS or concept in ADJECTIVES else "short"
-
-
 def _invent(rng: random.Random, script: str, concept: str) -> str:
     consonants, vowels = SCRIPTS[script]
-
-    def pick(letters: str) -> str:
-        return letters[int(rng.random() * len(letters))]
-
-    shape = _shape(concept)
-    if shape == "closed":
-        return pick(consonants) + pick(vowels) + pick(consonants[:14])
-    return "".join(pick(consonants) + pick(vowels) for _ in range(3 if shape == "long" else 2))
+    shape = _SHAPES[_word_class(concept)]
+    # random() is the one method whose numbers Python promises to keep.
+    return "".join(letters[int(rng.random() * len(letters))] for letters in {...})
 
 
 def _shuffled(rng: random.Random, items: Sequence[str]) -> list[str]:

@@ -176,7 +176,7 @@ _DETERMINERS = {
     "every": "ஒவ்வொரு",
     "some": "சில",
     "many": "பல",
-    **dict(zip(NUMERALS, "இரண்டு மூன்று நான்கு ஐந்து ஆறு".split(), strict=True)),
+    **dict(zip(NUMERALS, ["இரண்டு", "மூன்று", "நான்கு", "ஐந்து", "ஆறு"], strict=True)),
 }
 # "in" is the locative, the others follow the dative.
 _RELATIONS = {"in": "-இல்", "behind": "பின்னால்", "near": "அருகில்", "in_front_of": "முன்னால்"}

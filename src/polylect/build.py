@@ -23,13 +23,13 @@ def build_strategy(cfg: DictConfig) -> TranslationModule:
     that shapes it.
     """
     optim = instantiate(cfg.optim, _convert_="all") if cfg.get("optim") else {}
-    module = instantiate(
-        cfg.strategy,
+    # Partial, since Hydra would turn arguments that are dataclasses into plain dicts.
+    make = instantiate(cfg.strategy, _partial_=True, _convert_="all")
+    module = make(
         directions=list(cfg.data.directions),
         template=cfg.data.template,
         generation=instantiate(cfg.generation) if cfg.generation else None,
         **optim,
-        _convert_="all",
     )
     keep = ("name", "seed", "model", "data", "strategy", "generation", "metrics")
     module.about = {"config": {key: plain(cfg[key]) for key in keep if key in cfg}}

@@ -123,6 +123,19 @@ def test_crlf_and_bom_and_only_lf_ends_a_line(tmp_path: Path) -> None:
     assert [row.target for row in read("x.{lang}", "de", tmp_path)] == ["eins", "zwei drei", "vier"]
 
 
+def test_tongues() -> None:
+    rows = read("tongues", "en-ta", "", "val")
+    assert len(rows) == 200 and rows == read(
+        {"kind": "tongues", "split": "dev"}, "en-ta", "", "val"
+    )
+    reverse = read({"kind": "tongues", "size": 200, "split": "dev"}, "ta-en", "")
+    assert texts(reverse) == [(target, source) for source, target in texts(rows)]
+    assert texts(rows) != texts(read("tongues", "en-ta", "", "test"))
+    synthetic = {"kind": "tongues", "size": 5, "seed": 1, "synthetic": {"qaa": {}}}
+    assert len(read(synthetic, "de-qaa", "")) == len(read(synthetic, "qaa", "")) == 5
+    assert read(synthetic, "qaa", "")[0].source is None
+
+
 @pytest.fixture
 def dataset_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
@@ -232,8 +245,9 @@ def test_a_missing_tsv_column_names_those_there_are(files: Path) -> None:
         ({"kind": "aligned", "path": "x"}, "no file for the target side"),
         ({"kind": "aligned", "target": "x"}, "no file for the source side"),
         ("train.gz", r"train of 'en-de': no file for the target side; put \{lang\}"),
-        ({"en-dee": "x.{lang}"}, "train: 'en-dee' is neither a direction .*did you mean 'en-de'"),
-        ({"path": "x"}, "needs the key 'kind'"),
+        ({"en-dee": "x"}, "train: 'en-dee' is neither a direction .*code 'dee'; the nearest.*'de'"),
+        ({False: "x"}, "train: False is neither a direction"),  # YAML's reading of no
+        ({"path": "x"}, "'path' is neither a direction .* would have the key 'kind'"),
         ([{"path": "x"}], "needs the key 'kind'"),
         ({"de-en": "x.{lang}"}, "train: no corpus for direction 'en-de'"),
         ([3.5], "3.5 is not a corpus"),
@@ -254,4 +268,5 @@ def test_specs_by_direction() -> None:
     result = corpora("train", value, ["de-en", "en-de", "de"])
     assert list(result) == ["de-en", "en-de"]
     assert [corpus.spec["path"] for corpus in result["en-de"]] == ["a.{lang}", "b.{lang}"]
+    assert list(corpora("train", value, ["en-fr"])) == ["en-fr"]  # a part of the directions
     assert corpora("val", None, ["en-de"]) == {}

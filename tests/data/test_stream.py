@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from polylect.data.batch import TranslationBatch
 from polylect.data.prompt import TEMPLATES
 from polylect.data.store import Pair, PairStore
-from polylect.data.stream import TrainingStream
+from polylect.data.stream import Pool, TrainingStream
 
 STORES = {
     "en-de": PairStore(Pair(f"e{i} " * (1 + i % 9), f"d{i} " * (1 + i % 9)) for i in range(300)),
@@ -66,6 +66,22 @@ def test_batches_are_a_function_of_the_seed(make: Any) -> None:
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_threads_do_not_change_the_batches(make: Any, num_workers: int) -> None:
     assert all_same(make(), make(num_workers=num_workers))
+
+
+def test_pools_are_made_ahead(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    whole = TrainingStream._pool
+
+    def record(stream: TrainingStream, number: int, *arguments: Any) -> Pool:
+        pool = whole(stream, number, *arguments)
+        made.append(number)
+        return pool
+
+    monkeypatch.setattr(TrainingStream, "_pool", record)
+    batches = iter(make(num_workers=2))
+    next(batches)
+    batches.close()  # waits for the threads
+    assert sorted(made) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 17, 39])
@@ -146,11 +162,13 @@ def test_one_direction_gives_every_pair_once_per_pass(make: Any) -> None:
         assert sorted(sources[start : start + 100]) == expected
 
 
-def test_long_examples_are_dropped_and_counted(make: Any) -> None:
-    stream = make(max_length=40, length=200)
+def test_long_examples_are_dropped_and_counted(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stream = make(max_length=40, length=60)
     lengths = [int(mask.sum()) for batch in stream for mask in batch.attention_mask]
     report = stream.report()
     assert max(lengths) <= 40 and report["too_long"]["en-de"] > 0 and report["too_long"]["ta"] == 0
+    # 3 of 9 lengths fit in German and English, which are long twice, and all in Tamil.
+    assert "en-de: " in caplog.text and "of the first" in caplog.text and "ta: " not in caplog.text
     with pytest.raises(ValueError, match=r"data.max_length=3 is too small: .* the shortest has"):
         next(iter(make(max_length=3)))
 

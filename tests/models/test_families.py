@@ -68,10 +68,10 @@ def test_family_of_a_model_is_the_one_it_was_made_from(name: str) -> None:
 
 def test_unknown_model_type_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match="'opt' belongs to no known family .*llama, qwen2"
-    ) as caught:
+        ValueError, match=r"'opt' belongs to no known family .*llama, qwen2"
+    ) as told:
         family_of(AutoConfig.for_model("opt"))
-    assert "strategy.targets" in str(caught.value)
+    assert "strategy.targets" in str(told.value)
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

@@ -65,9 +65,10 @@ def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["gemma2", "bloom"])
 def test_other_families_and_plain_collections(family: str, tmp_path: Path) -> None:
     out = tmp_path / family
-    report = pretrain(iter(TEXTS["de"]), out=out, steps=2, family=family, **SMALL)
+    report = pretrain(iter(TEXTS["de"]), out=out, steps=2, family=family, dtype="float16", **SMALL)
     assert list(report["validation_nats_per_token"]) == ["text"]
-    assert load_backbone(str(out))[0].config.model_type == family
+    model = load_backbone(str(out), dtype="auto")[0]
+    assert (model.config.model_type, model.dtype) == (family, torch.float16)
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
@@ -90,6 +91,7 @@ def test_a_crash_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         ({"en": ["only one", "only one", " "]}, {}, "language en has 1 distinct texts"),
         (TEXTS, {"steps": 0}, "takes steps"),
         (TEXTS, {"tagged": 1.5}, "tagged from 0 to 1"),
+        (TEXTS, {"dtype": "auto"}, "dtype=auto does not exist"),
         (TEXTS, {"family": "lama"}, "did you mean llama"),
         (TEXTS, {"hidden": 33}, "hidden a multiple of"),
         (TEXTS, {"vocabulary": 100}, "vocabulary must be above"),

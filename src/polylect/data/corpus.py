@@ -181,20 +181,16 @@ def corpora(
     """The corpora of each direction, from the value of the setting "train", "val" or "test".
 
     The value is one spec for all directions, or a mapping from direction (or "*", any other) to
-    specs. Directions whose spec is None are left out; None in all is an empty result.
+    specs; it may have more directions than this run. Directions whose spec is None are left out.
 
     Raises:
-        ValueError: an unknown direction or key, or a direction without a spec.
+        ValueError: a key that is no direction, or a direction without a spec.
     """
     if value is None:
         return {}
     per_direction = isinstance(value, Mapping) and "kind" not in value
     for key in value if per_direction else ():
-        if key != "*" and key not in directions:
-            raise ValueError(
-                f"{setting}: {key!r} is neither a direction of this run nor '*'; "
-                f"{_known(str(key), directions)} (a single corpus needs the key 'kind')"
-            )
+        _check_direction_key(setting, key)
     result = {}
     for direction in directions:
         specs = value.get(direction, value.get("*", "")) if per_direction else value
@@ -206,6 +202,18 @@ def corpora(
                 Corpus(direction, _spec(setting, spec), setting, folder) for spec in _listed(specs)
             ]
     return result
+
+
+def _check_direction_key(setting: str, key: Any) -> None:
+    if key == "*":
+        return
+    try:
+        split_direction(key if isinstance(key, str) else repr(key))
+    except ValueError as error:
+        raise ValueError(
+            f"{setting}: {key!r} is neither a direction nor '*', and a single corpus would have "
+            f"the key 'kind' ({error})"
+        ) from None
 
 
 def _spec(setting: str, spec: Any) -> Mapping[str, Any]:

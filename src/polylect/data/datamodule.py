@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -14,7 +14,7 @@ from polylect.data.languages import split_direction
 from polylect.data.prompt import template as template_named
 from polylect.data.reading import read_pairs
 from polylect.data.sampler import cut
-from polylect.data.store import PairStore
+from polylect.data.store import Pair, PairStore
 from polylect.data.stream import Mixing, TrainingStream
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class TranslationData(LightningDataModule):
             )
         if not temperature > 0:
             raise ValueError(f"data.temperature must be above 0, got {temperature}")
-        if mixing not in Mixing.__args__:
+        if mixing not in get_args(Mixing):
             raise ValueError(f"data.mixing must be mixed or by_direction, got {mixing!r}")
         self.tokenizer = tokenizer
         self.template = template_named(template)
@@ -138,6 +138,8 @@ class TranslationData(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read and filter what the stage ("fit", "validate", "test"; None: all) needs, once.
 
+        Without val corpora the trainer's validation is switched off.
+
         Raises:
             FileNotFoundError, ValueError: one sentence with file and line.
         """
@@ -150,6 +152,23 @@ class TranslationData(LightningDataModule):
         if stage == "fit" and not self._corpora["val"] and self.trainer is not None:
             log.info("no val corpora: there is no validation during training")
             self.trainer.limit_val_batches = 0
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Log what was drawn for training."""
+        if stage != "fit" or self.stream is None:
+            return
+        drawn = self.stream.report()
+        for direction in self.directions:
+            log.info(
+                "drawn %s: %d examples (%.1f %%, wanted %.1f %%), %d target tokens, %d too long",
+                direction,
+                drawn["examples"][direction],
+                100 * drawn["share"][direction],
+                100 * drawn["wanted_share"][direction],
+                drawn["target_tokens"][direction],
+                drawn["too_long"][direction],
+            )
+        log.info("%d batches, %.1f %% padding", drawn["batches"], 100 * drawn["padding"])
 
     def directions_of(self, split: Split) -> tuple[str, ...]:
         """The directions that have a corpus in this split; the order of its loaders."""
@@ -172,20 +191,22 @@ class TranslationData(LightningDataModule):
 
     def examples(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
         """The first `limit` pairs of a direction as token ids, in their order, of any length."""
-        store = self.pairs(direction, split)
-        pairs = [store[i] for i in range(len(store))[:limit]]
+        pairs = self._first(direction, split, limit)
         return make_examples(pairs, [direction] * len(pairs), self._tokenizer(), self.template)
 
     def prompts(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
         """As `examples`, with empty targets, to generate from. Long prompts are left whole."""
-        store = self.pairs(direction, split)
-        pairs = [store[i] for i in range(len(store))[:limit]]
+        pairs = self._first(direction, split, limit)
         sources = [pair.source for pair in pairs]
         ids = self.template.encode_many(self._tokenizer(), sources, [direction] * len(pairs))
         return [
             Example(prompt, [], direction, pair.source or "", pair.references or (pair.target,))
             for prompt, pair in zip(ids, pairs, strict=True)
         ]
+
+    def _first(self, direction: str, split: Split, limit: int | None) -> list[Pair]:
+        store = self.pairs(direction, split)
+        return [store[i] for i in range(len(store))[:limit]]
 
     def train_dataloader(self) -> TrainingStream:
         """The training batches of this process: one epoch is the whole run.

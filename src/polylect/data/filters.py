@@ -4,7 +4,6 @@ import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from hashlib import blake2b
 from typing import Any
 
 from polylect.data.languages import language, script_share, split_direction
@@ -96,6 +95,7 @@ class _Ignored(dict[int, int | None]):
 
 
 _IGNORED = _Ignored()
+_MASK = 2**64 - 1
 
 
 def normalised(text: str) -> str:
@@ -104,12 +104,11 @@ def normalised(text: str) -> str:
 
 
 def text_hash(code: str, text: str) -> int:
-    """64-bit hash of a text, normalised, in a language (regions and scripts of it are one)."""
-    return _hash(f"{code.partition('_')[0]}\0{normalised(text)}")
+    """64-bit hash of a text, normalised, in a language (regions and scripts of it are one).
 
-
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+    It differs from process to process, as Python's hash does; only whether two are equal counts.
+    """
+    return hash((code.partition("_")[0], normalised(text))) & _MASK
 
 
 def hold_out(pairs: Iterable[Pair], direction: str, held_out: HashSet) -> None:
@@ -140,18 +139,28 @@ class PairFilter:
     """
 
     def __init__(self, settings: Mapping[str, Any], direction: str, held_out: HashSet) -> None:
-        self._codes = split_direction(direction)
-        self._scripts = [language(code).scripts if code else () for code in self._codes]
+        self._source, self._target = split_direction(direction)
+        self._source_scripts = language(self._source).scripts if self._source else ()
+        self._target_scripts = language(self._target).scripts
         self._held_out = held_out
         self._seen = HashSet()
         self._tests = [(name, getattr(self, f"_{name}"), settings[name]) for name in settings]
+        self._hashes: tuple[int, int] | None = None
 
     def reason(self, source: str | None, target: str) -> str | None:
         """The name of the first filter that drops the pair; None if it is kept."""
+        self._hashes = None
         for name, drops, limit in self._tests:
             if drops(source, target, limit):
                 return name
         return None
+
+    def _hashes_of(self, source: str | None, target: str) -> tuple[int, int]:
+        """Hashes of both sides of the present pair, made once; 0 for the side that is not there."""
+        if self._hashes is None:
+            first = text_hash(self._source, source) if self._source and source is not None else 0
+            self._hashes = (first, text_hash(self._target, target))
+        return self._hashes
 
     def _empty(self, source: str | None, target: str, _: bool) -> bool:
         return source == "" or target == ""
@@ -168,20 +177,15 @@ class PairFilter:
         return max(len(source), len(target)) > limit * min(len(source), len(target))
 
     def _script(self, source: str | None, target: str, limit: float | int) -> bool:
-        if script_share(target, self._scripts[1]) < limit:
+        if script_share(target, self._target_scripts) < limit:
             return True
-        return source is not None and script_share(source, self._scripts[0]) < limit
+        return source is not None and script_share(source, self._source_scripts) < limit
 
     def _identical(self, source: str | None, target: str, _: bool) -> bool:
         return source == target
 
     def _overlap(self, source: str | None, target: str, _: bool) -> bool:
-        source_code, target_code = self._codes
-        if text_hash(target_code, target) in self._held_out:
-            return True
-        if source_code is None or source is None:
-            return False
-        return text_hash(source_code, source) in self._held_out
+        return any(side in self._held_out for side in self._hashes_of(source, target) if side)
 
     def _duplicate(self, source: str | None, target: str, _: bool) -> bool:
-        return not self._seen.add(_hash(f"{normalised(source or '')}\0{normalised(target)}"))
+        return not self._seen.add(hash(self._hashes_of(source, target)) & _MASK)

@@ -7,7 +7,6 @@ to "qtz" (ISO 639-2) are free for synthetic languages. Script names are those of
 
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -147,7 +146,24 @@ Mongolian Myanmar Nko Oriya Sinhala Sundanese Syriac Tamil Telugu Thaana Thai Ti
 _PREFIX_TO_SCRIPT = _NAME_PREFIXES | {name.upper(): name for name in _SCRIPTS_BY_NAME.split()}
 
 
-@cache
+class _Membership(dict[int, str | None]):
+    """Table for `str.translate`: "1" for letters of the scripts, "0" for other letters.
+
+    Counting in the translated text takes half the time of a loop over characters.
+    """
+
+    def __init__(self, scripts: tuple[str, ...]) -> None:
+        self.scripts = scripts
+
+    def __missing__(self, code: int) -> str | None:
+        script = _script(chr(code))
+        self[code] = None if script is None else "1" if script in self.scripts else "0"
+        return self[code]
+
+
+_membership = cache(_Membership)
+
+
 def _script(character: str) -> str | None:
     """The Unicode script of a letter or mark; None for other characters and shared letters."""
     if unicodedata.category(character)[0] not in "LM":
@@ -166,10 +182,5 @@ def script_share(text: str, scripts: tuple[str, ...]) -> float:
     """
     if not scripts:
         return 1.0
-    letters = inside = 0
-    for character, count in Counter(text).items():
-        script = _script(character)
-        if script is not None:
-            letters += count
-            inside += count if script in scripts else 0
-    return inside / letters if letters else 1.0
+    letters = text.translate(_membership(scripts))
+    return letters.count("1") / len(letters) if letters else 1.0

@@ -196,7 +196,11 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
     return tokenizer(
-        texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+        texts,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        verbose=False,  # what is too long is dropped and counted by those who know the limit
     )["input_ids"]
 
 

@@ -1,6 +1,7 @@
 """The endless, resumable sequence of training batches."""
 
 import copy
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,8 @@ from polylect.data.batch import Example, TranslationBatch, collate, make_example
 from polylect.data.prompt import Template
 from polylect.data.sampler import BATCHES, LARGEST_POOL, POOL, PoolSampler, cut_batches
 from polylect.data.store import PairStore
+
+log = logging.getLogger(__name__)
 
 Mixing = Literal["mixed", "by_direction"]
 _COUNTED = ("examples", "target_tokens", "too_long", "tokens")
@@ -166,6 +169,18 @@ class TrainingStream:
             self._counts["target_tokens"][example.direction] += example.learned
         if batch == 0:
             self._counts["too_long"].update(pool.too_long)
+        if batch == 0 and pool.number == 0:
+            self._warn_of_losses(pool)
+
+    def _warn_of_losses(self, pool: Pool) -> None:
+        kept = Counter(example.direction for example in pool.examples)
+        for direction, number in Counter(pool.too_long).items():
+            if number > kept[direction]:
+                log.warning(
+                    "%s: %d of the first %d examples have more than data.max_length=%d tokens and "
+                    "are left out; raise it, or use a tokenizer that knows the language",
+                    *(direction, number, number + kept[direction], self._max_length),
+                )
 
     def _sequence(self) -> Iterator[tuple[Pool, int]]:
         """Every batch from the next one on, for ever, as a pool and a number in it."""
@@ -181,15 +196,19 @@ class TrainingStream:
                 yield self._pool(number, self._sampler.pool(number), self._tokenizer)
         # A tokenizer cannot be used by two threads at once, and the caller is one of them.
         copies = [copy.deepcopy(self._tokenizer) for _ in range(self._num_workers)]
-        ahead: deque[Future[Pool]] = deque()
         with ThreadPoolExecutor(self._num_workers) as threads:
-            for number in count(first):
-                # Pool `number - num_workers`, which used this copy, has been yielded before.
-                tokenizer = copies[number % len(copies)]
+
+            def submit(number: int) -> Future[Pool]:
                 drawn = self._sampler.pool(number)
-                ahead.append(threads.submit(self._pool, number, drawn, tokenizer))
-                if len(ahead) == self._num_workers:
-                    yield ahead.popleft().result()
+                return threads.submit(self._pool, number, drawn, copies[number % len(copies)])
+
+            later = first + self._num_workers
+            ahead = deque(submit(number) for number in range(first, later))
+            for number in count(later):
+                # This pool is done, so its copy of the tokenizer is free for the one submitted.
+                pool = ahead.popleft().result()
+                ahead.append(submit(number))
+                yield pool
 
     def _pool(self, number: int, drawn: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
         examples = self._examples(*drawn, tokenizer)

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from polylect.data.readers import Row, check_exists, one_line
 
@@ -46,7 +47,7 @@ def read_tmx(path: Path, source: str | None, target: str) -> Iterator[Row]:
         raise ValueError(f"{path}: no translation unit has {wanted}; the file has {has}")
 
 
-def _variants(unit) -> dict[str, str]:
+def _variants(unit: Any) -> dict[str, str]:
     texts = {}
     for variant in unit.iterfind("{*}tuv"):
         segment = variant.find("{*}seg")
@@ -56,7 +57,7 @@ def _variants(unit) -> dict[str, str]:
     return texts
 
 
-def _text(element) -> str:
+def _text(element: Any) -> str:
     parts = [element.text or ""]
     for child in element:
         name = child.tag.rpartition("}")[2] if isinstance(child.tag, str) else "ph"
@@ -76,7 +77,7 @@ def _subtags(code: str) -> list[str]:
     return code.lower().replace("_", "-").split("-")
 
 
-def _forget(unit) -> None:
+def _forget(unit: Any) -> None:
     """Free the unit and those before it; iterparse would keep the whole file in memory."""
     unit.clear()
     while unit.getprevious() is not None:

@@ -3,15 +3,14 @@
 import functools
 import math
 import re
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from polylect.hints import nearest
-from polylect.layers.low_rank import FrozenLinearUpdate, gathered, stacked, updated
-from polylect.layers.routing import RoutingContext, RowGroups
+from polylect.layers.low_rank import FrozenLinearUpdate, Plan, gathered, stacked, updated
+from polylect.layers.routing import RoutingContext
 from polylect.layers.surgery import Patterns, find_linears
 
 RESERVED = frozenset(dir(nn.ParameterDict()))
@@ -20,8 +19,8 @@ RESERVED = frozenset(dir(nn.ParameterDict()))
 DECODE_TOKENS = 8
 """With at most so many tokens per row the gathered factors are kept for the rest of the route.
 
-A generation step with one token per row spends more on gathering than on multiplying; a
-long input gains little and would keep the copies of all layers alive."""
+A generation step with one token per row spends more on gathering than on multiplying; a long input
+gains little and would keep the copies of all layers alive."""
 
 
 def check_adapter_name(name: str) -> None:
@@ -39,29 +38,6 @@ def check_adapter_name(name: str) -> None:
 _Factors = tuple[Tensor, Tensor, Tensor | None]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What all layers with the same adapters and scalings share within a route."""
-
-    adapters: tuple[str, ...]
-    """those that occur in the batch and in the layer"""
-    order: tuple[int, ...]
-    """position in `adapters` for each group of rows; any where the scaling is zero"""
-    scaling: Tensor
-    """(groups, 1, 1); zero for a group on the base alone"""
-
-    @classmethod
-    def of(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "_Plan":
-        adapters = tuple(name for name in groups.distinct if name in scaling)
-        position = {name: k for k, name in enumerate(adapters)}
-        order = tuple(position.get(name, 0) for name in groups.names)
-        by_group = torch.tensor(
-            [scaling.get(name, 0.0) for name in groups.names], dtype=torch.float64
-        )
-        precise = torch.promote_types(like.dtype, torch.float32)
-        return cls(adapters, order, by_group.to(like.device, precise).view(-1, 1, 1))
-
-
 class LoRALayer(nn.Module):
     """What `attach_lora` adds to a linear layer; the layer's own parameters stay as they are.
 
@@ -72,11 +48,19 @@ class LoRALayer(nn.Module):
         lora_a: A of every adapter, (rank, in).
         lora_b: B of every adapter, (out, rank).
         scaling: the factor of B A, by adapter.
+        dropout: share of the update's input dropped in training, by adapter.
+        context: names the rows.
+        layer_name: the layer's path in its model, for messages.
+        revision: how often weights changed or may have.
     """
 
     lora_a: nn.ParameterDict
     lora_b: nn.ParameterDict
     scaling: dict[str, float]
+    dropout: dict[str, float]
+    context: RoutingContext
+    layer_name: str
+    revision: int
     plain_base = False
 
     def add(
@@ -183,7 +167,7 @@ class LoRALayer(nn.Module):
             y.view(a.shape[0], -1, y.shape[-1]).baddbmm_(h, b)
         return y
 
-    def _define(self, x: Tensor, plan: _Plan, factors: list[nn.Parameter]) -> Tensor:
+    def _define(self, x: Tensor, plan: Plan, factors: list[nn.Parameter]) -> Tensor:
         """With gradients and whatever base: the plain definition, left to autograd."""
         y = super().forward(x)
         groups, adapters = len(plan.order), len(plan.adapters)
@@ -198,10 +182,10 @@ class LoRALayer(nn.Module):
         rows = y.view(groups, -1, y.shape[-1])
         return updated(rows, inputs.to(y.dtype), a, b, plan.scaling).view_as(y)
 
-    def _drops(self, plan: _Plan) -> bool:
+    def _drops(self, plan: Plan) -> bool:
         return self.training and any(self.dropout[name] for name in plan.adapters)
 
-    def _can_fuse(self, plan: _Plan, dtype: torch.dtype) -> bool:
+    def _can_fuse(self, plan: Plan, dtype: torch.dtype) -> bool:
         trainable_base = self.weight.requires_grad or (
             self.bias is not None and self.bias.requires_grad
         )
@@ -212,13 +196,13 @@ class LoRALayer(nn.Module):
             and not self._drops(plan)
         )
 
-    def _plan(self, x: Tensor) -> _Plan:
+    def _plan(self, x: Tensor) -> Plan:
         rows, scaling = x.shape[0], self.scaling
         plans = self.context.remember(("lora", rows, x.dtype, x.device), list)
         for of_scaling, plan in plans:  # nearly always one: layers differ where patterns do
             if of_scaling == scaling:
                 return plan
-        plan = _Plan.of(self.context.groups(rows), scaling, x)
+        plan = Plan.of(self.context.groups(rows), scaling, x)
         plans.append((dict(scaling), plan))
         return plan
 
@@ -240,7 +224,7 @@ class LoRALayer(nn.Module):
         return a.contiguous(), (b * scaling).to(dtype).contiguous(), None
 
 
-def _chosen(factors: nn.ParameterDict, plan: _Plan) -> list[nn.Parameter]:
+def _chosen(factors: nn.ParameterDict, plan: Plan) -> list[nn.Parameter]:
     held = factors._parameters  # ParameterDict's own lookup costs 1 us: 5 % of a prefill of 32
     return [held[name] for name in plan.adapters]
 
@@ -287,9 +271,9 @@ def attach_lora(module: nn.Module, context: RoutingContext, name: str) -> LoRALa
     return module
 
 
-def detach_lora(module: LoRALayer) -> nn.Module:
+def detach_lora(module: nn.Module) -> nn.Module:
     """The linear layer as it was before `attach_lora`, in place."""
-    for attribute in "lora_a lora_b scaling dropout context layer_name revision".split():
+    for attribute in LoRALayer.__annotations__:
         delattr(module, attribute)
     module.__class__ = type(module).__mro__[2]
     return module

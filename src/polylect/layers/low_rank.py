@@ -7,12 +7,39 @@ A group on the base alone has s_g = 0 and whatever factors.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from polylect.layers.routing import RowGroups
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is who in a batch: shared by all layers with the same adapters and scalings."""
+
+    adapters: tuple[str, ...]
+    """those that occur in the batch and in the layer"""
+    order: tuple[int, ...]
+    """position in `adapters` for each group of rows; any where the scaling is zero"""
+    scaling: Tensor
+    """(groups, 1, 1); zero for a group on the base alone"""
+
+    @classmethod
+    def of(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "Plan":
+        """Args: the groups of rows, scaling by adapter, a tensor of the device and precision."""
+        adapters = tuple(name for name in groups.distinct if name in scaling)
+        position = {name: k for k, name in enumerate(adapters)}
+        order = tuple(position.get(name, 0) for name in groups.names)
+        by_group = torch.tensor(
+            [scaling.get(name, 0.0) for name in groups.names], dtype=torch.float64
+        )
+        precise = torch.promote_types(like.dtype, torch.float32)
+        return cls(adapters, order, by_group.to(like.device, precise).view(-1, 1, 1))
 
 
 def stacked(factors: Sequence[Tensor], rank_dim: int, dtype: torch.dtype) -> Tensor:
@@ -115,11 +142,12 @@ def _per_adapter(
     of_groups: Tensor, order: Sequence[int], factors: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradient of each adapter's factor: the sum of what its groups contributed."""
-    if list(order) == list(range(len(factors))):
-        totals = of_groups
-    else:
-        totals = of_groups.new_zeros(len(factors), *of_groups.shape[1:])
-        totals.index_add_(0, torch.tensor(order, device=of_groups.device), of_groups)
+    totals = of_groups
+    if list(order) != list(range(len(factors))):
+        precise = torch.promote_types(of_groups.dtype, torch.float32)
+        totals = of_groups.new_zeros(len(factors), *of_groups.shape[1:], dtype=precise)
+        index = torch.tensor(order, device=of_groups.device)
+        totals.index_add_(0, index, of_groups.to(precise))
     return [
         total[: factor.shape[0], : factor.shape[1]].to(factor.dtype) if need else None
         for total, factor, need in zip(totals, factors, needed, strict=True)

@@ -107,9 +107,9 @@ class RoutingContext:
     def checkpointing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """`context_fn` of `torch.utils.checkpoint`: the same route when a layer is run again.
 
-        The second forward happens in the backward pass, when the route has long been closed.
-        For a Hugging Face model: `gradient_checkpointing_enable(gradient_checkpointing_kwargs=
-        {"use_reentrant": False, "context_fn": context.checkpointing})`.
+        The second forward happens in the backward pass, when the route has long been closed. A
+        Hugging Face model takes it among its checkpointing arguments:
+        {"use_reentrant": False, "context_fn": context.checkpointing}.
         """
         if self._names is None:
             return nullcontext(), nullcontext()

@@ -61,12 +61,12 @@ def load_backbone(
         FileNotFoundError: no such folder, or a hub model that cannot be had.
         RuntimeError: 4-bit weights were asked for where they cannot work.
     """
-    _check("dtype", dtype, DTYPES)
+    check_known("model.dtype", dtype, DTYPES)
     if attention is not None:
-        _check("attention", attention, ATTENTION)
+        check_known("model.attention", attention, ATTENTION)
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
     if quantize is not None:
-        _check("quantize", quantize, ("4bit",))
+        check_known("model.quantize", quantize, ("4bit",))
         _check_4bit_works()
     where = locate(path)
     config = read_config(where, options)
@@ -156,9 +156,10 @@ def random_model(
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def _check(key: str, value: str, known: Iterable[str]) -> None:
+def check_known(key: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError with the nearest known one where the value of a setting is unknown."""
     if value not in known:
-        raise ValueError(f"model.{key}={value} does not exist; {nearest(value, known)}")
+        raise ValueError(f"{key}={value} does not exist; {nearest(value, known)}")
 
 
 def _check_4bit_works() -> None:

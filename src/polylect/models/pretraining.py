@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from polylect.models.backbone import random_model
+from polylect.models.backbone import DTYPES, check_known, random_model
 from polylect.models.tokenizer import train_tokenizer
 
 
@@ -38,6 +38,7 @@ def pretrain(
     family: str = "llama",
     tags: Sequence[str] = (),
     tagged: float | int = 0.5,
+    dtype: str = "float32",
     log: Callable[[dict[str, float | int]], None] | None = None,
 ) -> dict[str, Any]:
     """Train a tokenizer and a causal language model from nothing and write a Hugging Face folder.
@@ -61,6 +62,7 @@ def pretrain(
         tags: special tokens beside the tag <2xx> of each language.
         tagged: share of documents that begin with the tag of their language, which teaches what the
             tags mean; none in a plain collection.
+        dtype: of the stored weights, "float32", "bfloat16" or "float16"; training is in float32.
         log: called after every step with step, loss (nats per token), lr and tokens so far.
 
     Returns:
@@ -74,6 +76,7 @@ def pretrain(
     folder = Path(out)
     if folder.exists():
         raise FileExistsError(f"{folder} exists and is not overwritten: give another out=FOLDER.")
+    check_known("dtype", dtype, [name for name in DTYPES if name != "auto"])
     if min(steps, batch_tokens) < 1 or lr <= 0 or not 0 <= tagged <= 1 or context < 4:
         raise ValueError(
             "pretraining takes steps and batch_tokens of at least 1, context of at least 4, lr "
@@ -100,7 +103,7 @@ def pretrain(
     }
     report |= {"family": family, "vocabulary": len(tokenizer), "documents": len(documents)}
     report["parameters"] = sum(p.numel() for p in model.parameters())
-    _write(folder, model, tokenizer, report)
+    _write(folder, model.to(DTYPES[dtype]), tokenizer, report)
     return report
 
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from polylect.data.batch import Example, TranslationBatch
 from polylect.data.languages import split_direction
 from polylect.data.prompt import template as find_template
-from polylect.layers.surgery import base_fingerprint
+from polylect.library import base_fingerprint
 from polylect.strategies.generation import Generation, Translation, translate, translate_batch
 from polylect.strategies.loss import StepLoss, target_losses
 

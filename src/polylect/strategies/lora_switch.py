@@ -13,7 +13,7 @@ from polylect.hints import nearest
 from polylect.layers.lora import LoRALayer, attach_lora
 from polylect.layers.routing import RoutingContext
 from polylect.layers.surgery import find_linears
-from polylect.library import AdapterLibrary
+from polylect.library import Adapter, AdapterLibrary
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
 
@@ -105,14 +105,13 @@ class LoRASwitch(TranslationModule):
         """Write each adapter as a plain PEFT folder under `folder/adapters`."""
         library = AdapterLibrary(folder / "adapters")
         for adapter in self.adapters:
-            directions = [d for d, a in self._adapter_of.items() if a == adapter]
-            library.save_from(
-                self.layers(), adapter, about=self.about | {
-                    "directions": directions,
-                    "template": self.template_name,
-                    "base_fingerprint": self.base_fingerprint,
-                },
-            )  # fmt: skip
+            about = self.about | {
+                "directions": [d for d, a in self._adapter_of.items() if a == adapter],
+                "template": self.template_name,
+                "base_model": getattr(self.backbone.config, "_name_or_path", ""),
+                "base_fingerprint": self.base_fingerprint,
+            }
+            library.save(adapter, Adapter.of_layers(self.layers(), adapter, about))
 
 
 def _adapters(

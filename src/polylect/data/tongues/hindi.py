@@ -1,14 +1,16 @@
 """Hindi: verb last, oblique case before postpositions, ergative past, correlative clauses.
 
-The direct object takes को if it is a person, or an animal that is definite. With ने in the past the
-verb agrees with an object without को, else it is masculine singular. A thing that is a direct
-object has a plural that differs from its singular, because nothing else would show the number of
-"the things". कल is both yesterday and tomorrow: only the tense tells.
+The direct object takes को if it is a person, an animal that is definite, or any animal after verbs
+that touch or call it. With ने in the past the verb agrees with an object without को, else it is
+masculine singular. A thing that is a direct object has a plural that differs from its singular,
+because nothing else would show the number of "the things". कल is both yesterday and tomorrow: only
+the tense tells.
 """
 
 import unicodedata
 
 from polylect.data.tongues.grammar import (
+    ANIMATE,
     KINDS,
     NUMERALS,
     Meaning,
@@ -94,7 +96,8 @@ kitchen f रसोई
 hospital m अस्पताल
 """)
 
-# concept: stem; "ergative" marks the intransitive verb that takes ने
+# concept: stem; "ergative" marks the intransitive verb that takes ने, "marking" the verbs whose
+# animals take को even if they are indefinite
 _VERBS = _table("""
 sleep सो
 sing गा ergative
@@ -112,18 +115,18 @@ buy ख़रीद
 steal चुरा
 hide छिपा
 carry ढो
-touch छू
+touch छू marking
 wash धो
 eat खा
 peel छील
 open खोल
 break तोड़
-push धकेल
-pull खींच
+push धकेल marking
+pull खींच marking
 catch पकड़
-call बुला
-rescue बचा
-wake जगा
+call बुला marking
+rescue बचा marking
+wake जगा marking
 write लिख
 understand समझ
 choose चुन
@@ -257,12 +260,12 @@ def _ergative(verb: str, tense: str, transitive: bool) -> bool:
     return tense == "past" and (transitive or "ergative" in _VERBS[verb])
 
 
-def _marked(phrase: NounPhrase | None) -> bool:
+def _marked(verb: str, phrase: NounPhrase | None) -> bool:
     """Whether this direct object takes को."""
-    if phrase is None or KINDS[phrase.noun] not in ("person", "animal"):
+    if phrase is None or phrase.noun not in ANIMATE:
         return False
     definite = phrase.det in ("the", "this", "my", "our", "every")
-    return definite or KINDS[phrase.noun] == "person"
+    return definite or KINDS[phrase.noun] == "person" or "marking" in _VERBS[verb]
 
 
 def _verb(verb: str, tense: str, agree: NounPhrase | None) -> str:
@@ -334,7 +337,7 @@ def render(meaning: Meaning) -> str:
     """One Hindi sentence."""
     subject, object_ = meaning.subject, meaning.object
     ergative = _ergative(meaning.verb, meaning.tense, object_ is not None)
-    marked = _marked(object_)
+    marked = _marked(meaning.verb, object_)
     time = _TIMES[meaning.time] if meaning.time else ""
     if subject.relative:
         opening = (_correlative(subject, subject.relative, ergative), time)

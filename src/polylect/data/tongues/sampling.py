@@ -129,6 +129,29 @@ def _again(phrase: NounPhrase) -> NounPhrase:
     return NounPhrase(phrase.noun, det, phrase.plural)
 
 
+def _object(
+    rng: random.Random,
+    verb: str,
+    subject: NounPhrase,
+    cast: Sequence[NounPhrase],
+    negated: bool,
+) -> NounPhrase | None:
+    if not _PATIENTS[verb]:
+        return None
+    known = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
+    if known and rng.random() < 0.8:
+        return _again(_pick(rng, known))
+    related = 0.0 if subject.relative or VERBS[verb].recipient else 0.2
+    return _phrase(rng, _other(rng, _PATIENTS[verb], subject.noun), negated, related)
+
+
+def _time(rng: random.Random, tense: str, negated: bool, last_is_clause: bool) -> str | None:
+    time = _pick(rng, _TIMES_OF[tense]) if rng.random() < 0.45 else None
+    # "Often not" and "not often" would be two meanings; and where the time ends the sentence it
+    # would seem to belong to a clause before it.
+    return None if last_is_clause or (negated and time in ("every_day", "often")) else time
+
+
 def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
     """One meaning of any split. `cast`: phrases of the sentence before, one of which is its
     subject, and another, where the verb allows it, mostly its object."""
@@ -141,25 +164,16 @@ def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
     negated, question = rng.random() < 0.2, rng.random() < 0.18
     # Negated sentences are definite ("not a man", "not every man" would need other words), and
     # no question has a relative clause at its subject, which Hindi would have to put first.
-    related = 0.0 if question or actor else 0.18
+    related = 0.0 if question else 0.18
     subject = actor or _phrase(rng, _pick(rng, _AGENTS[verb]), negated, related)
-    object_ = recipient = place = None
-    if _PATIENTS[verb]:
-        known = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
-        if known and rng.random() < 0.8:
-            object_ = _again(_pick(rng, known))
-        else:
-            related = 0.0 if subject.relative or VERBS[verb].recipient else 0.2
-            noun = _other(rng, _PATIENTS[verb], subject.noun)
-            object_ = _phrase(rng, noun, negated, related)
+    object_ = _object(rng, verb, subject, cast, negated)
     clause = subject.relative or (object_ and object_.relative)
+    recipient = place = None
     if VERBS[verb].recipient:
         recipient = _phrase(rng, _other(rng, _PERSONS, subject.noun), negated)
     elif not clause and rng.random() < (0.45 if object_ else 0.7):
         place = _place(rng, negated)
-    time = _pick(rng, _TIMES_OF[tense]) if rng.random() < 0.45 else None
-    if negated and time in ("every_day", "often"):
-        time = None  # "often not" and "not often" would be two meanings
+    time = _time(rng, tense, negated, question and bool(clause))
     if not (object_ or clause or place or time):
         place = _place(rng, negated)
     return Meaning(subject, verb, tense, object_, recipient, place, time, negated, question)

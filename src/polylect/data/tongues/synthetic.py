@@ -8,7 +8,8 @@ with its meaning (shared) or with another meaning (contradicting).
 import difflib
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from polylect.data.tongues.grammar import (
     ADJECTIVES,
@@ -36,6 +37,21 @@ ORDERS = ("SVO", "SOV", "VSO", "V2")
 MORPHOLOGIES = ("isolating", "suffix", "prefix")
 MARKERS = ("plural", "accusative", "dative", "past", "future", "not", "whether", "which")
 CONCEPTS = (*LEXEMES, *MARKERS)
+_CLASSES = {
+    **dict.fromkeys(CONCEPTS, "function"),
+    **dict.fromkeys(NOUNS, "noun"),
+    **dict.fromkeys(VERBS, "verb"),
+    **dict.fromkeys(ADJECTIVES, "adjective"),
+    **dict.fromkeys(MARKERS, "marker"),
+}
+# Consonants and vowels of a word of each class; k is a consonant that closes a syllable.
+_SHAPES = {
+    "noun": "cvcvcv",
+    "verb": "cvcvcv",
+    "adjective": "cvcvcv",
+    "function": "cvcv",
+    "marker": "cvk",
+}
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -80,7 +96,7 @@ class SyntheticTongue:
         shared: float | int = 0.0,
         contradicting: float | int = 0.0,
     ) -> None:
-        if not (len(code) == 3 and code.isascii() and code.islower() and "qaa" <= code <= "qtz"):
+        if not (len(code) == 3 and code.isalpha() and "qaa" <= code <= "qtz"):
             raise ValueError(f"A synthetic tongue needs a code from 'qaa' to 'qtz', not {code!r}.")
         _one_of("order", order, ORDERS)
         _one_of("morphology", morphology, MORPHOLOGIES)
@@ -203,9 +219,9 @@ def _check_dials(
 
 def _invent(rng: random.Random, script: str, concept: str) -> str:
     consonants, vowels = SCRIPTS[script]
-    shape = _SHAPES[_word_class(concept)]
-    # random() is the one method whose numbers Python promises to keep.
-    return "".join(letters[int(rng.random() * len(letters))] for letters in {...})
+    letters = {"c": consonants, "v": vowels, "k": consonants[:14]}
+    shape = (letters[sound] for sound in _SHAPES[_CLASSES[concept]])
+    return "".join(choice[int(rng.random() * len(choice))] for choice in shape)
 
 
 def _shuffled(rng: random.Random, items: Sequence[str]) -> list[str]:
@@ -248,7 +264,7 @@ def _borrow(
     order = _shuffled(rng, candidates)
     words = {concept: theirs[concept] for concept in order[:keep]}
     # Within a word class where possible: only then the context does not give the meaning away.
-    rotating = sorted(order[keep : keep + swap], key=_word_class)
+    rotating = sorted(order[keep : keep + swap], key=_CLASSES.__getitem__)
     for group in _groups(rotating):
         for concept, donor in zip(group, group[1:] + group[:1], strict=True):
             words[concept] = theirs[donor]
@@ -261,30 +277,16 @@ def _comparable(theirs: Mapping[str, str]) -> list[str]:
     return [concept for concept in CONCEPTS if counts[theirs.get(concept)] == 1]
 
 
-def _word_class(concept: str) -> int:
-    classes: tuple[Callable[[str], bool], ...] = (
-        NOUNS.__contains__,
-        VERBS.__contains__,
-        ADJECTIVES.__contains__,
-        MARKERS.__contains__,
-    )
-    return next((i for i, belongs in enumerate(classes) if belongs(concept)), len(classes))
-
-
 def _groups(concepts: Sequence[str]) -> list[list[str]]:
     """Word classes of at least two concepts; a single one joins the class before or after."""
     groups: list[list[str]] = []
-    for concept in concepts:
-        if not groups or _word_class(groups[-1][-1]) != _word_class(concept):
-            groups.append([])
-        groups[-1].append(concept)
-    merged: list[list[str]] = []
-    for group in groups:
-        if merged and (len(group) == 1 or len(merged[-1]) == 1):
-            merged[-1] += group
+    for _, group in groupby(concepts, key=_CLASSES.__getitem__):
+        members = list(group)
+        if groups and 1 in (len(members), len(groups[-1])):
+            groups[-1] += members
         else:
-            merged.append(group)
-    return merged
+            groups.append(members)
+    return groups
 
 
 def overlap(a: Tongue | SyntheticTongue, b: Tongue | SyntheticTongue) -> tuple[float, float]:

@@ -77,7 +77,6 @@ def load(run: str | Path, **changes: Any) -> tuple[TranslationModule, DictConfig
             cfg[key] = value
     module = build_strategy(cfg)
     adopt(module, None, cfg)
-    module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    module.load_owned(checkpoint)
     module.eval()
     return module, cfg

@@ -1,24 +1,73 @@
 """Callbacks that belong to every run."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+# Lightning's counters of a validation that was begun: a resumed run then does it from its start.
+_BEGUN = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+_NOT_BEGUN = dict.fromkeys(_BEGUN, 0)
 
-class SaveOnTermination(L.Callback):
-    """Write `last.ckpt` when the run is asked to stop (SIGTERM or Ctrl-C), between two batches."""
+
+class BestCheckpoint(ModelCheckpoint):
+    """`best.ckpt`: the best validation of the whole run, of the part before `resume` as well."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run has a folder of its own, into which the best checkpoint so far is copied."""
+        best, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]
+        state = state_dict | {"dirpath": self.dirpath, "last_model_path": ""}
+        if best.is_file():
+            here = Path(self.dirpath or ".") / best.name
+            _copy(best, here)
+            state |= {"kth_best_model_path": str(here), "best_k_models": {str(here): score}}
+            state |= {"best_model_path": str(here), "kth_value": score}
+        else:  # moved or deleted: the best of the rest has to do
+            state |= {"kth_best_model_path": "", "best_k_models": {}, "best_model_path": ""}
+            state |= {"best_model_score": None}
+        super().load_state_dict(state)
+
+
+class LastCheckpoint(Checkpoint):
+    """`last.ckpt`, where `resume` goes on: after every validation, at the end, and when stopped.
+
+    A run is stopped by SIGTERM or Ctrl-C, between two batches.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "last.ckpt"
+        self._saved = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._saved != trainer.fit_loop.total_batch_idx:
+            self._save(trainer)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         if isinstance(exception, SIGTERMException):
-            trainer.save_checkpoint(self.path)
-            print(f"stopped at step {trainer.global_step}; go on with resume={self.path}")
+            self._save(trainer)
+            if trainer.is_global_zero:
+                print(f"stopped at step {trainer.global_step}; go on with resume={self.path}")
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.received_sigterm and trainer.validating:
+            loop = checkpoint["loops"]["fit_loop"]
+            loop["epoch_loop.val_loop.batch_progress"] |= {"total": _BEGUN, "current": _NOT_BEGUN}
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved = trainer.fit_loop.total_batch_idx
 
 
 class DataReport(L.Callback):
@@ -36,6 +85,12 @@ class DataReport(L.Callback):
         values = {f"data/{k}": v for k, v in _flat(trainer.datamodule.stream.report()).items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
+
+
+@rank_zero_only
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:

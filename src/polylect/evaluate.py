@@ -17,9 +17,14 @@ def main(cfg: DictConfig) -> float | None:
     print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
     from polylect.train import register_resolvers, run_folder
 
-    folder = run_folder_checked(cfg, run_folder)
-    register_resolvers(folder)
-    validate(cfg)
+    _check(cfg)
+    with run_folder(cfg) as folder:
+        register_resolvers(folder)
+        validate(cfg)
+        return _run(cfg, folder, begin)
+
+
+def _run(cfg: DictConfig, folder: Path, begin: float) -> float | None:
 
     from polylect.terminal import quiet
     from polylect.translator import device_of
@@ -46,15 +51,14 @@ def main(cfg: DictConfig) -> float | None:
     return record.metrics["objective"]
 
 
-def run_folder_checked(cfg: DictConfig, make: Any) -> Path:
-    """A new folder, after the settings that need no model have been looked at."""
+def _check(cfg: DictConfig) -> None:
+    """The settings that need no model."""
     if cfg.run is None and not cfg.model:
         raise ConfigError("give run=FOLDER, or model=… to score a base model as it is.")
     if cfg.run is None and not cfg.data:
         raise ConfigError("give data=… beside model=…: a base model has no data of its own.")
     if cfg.split not in ("val", "test"):
         raise ConfigError(f"split must be val or test, got {cfg.split}.")
-    return make(cfg)
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,19 @@ from polylect.sweep import RUN_FOLDER
 
 def main(cfg: DictConfig) -> float | None:
     """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
+    if _rank() == 0:
+        print(f"polylect train: {cfg.name}, loading …", flush=True)
+    with run_folder(cfg) as folder, _handling({signal.SIGTERM: _stop}):
+        return _run(cfg, folder)
+
+
+def _rank() -> int:
+    """Which of the processes on this machine this is."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def _run(cfg: DictConfig, folder: Path) -> float | None:
     begin = time.monotonic()
-    rank = int(os.environ.get("LOCAL_RANK", 0))
-    print(f"polylect train: {cfg.name}, loading …", flush=True) if rank == 0 else None
-    folder = run_folder(cfg)
     register_resolvers(folder)
     validate(cfg)
 
@@ -65,9 +76,12 @@ def main(cfg: DictConfig) -> float | None:
         record.metrics["steps"] = trainer.global_step
         _finish(trainer, module, data, cfg, folder, record)
         record.status = "done"
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.status = "interrupted" if interrupted else "failed"
+    except (KeyboardInterrupt, SystemExit) as error:
+        record.status = "interrupted"
+        # Lightning ends a run that was stopped as if it were done.
+        raise SystemExit(getattr(error, "code", 0) or 128 + signal.SIGTERM) from error
+    except BaseException:
+        record.status = "failed"
         raise
     finally:
         record.seconds = round(time.monotonic() - begin, 1)
@@ -79,11 +93,24 @@ def main(cfg: DictConfig) -> float | None:
     return record.metrics["objective"]
 
 
-def run_folder(cfg: DictConfig) -> Path:
-    """The folder of this run: chosen by a parent process, or a new one."""
-    if RUN_FOLDER not in os.environ and not cfg.dry_run:
-        os.environ[RUN_FOLDER] = str(new_folder(Path(cfg.runs) / cfg.name))
-    return Path(os.environ.get(RUN_FOLDER, "runs"))
+@contextmanager
+def run_folder(cfg: DictConfig) -> Iterator[Path]:
+    """The folder of this run: chosen by a parent process, or a new one.
+
+    Processes that this one starts find it in the environment. If nothing was written into it, as
+    when a setting is wrong, it goes away again.
+    """
+    if RUN_FOLDER in os.environ or cfg.get("dry_run"):
+        yield Path(os.environ.get(RUN_FOLDER, cfg.runs))
+        return
+    folder = new_folder(Path(cfg.runs) / cfg.name)
+    os.environ[RUN_FOLDER] = str(folder)
+    try:
+        yield folder
+    finally:
+        del os.environ[RUN_FOLDER]
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def register_resolvers(folder: Path) -> None:
@@ -124,12 +151,12 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
     """The configured callbacks, and those of every run."""
     from hydra.utils import instantiate
 
-    from polylect.callbacks import DataReport, SaveOnTermination
+    from polylect.callbacks import DataReport, LastCheckpoint
     from polylect.terminal import progress
 
     chosen = [instantiate(node) for node in (cfg.callbacks or {}).values() if node]
     bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
-    return [*chosen, SaveOnTermination(folder / "checkpoints"), DataReport(), *bar]
+    return [*chosen, LastCheckpoint(folder / "checkpoints"), DataReport(), *bar]
 
 
 def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
@@ -138,17 +165,29 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
     if cfg.init_from:
         import torch
 
-        start = torch.load(checkpoint_path(cfg.init_from), map_location="cpu", weights_only=False)
-        module.on_load_checkpoint(start)
-        module._random_state = None  # the weights only: the random state belongs to that run
-        module.load_state_dict(start["state_dict"], strict=False)
-    # Ctrl-C ends the run as SIGTERM does: after the batch, with a checkpoint.
-    before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        resume = str(_resume_path(cfg.resume)) if cfg.resume else None
+        path = checkpoint_path(cfg.init_from)
+        module.load_owned(torch.load(path, map_location="cpu", weights_only=False))
+    resume = str(_resume_path(cfg.resume)) if cfg.resume else None
+    # Ctrl-C ends the run as SIGTERM does: after the batch, with a checkpoint. A terminal sends it
+    # to all processes, and the first passes it on.
+    stop = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if _rank() == 0 else signal.SIG_IGN
+    with _handling({signal.SIGINT: stop, signal.SIGTERM: signal.SIG_DFL}):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+
+
+@contextmanager
+def _handling(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handle signals in this way and afterwards as before."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _resume_path(resume: str) -> Path:

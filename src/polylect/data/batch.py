@@ -1,15 +1,17 @@
 """Examples as token ids, and batches of them as the model takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from polylect.data.prompt import Template
+from polylect.data.sampler import cut
 from polylect.data.store import Pair
 
 # What cross-entropy leaves out, in torch and in transformers.
@@ -137,3 +139,26 @@ def collate(
         tuple(example.source for example in examples),
         tuple(example.references for example in examples),
     )
+
+
+class EvaluationBatches:
+    """The batches of one direction in a fixed order, the longest first.
+
+    Not a DataLoader: Lightning would give one a distributed sampler, which repeats examples to
+    fill up, and the losses of two processes would not be those of one. Every process sees all.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], tokens_per_batch: int, max_rows: int, pad: int
+    ) -> None:
+        self._examples, self._pad = examples, pad
+        lengths = np.array([example.length for example in examples])
+        order = np.argsort(-lengths, kind="stable")
+        self._batches = cut(order, lengths, tokens_per_batch, max_rows)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[TranslationBatch]:
+        for batch in self._batches:
+            yield collate([self._examples[i] for i in batch], self._pad, "right")

@@ -1,19 +1,17 @@
 """`TranslationData`: corpora in, training and evaluation batches out."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from polylect.data.batch import Example, TranslationBatch, collate, make_examples, pad_id
+from polylect.data.batch import EvaluationBatches, Example, make_examples, pad_id
 from polylect.data.corpus import corpora
 from polylect.data.filters import HashSet, PairFilter, check_filters, hold_out
 from polylect.data.languages import split_direction
 from polylect.data.prompt import template as template_named
 from polylect.data.reading import read_pairs
-from polylect.data.sampler import cut
 from polylect.data.store import Pair, PairStore
 from polylect.data.stream import Mixing, TrainingStream
 
@@ -27,29 +25,6 @@ _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": (),
 }
-
-
-class EvaluationBatches:
-    """The batches of one direction in a fixed order, the longest first.
-
-    Not a DataLoader: Lightning would give one a distributed sampler, which repeats examples to
-    fill up, and the losses of two processes would not be those of one. Every process sees all.
-    """
-
-    def __init__(
-        self, examples: Sequence[Example], tokens_per_batch: int, max_rows: int, pad: int
-    ) -> None:
-        self._examples, self._pad = examples, pad
-        lengths = np.array([example.length for example in examples])
-        order = np.argsort(-lengths, kind="stable")
-        self._batches = cut(order, lengths, tokens_per_batch, max_rows)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[TranslationBatch]:
-        for batch in self._batches:
-            yield collate([self._examples[i] for i in batch], self._pad, "right")
 
 
 class TranslationData(LightningDataModule):

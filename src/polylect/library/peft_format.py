@@ -143,8 +143,8 @@ def _factors(folder: Path) -> dict[str, dict[str, Tensor]]:
 def _stranger(key: str, tensor: Tensor) -> str:
     if "lora_magnitude_vector" in key:
         return "DoRA is not supported"
-    if "lora_embedding" in key:
-        return "adapters on embeddings are not supported"
+    if "embed" in key:
+        return "adapters on embeddings and trained embeddings are not supported"
     if key.endswith("bias"):
         return "trained biases are not supported"
     if tensor.dim() > 2:

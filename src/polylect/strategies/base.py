@@ -58,8 +58,8 @@ class TranslationModule(L.LightningModule, ABC):
         validate_translations: int = 0,
     ) -> None:
         super().__init__()
-        if not directions or len(set(directions)) != len(directions):
-            raise ValueError(f"directions must be distinct and not empty, got {list(directions)}.")
+        if len(set(directions)) != len(directions):
+            raise ValueError(f"directions must be distinct, got {list(directions)}.")
         for direction in directions:
             split_direction(direction)
         self.directions = tuple(directions)
@@ -75,7 +75,7 @@ class TranslationModule(L.LightningModule, ABC):
         self._base_names: frozenset[str] = frozenset()
         self._losses = StepLoss(len(self.units()))
         self._val: dict[str, list[float]] = {}
-        self._random_state: dict[str, Any] | None = None
+        self._restored: dict[str, Any] = {}
 
     # Hooks: what a strategy overrides.
 
@@ -123,6 +123,9 @@ class TranslationModule(L.LightningModule, ABC):
         return {n for n in self.state_dict() if n in trainable or n not in self._base_names}
 
     # The loop.
+
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning keeps the mode it finds, and without this one dropout is off
 
     def training_step(self, batch: TranslationBatch, batch_idx: int) -> Float[Tensor, ""]:
         with self.routing(batch):
@@ -198,11 +201,10 @@ class TranslationModule(L.LightningModule, ABC):
     def _validate_translations(self) -> None:
         from sacrebleu.metrics import CHRF
 
-        scores = {}
-        for direction in self.directions:
+        data, scores = self.trainer.datamodule, {}
+        for direction in data.directions_of("val"):
             if split_direction(direction)[0] is None:
                 continue
-            data = self.trainer.datamodule
             prompts = data.prompts(direction, "val", self.validate_translations)
             hypotheses = [t.text for t in self.translate(prompts)]
             references = [p.references[0] for p in prompts]
@@ -241,7 +243,8 @@ class TranslationModule(L.LightningModule, ABC):
         ids = self.template.encode(self.tokenizer, source, direction)
         return Example(prompt=ids, target=[], direction=direction, source=source, references=())
 
-    # Checkpoints: what the strategy owns, the base's fingerprint, the random state.
+    # Checkpoints: what the strategy owns, the base's fingerprint, and what makes a resumed run go
+    # on bit for bit: the random state and, between two optimizer steps, the gradients so far.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         owned = self.owned()
@@ -251,7 +254,19 @@ class TranslationModule(L.LightningModule, ABC):
             "about": self.about,
             "base_fingerprint": self.base_fingerprint,
             "random": _random_state(),
+            "accumulated": self._accumulated(),
         }
+
+    def _accumulated(self) -> dict[str, Any] | None:
+        """Gradients of the micro-batches since the last optimizer step; None if there were none.
+
+        With several processes each has its own, and none is kept: the step then consists of the
+        micro-batches that follow.
+        """
+        if self._losses.added == 0 or self.trainer.world_size > 1:
+            return None
+        named = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        return {"gradients": named, "losses": self._losses.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ours = checkpoint.get("polylect")
@@ -269,12 +284,23 @@ class TranslationModule(L.LightningModule, ABC):
                 f"the checkpoint does not fit {type(self).__name__}: it lacks {lacks[:3]} "
                 f"({len(lacks)} names) and has {extra[:3]} ({len(extra)} names) too many."
             )
-        self._random_state = ours["random"]
+        self._restored = ours
+
+    def load_owned(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights of a checkpoint and nothing else; raises ValueError if they do not fit."""
+        self.on_load_checkpoint(checkpoint)
+        self._restored = {}
+        self.load_state_dict(checkpoint["state_dict"], strict=False)
 
     def on_train_start(self) -> None:
-        if self._random_state is not None:
-            _restore_random_state(self._random_state)
-            self._random_state = None
+        restored, self._restored = self._restored, {}
+        if restored:
+            _restore_random_state(restored["random"])
+        if accumulated := restored.get("accumulated"):
+            self._losses.load_state_dict(accumulated["losses"], self.device)
+            for name, parameter in self.named_parameters():
+                gradient = accumulated["gradients"].get(name)
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
 
 def _random_state() -> dict[str, Any]:

@@ -6,6 +6,7 @@ each micro-batch's sum by a reference count and corrects the gradients once, bef
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -54,6 +55,17 @@ class StepLoss:
         self.first: Tensor | None = None  # tokens of the micro-batch that first held the unit
         self.total: Tensor | None = None  # tokens of the whole step, over all ranks
         self.sums: Tensor | None = None  # losses of this rank, for the log
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, for a checkpoint between two optimizer steps."""
+        return {name: getattr(self, name) for name in ("added", "first", "total", "sums")}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on with the sums of `state_dict`."""
+        self.added = state["added"]
+        self.first, self.total, self.sums = (
+            state[name].to(device) for name in ("first", "total", "sums")
+        )
 
     def add(
         self,

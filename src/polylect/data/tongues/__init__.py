@@ -17,7 +17,14 @@ from typing import Any
 
 from polylect.data.tongues import english, french, german, hindi, tamil
 from polylect.data.tongues.grammar import Meaning, NounPhrase, Place, Relative, Tongue
-from polylect.data.tongues.sampling import SPLITS, check_request, split_of, story_stream, stream
+from polylect.data.tongues.sampling import (
+    SPLITS,
+    check_request,
+    retelling_stream,
+    split_of,
+    story_stream,
+    stream,
+)
 from polylect.data.tongues.synthetic import SyntheticTongue, overlap
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "overlap",
     "parallel",
     "render",
+    "retellings",
     "split_of",
     "stories",
     "tongue",
@@ -145,3 +153,24 @@ def stories(
     say = tongue(code, synthetic).render
     told = islice(story_stream(split, seed, sentences, code), size)
     return [" ".join(say(meaning) for meaning in story) for story in told]
+
+
+def retellings(
+    codes: tuple[str, str],
+    split: str,
+    size: int,
+    seed: int = 0,
+    synthetic: Synthetic | None = None,
+) -> list[str]:
+    """Texts in two languages, now the one first, now the other: an event, told again in another
+    tense. A model that reads them learns which words belong together and sees no translation.
+
+    Raises ValueError as `parallel` does.
+    """
+    check_request(split, size)
+    say = [tongue(code, synthetic).render for code in codes]
+    pairs = islice(retelling_stream(split, seed, "-".join(codes)), size)
+    return [
+        f"{say[number % 2](first)} {say[1 - number % 2](second)}"
+        for number, (first, second) in enumerate(pairs)
+    ]

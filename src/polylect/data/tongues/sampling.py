@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import no_type_check
 
 from polylect.data.tongues.grammar import (
@@ -225,3 +226,14 @@ def story_stream(split: str, seed: int, sentences: int, salt: str) -> Iterator[t
         if tuple(story) not in seen:
             seen.add(tuple(story))
             yield tuple(story)
+
+
+def retelling_stream(split: str, seed: int, salt: str) -> Iterator[tuple[Meaning, Meaning]]:
+    """Endless distinct pairs of meanings that tell of the same, but in two tenses."""
+    rng = random.Random(f"retellings:{salt}:{seed}")
+    for first in stream(split, seed, f"retellings:{salt}"):
+        tense = _other(rng, TENSES, first.tense)
+        time = _pick(rng, _TIMES_OF[tense]) if first.time else None
+        second = replace(first, tense=tense, time=time)
+        if split_of(second) == split and (second.time is None or second.time != first.time):
+            yield first, second

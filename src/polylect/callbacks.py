@@ -66,7 +66,7 @@ class LastCheckpoint(Checkpoint):
             loop["epoch_loop.val_loop.batch_progress"] |= {"total": _BEGUN, "current": _NOT_BEGUN}
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = trainer.fit_loop.total_batch_idx
 
 

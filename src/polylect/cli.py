@@ -67,6 +67,8 @@ def _guarded(program: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("POLYLECT_TRACEBACK"):
+            raise
         return _complain(_root_cause(error))
     except (ValueError, RuntimeError, FileNotFoundError, FileExistsError) as error:
         if _raised_by_us(error) and not os.environ.get("POLYLECT_TRACEBACK"):

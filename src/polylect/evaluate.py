@@ -13,7 +13,6 @@ from polylect.record import Record, write_json, write_text
 
 def main(cfg: DictConfig) -> float | None:
     """Score and record; returns the mean chrF++ over the directions."""
-    begin = time.monotonic()
     print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
     from polylect.train import register_resolvers, run_folder
 
@@ -21,11 +20,11 @@ def main(cfg: DictConfig) -> float | None:
     with run_folder(cfg) as folder:
         register_resolvers(folder)
         validate(cfg)
-        return _run(cfg, folder, begin)
+        return _run(cfg, folder)
 
 
-def _run(cfg: DictConfig, folder: Path, begin: float) -> float | None:
-
+def _run(cfg: DictConfig, folder: Path) -> float | None:
+    begin = time.monotonic()
     from polylect.terminal import quiet
     from polylect.translator import device_of
 
@@ -38,6 +37,7 @@ def _run(cfg: DictConfig, folder: Path, begin: float) -> float | None:
         record.metrics["test"] = evaluate(
             module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
         )
+        record.metrics["objective"] = mean_chrf(record.metrics["test"])
         record.data, record.status = data.report, "done"
     except BaseException:
         record.status = "failed"
@@ -46,9 +46,13 @@ def _run(cfg: DictConfig, folder: Path, begin: float) -> float | None:
         record.seconds = round(time.monotonic() - begin, 1)
         record.write(folder)
     print(f"scores: {folder / 'scores.json'}")
-    chrf = [s["chrf++"]["value"] for s in record.metrics["test"].values() if "chrf++" in s]
-    record.metrics["objective"] = sum(chrf) / len(chrf) if chrf else None
     return record.metrics["objective"]
+
+
+def mean_chrf(scores: dict[str, dict[str, Any]]) -> float | None:
+    """Mean chrF++ over the directions; None where it was not computed."""
+    chrf = [s["chrf++"]["value"] for s in scores.values() if "chrf++" in s]
+    return sum(chrf) / len(chrf) if chrf else None
 
 
 def _check(cfg: DictConfig) -> None:

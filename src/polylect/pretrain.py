@@ -19,14 +19,17 @@ def main(cfg: DictConfig) -> float:
     from hydra.utils import instantiate
 
     from polylect.data.corpus import corpora
-    from polylect.terminal import quiet
+    from polylect.terminal import keep_freed_memory, quiet
 
     quiet()
+    keep_freed_memory()
     languages = [str(code) for code in cfg.languages]
     read = corpora("text", plain(cfg.text), languages, cfg.root)
     texts = {code: [row.target for corpus in read[code] for row in corpus.rows()] for code in read}
+    if cfg.retellings:
+        texts[""] = _retellings(languages, int(cfg.retellings))
     for code, lines in texts.items():
-        print(f"{code}  {len(lines):,} texts")
+        print(f"{code or 'two languages'}  {len(lines):,} texts")
     train = instantiate(cfg.base, _convert_="all")
     report = train(texts, out=out, seed=cfg.seed, log=_print_now_and_then(int(cfg.base.steps)))
     record = Record(run=str(out), config=plain(cfg), metrics=report, status="done")
@@ -36,6 +39,14 @@ def main(cfg: DictConfig) -> float:
     shown = ", ".join(f"{code} {loss:.3f}" for code, loss in losses.items())
     print(f"{report['parameters']:,} parameters; held-out nats per token: {shown}\n{out}")
     return sum(losses.values()) / len(losses)
+
+
+def _retellings(languages: list[str], size: int) -> list[str]:
+    """Embedded text that changes language: the first language with each of the others."""
+    from polylect.data.tongues import retellings
+
+    first, *others = languages
+    return [t for code in others for t in retellings((first, code), "train", size)]
 
 
 def _print_now_and_then(steps: int, lines: int = 10):

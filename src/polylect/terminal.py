@@ -1,5 +1,7 @@
 """What a run prints: a quiet log, a header, a progress bar."""
 
+import contextlib
+import ctypes
 import logging
 import sys
 import warnings
@@ -20,6 +22,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists.*")
 
 
 def announce(
@@ -35,6 +38,15 @@ def announce(
         f"run folder  {folder}",
         flush=True,
     )
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks: returning them to the kernel after every step costs a
+    tenth of a small model's training time. No effect on other C libraries."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 class PlainProgress(ProgressBar):

@@ -38,9 +38,10 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from hydra.utils import instantiate
 
     from polylect.build import adopt, build_data, build_strategy
-    from polylect.terminal import announce, quiet
+    from polylect.terminal import announce, keep_freed_memory, quiet
 
     quiet()
+    keep_freed_memory()
     L.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     module = build_strategy(cfg)
@@ -216,7 +217,7 @@ def _finish(
     """Go back to the best checkpoint, export, score, show."""
     import torch
 
-    from polylect.evaluate import evaluate
+    from polylect.evaluate import evaluate, mean_chrf
 
     best = folder / "checkpoints" / "best.ckpt"
     if best.is_file():
@@ -230,8 +231,7 @@ def _finish(
     module.to(device)
     print("after training:", flush=True)
     record.metrics["test"] = evaluate(module, data, folder, cfg.metrics)
-    chrf = [s["chrf++"]["value"] for s in record.metrics["test"].values() if "chrf++" in s]
-    record.metrics["objective"] = sum(chrf) / len(chrf) if chrf else None
+    record.metrics["objective"] = mean_chrf(record.metrics["test"])
 
 
 def _close_wandb() -> None:

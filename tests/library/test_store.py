@@ -107,12 +107,13 @@ def test_a_thousand_loads_switches_and_unloads_leave_the_base_as_it_was(plain, l
     store = AdapterStore(plain, layers, library, budget_bytes=2 * UNIT)
     expected = logits(plain, context, ["", "", ""])
     dice = random.Random(3)
-    for _ in range(1000):
+    for step in range(1000):
         if store.resident and dice.random() < 0.2:
             store.unload(dice.choice(store.resident))
         else:
             store.acquire(dice.sample("abc", dice.randrange(1, 3)))
-        logits(plain, context, list(store.resident[:2]) + [""])
+        if step % 50 == 0:
+            logits(plain, context, [*store.resident, ""])
     assert min(store.loads, store.hits, store.evictions) > 100
     assert base_fingerprint(plain) == before
     assert torch.equal(logits(plain, context, ["", "", ""]), expected)

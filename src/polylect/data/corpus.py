@@ -38,7 +38,7 @@ _KEYS = {
     "jsonl": {"path", "source", "target", "references"},
     "tmx": {"path"},
     "hf": {"path", "name", "split", "source", "target", "references"},
-    "tongues": {"split", "size", "seed", "synthetic"},
+    "tongues": {"split", "size", "seed", "synthetic", "stories"},
 }
 _LOCAL_DATASETS = {".json", ".jsonl", ".csv", ".tsv", ".parquet"}
 
@@ -169,7 +169,10 @@ class Corpus:
         options["size"] = self.spec.get("size", 2000 if self.setting == "train" else 200)
         source, target = split_direction(self.direction)
         if source is None:
-            texts = tongues.monolingual(target, split, **options)
+            if "stories" in self.spec:
+                options["sentences"] = self.spec["stories"]
+            say = tongues.stories if "stories" in self.spec else tongues.monolingual
+            texts = say(target, split, **options)
             return (Row(number, None, text) for number, text in enumerate(texts, 1))
         pairs = tongues.parallel(self.direction, split, **options)
         return (Row(number, *pair) for number, pair in enumerate(pairs, 1))

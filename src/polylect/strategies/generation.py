@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -50,11 +50,13 @@ class Translation:
     capped: bool
 
 
+@runtime_checkable
+@runtime_checkable
 class Generator(Protocol):
     """What `translate` needs of a strategy."""
 
     backbone: nn.Module
-    tokenizer: object
+    tokenizer: Any
     generation: Generation
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager: ...

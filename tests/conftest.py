@@ -7,6 +7,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the network fails at once
 os.environ["WANDB_MODE"] = "offline"
 
+from pathlib import Path
+
 import pytest
 
 
@@ -21,3 +23,11 @@ def seeded() -> None:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of LoRA-switch on a tiny model; only for reading."""
+    from tiny import train
+
+    return train(tmp_path_factory.mktemp("runs"), "evaluate=true", "evaluate_base=true")

@@ -63,8 +63,8 @@ def test_a_mistake_is_one_sentence_with_a_hint(
     runs = [f"runs={tmp_path}"] if arguments[0] in ("train", "evaluate") else []
     assert run([*arguments, *runs]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("polylect: ")
-    assert hint in error
+    assert error.splitlines()[-1].startswith("polylect: ")
+    assert hint in error.splitlines()[-1]
     assert "Traceback" not in error
     assert len(error.strip().splitlines()) <= 2
 

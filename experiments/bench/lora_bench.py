@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # waiting threads sleep: fair on a shared machine
@@ -135,7 +135,7 @@ def spread(count: int) -> list[str]:
 
 def blocks(count: int) -> list[str]:
     """The same rows sorted by adapter, as a sorted batch has them."""
-    return sorted(spread(count))
+    return [f"a{i * count // ROWS}" for i in range(ROWS)]
 
 
 def prefill(seconds: float, rounds: int) -> Iterator[dict]:
@@ -206,11 +206,8 @@ def train(seconds: float, rounds: int) -> Iterator[dict]:
     for count in (4, 8, 16):
         base, context, layers, peft = pair(count)
         parts = ids.view(count, -1, LENGTH)
-        alone = [copy.deepcopy(peft) for _ in range(count)]
-        for k, model in enumerate(alone):
-            for name in spread(count)[:count]:
-                if name != f"a{k}":
-                    model.delete_adapter(name)
+        plain = LlamaForCausalLM(CONFIG).eval().requires_grad_(False)
+        alone = [in_peft(plain, [f"a{k}"]) for k in range(count)]
 
         def mixed(names, base=base, context=context):
             with context.route(names):
@@ -251,14 +248,14 @@ def switch(seconds: float, rounds: int) -> Iterator[dict]:
         base, context, layers, peft = pair(count)
         names = [f"a{k}" for k in range(count)]
 
-        def ours(context=context, turn=[0], names=names):  # noqa: B006
-            turn[0] += 1
-            with context.route([names[turn[0] % len(names)]]):
+        turns, theirs_turns = cycle(names), cycle(names)
+
+        def ours(context=context, turns=turns):
+            with context.route([next(turns)]):
                 pass
 
-        def theirs(peft=peft, turn=[0], names=names):  # noqa: B006
-            turn[0] += 1
-            peft.set_adapter(names[turn[0] % len(names)])
+        def theirs(peft=peft, turns=theirs_turns):
+            peft.set_adapter(next(turns))
 
         variants = {"ours": ours, "peft_set_adapter": theirs}
         times = measure(variants, seconds, rounds)
@@ -300,16 +297,6 @@ def agreement(ours: Tensor, theirs: Tensor) -> float:
     return difference
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 PHASES = {"decode": decode, "prefill": prefill, "train": train, "switch": switch}
 
 
@@ -323,8 +310,8 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     keep_freed_memory()
-    with threads(arguments.threads):
-        rows = [r for p in arguments.phases for r in PHASES[p](arguments.seconds, arguments.rounds)]
+    torch.set_num_threads(arguments.threads)
+    rows = [r for p in arguments.phases for r in PHASES[p](arguments.seconds, arguments.rounds)]
     record = {
         "benchmark": "lora",
         "when": time.strftime("%Y-%m-%dT%H:%M:%S"),

@@ -60,10 +60,10 @@ def checkpoint_path(run: str | Path) -> Path:
     )
 
 
-def load(run: str | Path, **changes: Any) -> tuple[TranslationModule, DictConfig]:
+def load(run: str | Path, generation: Any = None) -> tuple[TranslationModule, DictConfig]:
     """Rebuild the strategy of a run from its checkpoint alone, base model included.
 
-    `changes` replace top-level parts of the stored configuration, such as `generation`.
+    What `generation` holds changes the run's own settings.
     """
     import torch
 
@@ -72,9 +72,7 @@ def load(run: str | Path, **changes: Any) -> tuple[TranslationModule, DictConfig
     if "polylect" not in checkpoint:
         raise ValueError(f"{path} was not written by polylect: it lacks its section.")
     cfg = OmegaConf.create(checkpoint["polylect"]["about"]["config"])
-    for key, value in changes.items():
-        if value:
-            cfg[key] = value
+    cfg.generation = OmegaConf.merge(cfg.generation or {}, generation or {})
     module = build_strategy(cfg)
     adopt(module, None, cfg)
     module.load_owned(checkpoint)

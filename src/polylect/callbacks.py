@@ -18,7 +18,7 @@ class BestCheckpoint(ModelCheckpoint):
     """`best.ckpt`: the best validation of the whole run, of the part before `resume` as well."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run has a folder of its own, into which the best checkpoint so far is copied."""
+        """A resumed run has its own folder, into which the best checkpoint so far is copied."""
         best, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]
         state = state_dict | {"dirpath": self.dirpath, "last_model_path": ""}
         if best.is_file():

@@ -77,6 +77,7 @@ def _guarded(program: str, arguments: list[str]) -> int:
 
 
 def _hydra(program: str, arguments: list[str]) -> int | None:
+    from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
     from polylect.config import conf_folder
@@ -87,21 +88,27 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     args = parser.parse_args(arguments)
     if not (args.hydra_help or args.shell_completion):
         args.overrides = complete(program, args.overrides, conf_folder())
+    version.setbase("1.3")  # as hydra.main would
     codes: list[int] = []
+    failures: list[Exception] = []
     _run_hydra(
         args=args,
         args_parser=parser,
-        task_function=task(program, codes),
+        task_function=task(program, codes, failures),
         config_path=str(conf_folder()),
         config_name=program,
     )
-    return max(codes, default=0)
+    if failures:
+        raise failures[0]
+    return 1 if any(codes) else 0
 
 
 def _root_cause(error: BaseException) -> str:
     """Hydra wraps the constructor's sentence; the innermost one is what the user needs."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if key := getattr(error, "full_key", None):  # OmegaConf's message has lines for programmers
+        return f"config key {key}: {str(error).splitlines()[0]}"
     return str(error).strip()
 
 

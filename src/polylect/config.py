@@ -18,7 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from polylect.hints import nearest
 
-_SIMPLE = (int, float, bool, str, int | None, float | None, bool | None, str | None)
+_NUMBER = float | int  # a float parameter that takes 1 for 1.0
+_TYPES = (int, float, bool, str, _NUMBER)
+_SIMPLE = (*_TYPES, *(kind | None for kind in _TYPES))
 
 
 class ConfigError(ValueError):

@@ -1,10 +1,11 @@
 """`polylect evaluate`: scores of a run, a checkpoint or a base model, direction by direction."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config import ConfigError, plain, validate
@@ -111,10 +112,10 @@ def evaluate(
     from polylect.eval.table import diagnosis_table, scores_table, show
 
     data.setup("test" if split == "test" else "validate")
+    found: dict[str, dict[str, Any]] = _likelihoods(module, data, split)
     directions = [d for d in data.directions_of(split) if "-" in d]
     prompts = {d: data.prompts(d, split, limit) for d in directions}
     translations = _translate(module, [p for d in directions for p in prompts[d]])
-    found: dict[str, dict[str, Any]] = {}
     begin = 0
     for direction in directions:
         part = translations[begin : begin + len(prompts[direction])]
@@ -122,11 +123,42 @@ def evaluate(
         write_text(folder / "outputs" / f"{direction}.txt", "".join(f"{t.text}\n" for t in part))
         found[direction] = _scores(prompts[direction], part, direction, directions, metrics)
     write_json(folder / "scores.json", found)
-    show(scores_table(found))
+    for language in found.keys() - set(directions):
+        print(f"{language}  {found[language]['nats_per_token']:.4f} nats per token")
+    if not directions:
+        return found
+    show(scores_table({d: found[d] for d in directions}))
     show(diagnosis_table({d: found[d]["diagnosis"] for d in directions}))
     for direction in directions:
         _show_samples(direction, prompts[direction], folder, samples)
     return found
+
+
+@torch.no_grad()
+def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
+    """Mean negative log-likelihood of the targets in nats."""
+    from polylect.strategies.loss import target_losses
+
+    total, count = 0.0, 0
+    for batch in batches:
+        batch = batch.to(module.device)
+        with module.routing(batch):
+            losses, _ = target_losses(module.backbone, batch)
+        total, count = total + float(losses.sum()), count + len(losses)
+    return total / max(count, 1)
+
+
+def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]]:
+    """What can be said of monolingual text: how likely the model finds it."""
+    if all("-" in direction for direction in data.directions_of(split)):
+        return {}
+    loaders = data.test_dataloader() if split == "test" else data.val_dataloader()
+    pairs = zip(data.directions_of(split), loaders, strict=True)
+    return {
+        direction: {"nats_per_token": nats_per_token(module, batches)}
+        for direction, batches in pairs
+        if "-" not in direction
+    }
 
 
 def _translate(module: Any, prompts: Sequence[Any]) -> list[Any]:

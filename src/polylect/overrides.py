@@ -72,7 +72,7 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: set[str])
     for depth, key in enumerate(path):
         if not OmegaConf.is_dict(node):  # an element of a list, or free content: Hydra knows
             return text
-        if key in node:
+        if key in node.keys():  # noqa: SIM118 (`in` is false where the value is still missing)
             node = node._get_node(key) if OmegaConf.is_missing(node, key) else node[key]
             continue
         known = [str(k) for k in node]

@@ -68,5 +68,5 @@ def activation_bytes(config: Any, tokens: int) -> int:
     return 4 * tokens * (layers * (14 * hidden + 5 * width) + 2 * config.vocab_size)
 
 
-def _gib(size: float) -> str:
+def _gib(size: float | int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"

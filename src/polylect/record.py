@@ -81,7 +81,7 @@ class Record:
 
     run: str
     config: dict[str, Any]
-    command: list[str] = field(default_factory=lambda: sys.argv[:])
+    command: list[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])
     environment: dict[str, Any] = field(default_factory=environment)
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How Hydra's jobs run: a single one in this process, those of a sweep each in a process of its own.
+"""How Hydra's jobs run: a single one in this process, each of a sweep in a process of its own.
 
 A process per job frees memory, seeds and loggers between jobs, and one that fails is reported at
 once while the others go on.
@@ -18,8 +18,14 @@ from omegaconf import DictConfig
 RUN_FOLDER = "POLYLECT_RUN_FOLDER"  # set for a job whose folder has been chosen by its parent
 
 
-def task(program: str, codes: list[int]) -> Callable[[DictConfig], object]:
-    """The function Hydra calls per job; the exit codes of a sweep's jobs are added to `codes`."""
+def task(
+    program: str, codes: list[int], failures: list[Exception]
+) -> Callable[[DictConfig], object]:
+    """The function Hydra calls per job.
+
+    The exit codes of a sweep's jobs are added to `codes`. What a single job raises is added to
+    `failures`, since Hydra would print a line about it that helps nobody.
+    """
 
     def job(cfg: DictConfig) -> object:
         from hydra.core.hydra_config import HydraConfig
@@ -27,7 +33,11 @@ def task(program: str, codes: list[int]) -> Callable[[DictConfig], object]:
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return _in_own_process(program, cfg, codes)
-        return import_module(f"polylect.{program}").main(cfg)
+        try:
+            return import_module(f"polylect.{program}").main(cfg)
+        except Exception as error:
+            failures.append(error)
+            return None
 
     return job
 

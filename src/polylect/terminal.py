@@ -19,6 +19,8 @@ def quiet() -> None:
     """Silence advertisements and hints of the libraries that do not help a user of this one."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    connector = "lightning.pytorch.trainer.connectors.signal_connector"
+    logging.getLogger(connector).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")

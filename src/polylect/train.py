@@ -12,6 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config import ConfigError, plain, validate
+from polylect.eval.metrics import TITLES
+from polylect.hints import nearest
 from polylect.record import Record, new_folder, write_text
 from polylect.sweep import RUN_FOLDER
 
@@ -55,6 +57,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         return None
 
     folder.mkdir(parents=True, exist_ok=True)
+    _validation_interval(cfg)
     trainer = instantiate(
         cfg.trainer,
         logger=instantiate(cfg.logger) or False,
@@ -140,12 +143,41 @@ def check_combination(module: Any, cfg: DictConfig) -> None:
             f"strategy {type(module).__name__} needs one direction per batch: "
             "set data.mixing=by_direction."
         )
-    monitor = (cfg.callbacks.get("checkpoint") or {}).get("monitor") or ""
+    if cfg.resume and cfg.init_from:
+        raise ConfigError(
+            "give resume or init_from, not both: resume goes on with a run, init_from starts a new "
+            "one from its weights."
+        )
+    for name, node in (cfg.callbacks or {}).items():
+        if monitor := (node or {}).get("monitor"):
+            _check_monitor(f"callbacks.{name}.monitor", monitor, module)
+    for metric in cfg.metrics:
+        if metric not in TITLES:
+            raise ConfigError(f"metrics: {metric} does not exist; {nearest(metric, TITLES)}")
+
+
+def _check_monitor(key: str, monitor: str, module: Any) -> None:
+    """A metric that is never logged would be missed at the first validation only."""
+    parts = ["", *(f"/{direction}" for direction in module.directions)]
+    known = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
+    if monitor.startswith(("val/", "train/")) and monitor not in known:
+        raise ConfigError(f"{key}={monitor} is not logged; {nearest(monitor, known)}")
     if monitor.startswith("val/chrf") and not module.validate_translations:
         raise ConfigError(
-            f"callbacks.checkpoint.monitor={monitor} needs translations: "
+            f"{key}={monitor} needs translations: "
             "set strategy.validate_translations to a number of sentences."
         )
+
+
+def _validation_interval(cfg: DictConfig) -> None:
+    """A run that is shorter than the interval between validations has one at its end."""
+    interval, batches = cfg.trainer.get("val_check_interval"), _batches(cfg)
+    if isinstance(interval, int) and interval > batches > 0:
+        cfg.trainer.val_check_interval = batches
+
+
+def _batches(cfg: DictConfig) -> int:
+    return cfg.trainer.get("max_steps", -1) * cfg.trainer.get("accumulate_grad_batches", 1)
 
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
@@ -199,9 +231,7 @@ def _resume_path(resume: str) -> Path:
     return last if last.is_file() else checkpoint_path(resume)
 
 
-def _score_base(
-    module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record
-) -> None:
+def _score_base(module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record) -> None:
     """Score the untouched base: what a strategy computes before its first step, if it says so."""
     if not cfg.evaluate_base or cfg.resume or cfg.init_from or not module.identity_at_start:
         return

@@ -32,20 +32,23 @@ def main(cfg: DictConfig) -> None:
     translator = Translator.from_run(cfg.run, generation=cfg.generation, device=cfg.device)
     if cfg.direction is not None:
         translator.check_direction(cfg.direction)
-    counts = {"lines": cfg.start, "empty": 0, "too long": 0, "capped": 0}
+    counts = {"lines": cfg.start, "empty": 0, "too long": 0, "capped": 0, "bytes": 0}
     try:
         with _input(cfg.input) as lines, _output(cfg.output, append=cfg.start > 0) as out:
+            counts["bytes"] = out.tell() if cfg.output != "-" else 0
             for chunk in _chunks(lines, cfg.start, cfg.lines_per_chunk):
                 rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
                 _translate_chunk(rows, translator, out, counts)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
+        if cfg.output != "-" and Path(cfg.output).exists():
+            os.truncate(cfg.output, counts["bytes"])  # a chunk may have been half-written
         _say_how_to_go_on(cfg, counts["lines"])
         if isinstance(stop, BrokenPipeError):
             # Python would complain again when it flushes standard output at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
         raise
-    done = ", ".join(f"{k} {v}" for k, v in counts.items() if v or k == "lines")
+    done = ", ".join(f"{k} {v}" for k, v in counts.items() if k == "lines" or (v and k != "bytes"))
     print(f"polylect translate: {done}", file=sys.stderr)
 
 
@@ -142,6 +145,8 @@ def _translate_chunk(
     out.write("".join(f"{text}\n" for text in texts))
     out.flush()
     counts["lines"] += len(rows)
+    if out is not sys.stdout:
+        counts["bytes"] = out.tell()
     if sys.stderr.isatty():
         print(f"\r{counts['lines']} lines", end="", file=sys.stderr, flush=True)
 

@@ -58,8 +58,7 @@ class Translator:
             return cls(load(run, generation=generation)[0], device)
         cfg = OmegaConf.load(folder / "config.yaml")
         part = _library_config(cfg, str(folder / "adapters"), budget_mib)
-        if generation:
-            part.generation = generation
+        part.generation = OmegaConf.merge(part.generation or {}, generation or {})
         module = build_strategy(part)
         adopt(module, None, part)
         return cls(module, device)

@@ -60,7 +60,7 @@ class Adapter:
 
     @classmethod
     def of_layers(
-        cls, layers: Mapping[str, Any], name: str, about: Mapping[str, Any] | None = None
+        cls, layers: Mapping[str, LoRAHolder], name: str, about: Mapping[str, Any] | None = None
     ) -> "Adapter":
         """A copy of the adapter `name` as it is in a model's LoRA layers, given by path."""
         modules = {

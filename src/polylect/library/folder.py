@@ -15,6 +15,7 @@ from polylect.library.fingerprint import base_fingerprint
 from polylect.library.peft_format import CONFIG, WEIGHTS, read_peft, write_peft
 
 ABOUT = "polylect.json"
+_NAME = r"[A-Za-z0-9_-]+"
 
 
 class AdapterLibrary:
@@ -96,7 +97,7 @@ class AdapterLibrary:
         Raises:
             FileExistsError: the name is taken.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        if not re.fullmatch(_NAME, name):
             raise ValueError(f"adapter name {name!r}: use letters, digits, '_' and '-' only")
         folder = self.path / name
         if folder.exists() and not overwrite:
@@ -135,8 +136,9 @@ class AdapterLibrary:
         return wrong
 
     def _folder(self, name: str) -> Path:
-        names = self.names
-        if name not in names:
+        known = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
+        if not known:
+            names = self.names
             hint = nearest(name, names) if names else "it holds none."
             raise ValueError(f"no adapter {name!r} in {self.path}: {hint}")
         return self.path / name

@@ -29,9 +29,9 @@ class TranslationModule(L.LightningModule, ABC):
     The constructor is cheap and checks its arguments; `adopt` takes the base model and calls
     `attach`.
 
-    Logged names, on which dashboards and checkpoints rely: `train/loss`, `train/aux`,
-    `train/lr`, `val/loss`, `val/loss/<direction>`, `val/chrf`, `val/chrf/<direction>`,
-    `routing/<layer>/<what>`.
+    Logged names, on which dashboards and checkpoints rely: `train/loss`, `train/lr`, `val/loss`,
+    `val/loss/<direction>`, `val/chrf`, `val/chrf/<direction>`; and from `telemetry`
+    `train/aux/<name>` and `routing/<layer>/<what>`.
 
     Args:
         directions: "en-ta", or "ta" for monolingual text.
@@ -287,7 +287,7 @@ class TranslationModule(L.LightningModule, ABC):
         self._restored = ours
 
     def load_owned(self, checkpoint: dict[str, Any]) -> None:
-        """Take the weights of a checkpoint and nothing else; raises ValueError if they do not fit."""
+        """Take the weights of a checkpoint, nothing else; raises ValueError if they do not fit."""
         self.on_load_checkpoint(checkpoint)
         self._restored = {}
         self.load_state_dict(checkpoint["state_dict"], strict=False)

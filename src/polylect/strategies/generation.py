@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -21,8 +21,8 @@ class Generation:
     """
 
     beams: int = 1
-    length_penalty: float = 1.0
-    ratio: float = 2.0
+    length_penalty: float | int = 1.0
+    ratio: float | int = 2.0
     extra: int = 20
     limit: int = 256
     rows: int = 64  # rows in a batch, before beams
@@ -50,7 +50,6 @@ class Translation:
     capped: bool
 
 
-@runtime_checkable
 @runtime_checkable
 class Generator(Protocol):
     """What `translate` needs of a strategy."""
@@ -123,7 +122,10 @@ def translate_batch(
             eos_token_id=list(ends),
             pad_token_id=pad_id(module.tokenizer),
         )
-    return [_finish(module, row[width:], ends) for row in output]
+    # Each row has its own cap, so that its neighbours do not decide how long it may be.
+    caps = [min(cap, generation.cap(int(n))) for n in batch.attention_mask.sum(dim=1)]
+    rows = zip(output, caps, strict=True)
+    return [_finish(module, row[width : width + own], ends) for row, own in rows]
 
 
 def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) -> Translation:

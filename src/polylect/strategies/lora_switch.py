@@ -82,7 +82,12 @@ class LoRASwitch(TranslationModule):
         return self.context.route([self.adapter(d) for d in batch.directions])
 
     def adapter(self, direction: str) -> str:
-        """The adapter that serves a direction; raises ValueError with the nearest direction."""
+        """The adapter that serves a direction; monolingual text has the base alone by default.
+
+        Raises ValueError with the nearest direction.
+        """
+        if direction not in self._adapter_of and "-" not in direction:
+            return ""
         if direction not in self._adapter_of:
             raise ValueError(
                 f"no adapter serves direction {direction}; {nearest(direction, self._adapter_of)}"

@@ -1,0 +1,154 @@
+"""Translating a file of mixed lengths in length-sorted batches, against `generate` in input order.
+
+    python experiments/bench/decode.py --out experiments/bench/results/decode.json
+    python experiments/bench/decode.py --run FOLDER --direction en-de --input FILE --out ...
+
+The same model, the same rows per batch, the same rule for the longest translation, greedy. Without
+--run and --input an adapter is trained for about a minute on lines of one to six sentences of the
+embedded tongues, so that translations end where a translation does, and such lines are translated.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from harness import Row, main, measure, row, with_totals  # sets the environment
+
+# ruff: isort: split
+import torch
+
+from polylect.cli import run as polylect
+from polylect.data.batch import Example, collate, pad_id
+from polylect.data.tongues import parallel
+from polylect.record import write_text
+from polylect.strategies.base import TranslationModule
+from polylect.strategies.generation import Generation
+from polylect.translator import Translator
+
+SENTENCES = 6  # at most, in a line
+LINES = 192
+ROWS = (16, 64)
+STEPS = 200
+CAP = {"ratio": 1.5, "extra": 10}
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        trained = arguments.run or train(Path(folder), arguments)
+        module = Translator.from_run(trained, device="cpu").module
+        prompts = [module.prompt(line, arguments.direction) for line in lines(arguments.input)]
+        return [case(arguments, module, prompts, rows) for rows in ROWS]
+
+
+def lines(file: Path | None) -> list[str]:
+    if file is not None:
+        return file.read_text(encoding="utf-8").splitlines()[:LINES]
+    return [source for source, _ in mixed_lines("test", LINES)]
+
+
+def case(
+    arguments: argparse.Namespace, module: TranslationModule, prompts: list[Example], rows: int
+) -> Row:
+    """The file in batches of so many rows."""
+    module.generation = Generation(rows=rows, tokens=10**9, **CAP)
+    found: dict[str, list[str]] = {}
+
+    def keeping(name: str, translate: Callable[[], list[str]]) -> Callable[[], None]:
+        return lambda: found.update({name: translate()})
+
+    variants = {
+        "ours": keeping("ours", lambda: [t.text for t in module.translate(prompts)]),
+        "generate_in_input_order": keeping("theirs", lambda: in_input_order(module, prompts)),
+    }
+    times = measure(variants, arguments.seconds, arguments.rounds)
+    differ = sum(a != b for a, b in zip(found["ours"], found["theirs"], strict=True))
+    if differ > len(prompts) / 20:
+        raise SystemExit(f"{differ} of {len(prompts)} translations differ: no times from that")
+    result = with_totals(row({"rows in a batch": rows}, times, "ours", 0.0), times, "ours")
+    lengths = [len(prompt.prompt) for prompt in prompts]
+    tokens = [t.tokens for t in module.translate(prompts)]
+    capped = sum(t.capped for t in module.translate(prompts))
+    figures = {
+        "lines": len(prompts),
+        "hypotheses that differ": differ,
+        "prompt tokens, shortest and longest": [min(lengths), max(lengths)],
+        "translation tokens, shortest and longest": [min(tokens), max(tokens)],
+        "translations that ran into the cap": capped,
+        "tokens per second, ours": round(sum(tokens) / (result["milliseconds"]["ours"] / 1e3)),
+    }
+    return result | {"figures": figures}
+
+
+@torch.no_grad()
+def in_input_order(module: TranslationModule, prompts: list[Example]) -> list[str]:
+    """What a user of transformers writes: batches as the lines come, `generate`, `batch_decode`."""
+    rows, found = module.generation.rows, []
+    for begin in range(0, len(prompts), rows):
+        batch = collate(prompts[begin : begin + rows], pad_id(module.tokenizer), "left")
+        width = batch.input_ids.shape[1]
+        with module.routing(batch):
+            output = module.backbone.generate(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                max_new_tokens=module.generation.cap(width),
+                do_sample=False,
+                eos_token_id=module.ends(),
+                pad_token_id=pad_id(module.tokenizer),
+            )
+        texts = module.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        found += [" ".join(text.split()) for text in texts]
+    return found
+
+
+def mixed_lines(split: str, size: int) -> list[tuple[str, str]]:
+    """Aligned lines of one to six sentences."""
+    draw, lines = Random(1), []
+    pairs = iter(parallel("en-de", split, SENTENCES * size))
+    for _ in range(size):
+        taken = [next(pairs) for _ in range(draw.randint(1, SENTENCES))]
+        lines.append((" ".join(s for s, _ in taken), " ".join(t for _, t in taken)))
+    return lines
+
+
+def train(folder: Path, arguments: argparse.Namespace) -> Path:
+    """A run of `polylect train` on such lines; its folder."""
+    for split, size in (("train", 1500), ("dev", 32)):
+        rows = (f"{source}\t{target}\n" for source, target in mixed_lines(split, size))
+        write_text(folder / f"{split}.tsv", "".join(rows))
+    steps = 2 if arguments.tiny else STEPS
+    settings: dict[str, Any] = {
+        "runs": folder,
+        "name": "decode",
+        "seed": arguments.seed,
+        "data": "files",
+        "data.directions": "[en-de]",
+        "data.root": folder,
+        "data.train": "train.tsv",
+        "data.val": "dev.tsv",
+        "data.template": "tag",
+        "data.tokens_per_batch": 2048,
+        "trainer.max_steps": steps,
+        "trainer.val_check_interval": steps,
+        "evaluate": False,
+        "evaluate_base": False,
+    }
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    if polylect(["train", *overrides, *(["model=tiny"] if arguments.tiny else [])]):
+        raise SystemExit("the training failed")
+    return next((folder / "decode").iterdir())
+
+
+if __name__ == "__main__":
+    main(
+        "decode",
+        __doc__,
+        run,
+        {
+            "run": {"type": Path, "help": "run folder of a trained model"},
+            "direction": {"default": "en-de"},
+            "input": {"type": Path, "help": "text to translate, one line each"},
+        },
+    )

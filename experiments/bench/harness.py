@@ -1,0 +1,110 @@
+"""What all benchmarks share: settings before torch is imported, interleaved rounds, one record.
+
+A benchmark is a function from the command line's arguments to rows, which `main` calls. It compares
+the results of its variants with `agreement` first, which ends the run where they differ, times them
+in turn with `measure`, and makes a `row` of the times: every ratio is taken inside one round.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # waiting threads sleep: fair on a shared machine
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from lora_bench import agreement, measure, row
+
+from polylect.record import environment, write_json
+from polylect.terminal import keep_freed_memory, quiet
+
+__all__ = ["Row", "agreement", "main", "measure", "per_call", "row", "with_goal", "with_totals"]
+
+Row = dict[str, Any]
+MEMORY_SETTINGS = ("GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def with_goal(result: Row, variant: str, least: float | None = None, most: float | None = None):
+    """The row with what the ratio of a variant should be: at `least`, or at `most`."""
+    goal = {"at_least": least} if least is not None else {"at_most": most}
+    return result | {"goals": result.get("goals", {}) | {variant: goal}}
+
+
+def with_totals(result: Row, times: dict[str, list[float]], ours: str) -> Row:
+    """The row with the ratios of the summed times, in which rare slow rounds count in full."""
+    sums = {name: sum(series) for name, series in times.items()}
+    return result | {"totals": {name: round(t / sums[ours], 3) for name, t in sums.items()}}
+
+
+def per_call(times: dict[str, list[float]], calls: int) -> dict[str, list[float]]:
+    """Times of one call each, where a round made several."""
+    return {name: [t / calls for t in series] for name, series in times.items()}
+
+
+def main(
+    name: str,
+    about: str,
+    run: Callable[[argparse.Namespace], list[Row]],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Read the command line, run the benchmark, write its record.
+
+    Args:
+        name: of the benchmark, in the record.
+        about: the script's docstring; its first line says what is timed.
+        run: makes the rows.
+        options: further arguments, by name, as `argparse` takes them.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each set of variants")
+    parser.add_argument("--rounds", type=int, default=40, help="at most, for each set")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tiny", action="store_true", help="only show that the script works")
+    parser.add_argument("--out", type=Path, help="JSON file for the record")
+    for option, settings in (options or {}).items():
+        parser.add_argument(f"--{option}", **settings)
+    arguments = parser.parse_args()
+    load, begin = os.getloadavg()[0], time.monotonic()
+    quiet()
+    keep_freed_memory()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    here = environment()
+    rows = run(arguments)
+    record = {
+        "benchmark": name,
+        "about": about.splitlines()[0],
+        "command": ["python", *sys.argv],
+        "started": started,
+        "seconds": round(time.monotonic() - begin, 1),
+        "load_before": round(load, 2),
+        "environment": here | {"device": _processor(), "settings": _settings()},
+        "scratch": bool(here["dirty"]) or not here["commit"],
+        "gpu": "not run",
+        "seed": arguments.seed,
+        "rows": rows,
+    }
+    if arguments.out:
+        write_json(arguments.out, record)
+        print(arguments.out)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def _settings() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in MEMORY_SETTINGS}

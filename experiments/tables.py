@@ -1,0 +1,216 @@
+"""The tables of the READMEs, made from the records.
+
+    python experiments/tables.py             # bring all READMEs in step with the records
+    python experiments/tables.py --check     # change nothing; exit 1 where one is not in step
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one of
+
+    bench/loop            experiments/bench/results/loop.json: a benchmark
+    captions/bleu         a metric of the runs in experiments/captions/results/*.json
+    captions/matrix/RUN   chrF++ of each of that run's adapters in every direction
+    captions/nats         held-out nats per token in each language after each run
+
+Runs from a changed working tree (`scratch`) stay out of the tables of experiments; a benchmark's
+table says of itself what it comes from.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from polylect.eval.metrics import TITLES
+from polylect.eval.table import Table, matrix_table
+from polylect.record import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- table:(?P<name>[^ ]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+Record = Mapping[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
+    arguments = parser.parse_args()
+    stale = update(arguments.root, write=not arguments.check)
+    for name in stale:
+        print(name)
+    sys.exit(1 if arguments.check and stale else 0)
+
+
+def update(root: Path, *, write: bool) -> list[str]:
+    """ "README: table" for every table that is not in step with the records; mended if `write`.
+
+    Raises ValueError for an unknown kind of table, FileNotFoundError for a missing record.
+    """
+    stale = []
+    for readme in [root / "README.md", *sorted((root / "experiments").rglob("README.md"))]:
+        text = readme.read_text(encoding="utf-8")
+
+        def fresh(block: re.Match[str], readme: Path = readme) -> str:
+            body = table(root / "experiments", block["name"])
+            if body != block["body"]:
+                stale.append(f"{readme.relative_to(root)}: {block['name']}")
+            return f"{block[1]}{body}{block[4]}"
+
+        new = BLOCK.sub(fresh, text)
+        if new.count("<!-- table:") != len(BLOCK.findall(new)):
+            raise ValueError(f"{readme}: a table begins that does not end in <!-- /table -->")
+        if write and new != text:
+            write_text(readme, new)
+    return stale
+
+
+def table(experiments: Path, name: str) -> str:
+    """The Markdown of one table."""
+    folder, _, what = name.partition("/")
+    results = experiments / folder / "results"
+    if folder == "bench":
+        return benchmark(read(results / f"{what}.json"))
+    kind, _, detail = what.partition("/")
+    makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
+        "matrix": lambda runs: adapters(runs, detail),
+        "nats": likelihoods,
+        **{metric: lambda runs, metric=metric: scores(runs, metric) for metric in TITLES},
+    }
+    if kind not in makers:
+        raise ValueError(f"there is no table {name}; known are {folder}/{', '.join(makers)}")
+    return of_runs(results, folder, makers[kind])
+
+
+def read(path: Path) -> Record:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# Experiments
+
+
+def of_runs(
+    results: Path, experiment: str, make: Callable[[Mapping[str, Record]], Table]
+) -> str:
+    """A table of those runs that count, and the names of those that do not."""
+    runs = {path.stem.removeprefix(f"{experiment}_"): read(path) for path in _sorted(results)}
+    counted = {n: r for n, r in runs.items() if r["status"] == "done" and not r["scratch"]}
+    notes = "".join(
+        f"\nLeft out: {name} ({_why(record)}).\n"
+        for name, record in runs.items()
+        if name not in counted
+    )
+    if not counted:
+        return f"\nNo run yet.\n{notes}\n"
+    return f"\n{make(counted).markdown()}{notes}\n"
+
+
+def scores(runs: Mapping[str, Record], metric: str) -> Table:
+    """Rows are runs, columns directions; signatures below."""
+    tested = {name: record["metrics"]["test"] for name, record in runs.items()}
+    found = matrix_table(tested, metric)
+    return replace(found, header=(TITLES[metric], *found.header[1:]))
+
+
+def adapters(runs: Mapping[str, Record], run: str) -> Table:
+    """Each adapter of a run in every direction."""
+    if "matrix" not in runs.get(run, {}).get("analysis", {}):
+        raise ValueError(f"there is no run {run!r} with a matrix; runs are {', '.join(runs)}")
+    return matrix_table(runs[run]["analysis"]["matrix"])
+
+
+def likelihoods(runs: Mapping[str, Record]) -> Table:
+    """Rows are runs, with each of their adapters; columns languages."""
+    rows: dict[str, Mapping[str, float]] = {}
+    for name, record in runs.items():
+        for adapter, values in record.get("analysis", {}).get("nats_per_token", {}).items():
+            rows[name if adapter == "none" else f"{name}, {adapter}"] = values
+    languages = list(dict.fromkeys(code for values in rows.values() for code in values))
+    cells = [(name, *(f"{v[c]:.3f}" if c in v else "-" for c in languages)) for name, v in rows.items()]
+    return Table(("nats per token", *languages), tuple(cells))
+
+
+def _sorted(results: Path) -> list[Path]:
+    return sorted(results.glob("*.json")) if results.is_dir() else []
+
+
+def _why(record: Record) -> str:
+    return record["status"] if record["status"] != "done" else "from a changed working tree"
+
+
+# Benchmarks
+
+
+def benchmark(record: Record) -> str:
+    """A row for every variant that ours is compared with; where it comes from below."""
+    lines = [line for row in record["rows"] for line in _compared(row)]
+    header = ("case", "compared", "times", "quartiles", "goal", "ms", "ms, compared", "rounds")
+    figures = "".join(f"- {_case(r)}: {_figures(r)}\n" for r in record["rows"] if "figures" in r)
+    differences = [row["largest_difference"] for row in record["rows"] if "rounds" in row]
+    environment = record["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in environment["packages"].items() if v)
+    tree = " (changed working tree)" if record["scratch"] else ""
+    return (
+        f"\n{Table(header, tuple(lines)).markdown()}\n{figures}{chr(10) if figures else ''}"
+        f"Largest relative difference of the results: {max(differences):.0e}. "
+        f"{environment['device']}, {environment['threads']} threads, float32; load before "
+        f"{record['load_before']}; {record['started'][:10]}, {record['seconds']:.0f} s, "
+        f"seed {record['seed']}; {versions}; commit {environment['commit'][:10]}{tree}. "
+        f"GPU: {record['gpu']}.\n\n"
+        f"    {' '.join(record['command'])}\n\n"
+    )
+
+
+def _compared(row: Record) -> list[tuple[str, ...]]:
+    """Lines of the table: one for every variant beside the reference."""
+    reference = next((k.removeprefix("over_") for k in row if k.startswith("over_")), None)
+    if reference is None:
+        return []
+    return [
+        (
+            _case(row),
+            variant.replace("_", " "),
+            f"{ratio['median']:.2f}",
+            " to ".join(f"{q:.2f}" for q in ratio["quartiles"]),
+            _goal(row.get("goals", {}).get(variant), ratio["median"]),
+            _short(row["milliseconds"][reference]),
+            _short(row["milliseconds"][variant]),
+            str(row["rounds"]),
+        )
+        for variant, ratio in row[f"over_{reference}"].items()
+        if variant != reference
+    ]
+
+
+def _case(row: Record) -> str:
+    """What was timed: the entries that come before the figures."""
+    named = takewhile(lambda item: item[0] not in ("rounds", "figures"), row.items())
+    return ", ".join(f"{key} {value}" if key not in ("phase", "what") else value for key, value in named)
+
+
+def _figures(row: Record) -> str:
+    return "; ".join(f"{key} {_shown(value)}" for key, value in row["figures"].items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(_shown, value))
+    return f"{value:,}"
+
+
+def _goal(goal: Mapping[str, float] | None, value: float) -> str:
+    if goal is None:
+        return ""
+    ((kind, bound),) = goal.items()
+    met = value >= bound if kind == "at_least" else value <= bound
+    return f"{'≥' if kind == 'at_least' else '≤'} {bound:g} {'met' if met else 'MISSED'}"
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds:.3g}" if milliseconds < 1000 else f"{milliseconds:,.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from polylect.library import Adapter, AdapterLibrary
-from polylect.models.backbone import tiny_backbone
+from polylect.models.backbone import load_backbone, tiny_backbone
 from polylect.strategies.generation import Generation
 from polylect.strategies.lora_switch import LoRASwitch
 from polylect.translator import Translator
@@ -145,3 +145,18 @@ def test_adapters_keep_what_was_trained(library: Path) -> None:
     assert about["directions"] == ["en-hi"]
     assert about["template"] == "tag"
     assert isinstance(AdapterLibrary(library).load("en-hi"), Adapter)
+
+
+def test_a_merged_export_is_a_plain_model_that_says_the_same(library: Path, tmp_path: Path) -> None:
+    t = translator(library)
+    before = t.fingerprint()
+    difference = t.export_merged("en-de", tmp_path / "merged")
+    assert 0 <= difference < 1e-3
+    plain = Translator.from_base(
+        *load_backbone(str(tmp_path / "merged")), template="tag", generation=SHORT, device="cpu"
+    )
+    with plain.module.using(""):
+        assert plain.translate(TEXTS, "en-de") == t.translate(TEXTS, "en-de")
+    assert t.fingerprint() == before
+    with pytest.raises(FileExistsError, match="not overwritten"):
+        t.export_merged("en-de", tmp_path / "merged")

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from polylect.build import adopt, build_strategy, load
 from polylect.data.languages import split_direction
 from polylect.hints import nearest
+from polylect.layers.merge import merged_copy
 from polylect.library import base_fingerprint
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation
@@ -195,6 +196,26 @@ class Translator:
         self._library().drop(name)
         if self._current == name:
             self._current = None
+
+    def export_merged(self, name: str, folder: str | Path) -> float:
+        """Write a plain Hugging Face model with one adapter merged into its weights.
+
+        An export: the model in use is not touched. Returns the largest difference between the
+        logits of the merged model and of the base with its adapter, on a short probe.
+        Raises FileExistsError where the folder is there already.
+        """
+        folder, library = Path(folder), self._library()
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists already and is not overwritten.")
+        library.load(name)
+        vocabulary = library.backbone.config.vocab_size
+        probe = torch.arange(256, device=library.device).remainder(vocabulary).view(4, 64)
+        merged, difference = merged_copy(library.backbone, name, probe)
+        partial = folder.with_name(f".{folder.name}.partial")
+        merged.save_pretrained(partial)
+        library.tokenizer.save_pretrained(partial)
+        partial.rename(folder)
+        return difference
 
     def fingerprint(self) -> str:
         """SHA-256 over the base's weights as they are now."""

@@ -66,6 +66,7 @@ class LoRALibrary(TranslationModule):
     def attach(self) -> None:
         self.backbone.requires_grad_(False)
         self._layers: dict[str, LoRALayer] = {}
+        self._placed: set[str] = set()  # adapters for all of whose modules there are layers
         self.store = AdapterStore(
             self.backbone, self._layers, self.shelf, self.budget_bytes, self.base_fingerprint
         )
@@ -77,7 +78,8 @@ class LoRALibrary(TranslationModule):
     ) -> str:
         """Put an adapter on the shelf, to be loaded when it is needed; returns its name.
 
-        Raises ValueError where the name or one of its directions is taken.
+        A direction that another adapter serves already stays with that one.
+        Raises ValueError where the name is taken.
         """
         folder = Path(folder)
         if not (folder / CONFIG).is_file():
@@ -104,6 +106,7 @@ class LoRALibrary(TranslationModule):
         if name in self.store.resident:
             self.unload(name)
         del self.shelf.folders[name]
+        self._placed.discard(name)
         self._directions = {d: a for d, a in self._directions.items() if a != name}
 
     @contextmanager
@@ -137,7 +140,7 @@ class LoRALibrary(TranslationModule):
 
     def _acquire(self, names: Sequence[str]) -> None:
         for name in dict.fromkeys(names):
-            if name and name not in self.store.resident:
+            if name and name not in self._placed:
                 self._make_places(name)
         self.store.acquire(names)
 
@@ -151,3 +154,4 @@ class LoRALibrary(TranslationModule):
             except AttributeError:
                 continue  # the store refuses the adapter in a sentence that names the module
             self._layers[path] = attach_lora(module, self.context, path)
+        self._placed.add(name)

@@ -10,9 +10,8 @@ from typing import Any
 
 from polylect.data.batch import TranslationBatch
 from polylect.hints import nearest
-from polylect.layers.lora import LoRALayer, attach_lora
+from polylect.layers.lora import attach_all, lora_layers
 from polylect.layers.routing import RoutingContext
-from polylect.layers.surgery import find_linears
 from polylect.library import Adapter, AdapterLibrary
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
@@ -70,13 +69,10 @@ class LoRASwitch(TranslationModule):
         patterns = self.targets
         if isinstance(patterns, str):
             patterns = family_of(self.backbone.config).targets(patterns)
-        for name, linear in find_linears(self.backbone, patterns).items():
-            attach_lora(linear, self.context, name)
+        options = {"rslora": self.rslora, "dropout": self.dropout}
+        for layer in attach_all(self.backbone, patterns, self.context).values():
             for adapter in self.adapters:
-                linear.add(
-                    adapter, self.ranks[adapter], self.alpha, rslora=self.rslora,
-                    dropout=self.dropout,
-                )  # fmt: skip
+                layer.add(adapter, self.ranks[adapter], self.alpha, **options)
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
         return self.context.route([self.adapter(d) for d in batch.directions])
@@ -94,12 +90,8 @@ class LoRASwitch(TranslationModule):
             )
         return self._adapter_of[direction]
 
-    def layers(self) -> dict[str, LoRALayer]:
-        """Adapted layers by their name in the backbone."""
-        return {n: m for n, m in self.backbone.named_modules() if isinstance(m, LoRALayer)}
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        groups, layers = [], list(self.layers().values())
+        groups, layers = [], list(lora_layers(self.backbone).values())
         for unit, adapter in enumerate(self.adapters):
             factors = [f for layer in layers for f in (layer.lora_a, layer.lora_b)]
             tensors = [f[adapter] for f in factors if adapter in f]
@@ -108,7 +100,7 @@ class LoRASwitch(TranslationModule):
 
     def export(self, folder: Path) -> None:
         """Write each adapter as a plain PEFT folder under `folder/adapters`."""
-        library = AdapterLibrary(folder / "adapters")
+        library, layers = AdapterLibrary(folder / "adapters"), lora_layers(self.backbone)
         for adapter in self.adapters:
             about = self.about | {
                 "directions": [d for d, a in self._adapter_of.items() if a == adapter],
@@ -116,7 +108,7 @@ class LoRASwitch(TranslationModule):
                 "base_model": getattr(self.backbone.config, "_name_or_path", ""),
                 "base_fingerprint": self.base_fingerprint,
             }
-            library.save(adapter, Adapter.of_layers(self.layers(), adapter, about))
+            library.save(adapter, Adapter.of_layers(layers, adapter, about))
 
 
 def _adapters(

@@ -14,7 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polylect.data.batch import TranslationBatch
+from polylect.data.batch import IGNORED, TranslationBatch
+from polylect.models.families import FAMILIES
+
+# Their output head is the linear layer and nothing but it, Gemma 2's soft cap apart.
+_KNOWN = {kind for family in FAMILIES.values() for kind in family.model_types}
 
 
 def target_losses(
@@ -25,16 +29,29 @@ def target_losses(
     The output head runs on the positions that predict a target only: prompt and padding cost
     nothing there, which for a vocabulary of 256,000 is most of the memory.
     """
-    hidden = backbone.base_model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    ).last_hidden_state
     labels = batch.labels[:, 1:]
-    rows, positions = torch.nonzero(labels != -100, as_tuple=True)
-    logits = backbone.get_output_embeddings()(hidden[rows, positions]).float()
-    cap = getattr(backbone.config, "final_logit_softcapping", None)  # Gemma 2
-    if cap is not None:
-        logits = cap * torch.tanh(logits / cap)
+    rows, positions = torch.nonzero(labels != IGNORED, as_tuple=True)
+    logits = _logits(backbone, batch, rows, positions)
     return F.cross_entropy(logits, labels[rows, positions], reduction="none"), rows
+
+
+def _logits(
+    backbone: nn.Module,
+    batch: TranslationBatch,
+    rows: Int[Tensor, " targets"],
+    positions: Int[Tensor, " targets"],
+) -> Float[Tensor, "targets vocabulary"]:
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if backbone.config.model_type not in _KNOWN:  # who knows what lies behind its output head
+        return _precise(backbone(**inputs, use_cache=False).logits[rows, positions])
+    hidden = backbone.base_model(**inputs, use_cache=False).last_hidden_state
+    logits = _precise(backbone.get_output_embeddings()(hidden[rows, positions]))
+    cap = getattr(backbone.config, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _precise(logits: Float[Tensor, "targets vocabulary"]) -> Float[Tensor, "targets vocabulary"]:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class StepLoss:

@@ -29,7 +29,8 @@ from polylect.eval.table import Table, matrix_table
 from polylect.record import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(<!-- table:(?P<name>[^ ]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+BEGIN = re.compile(r"^<!-- table:(?P<name>\S+) -->\n", re.MULTILINE)
+BLOCK = re.compile(rf"({BEGIN.pattern})(?P<body>.*?)(^<!-- /table -->)", re.MULTILINE | re.DOTALL)
 Record = Mapping[str, Any]
 
 
@@ -60,7 +61,7 @@ def update(root: Path, *, write: bool) -> list[str]:
             return f"{block[1]}{body}{block[4]}"
 
         new = BLOCK.sub(fresh, text)
-        if new.count("<!-- table:") != len(BLOCK.findall(new)):
+        if len(BEGIN.findall(new)) != len(BLOCK.findall(new)):
             raise ValueError(f"{readme}: a table begins that does not end in <!-- /table -->")
         if write and new != text:
             write_text(readme, new)
@@ -91,9 +92,7 @@ def read(path: Path) -> Record:
 # Experiments
 
 
-def of_runs(
-    results: Path, experiment: str, make: Callable[[Mapping[str, Record]], Table]
-) -> str:
+def of_runs(results: Path, experiment: str, make: Callable[[Mapping[str, Record]], Table]) -> str:
     """A table of those runs that count, and the names of those that do not."""
     runs = {path.stem.removeprefix(f"{experiment}_"): read(path) for path in _sorted(results)}
     counted = {n: r for n, r in runs.items() if r["status"] == "done" and not r["scratch"]}
@@ -128,7 +127,9 @@ def likelihoods(runs: Mapping[str, Record]) -> Table:
         for adapter, values in record.get("analysis", {}).get("nats_per_token", {}).items():
             rows[name if adapter == "none" else f"{name}, {adapter}"] = values
     languages = list(dict.fromkeys(code for values in rows.values() for code in values))
-    cells = [(name, *(f"{v[c]:.3f}" if c in v else "-" for c in languages)) for name, v in rows.items()]
+    cells = [
+        (name, *(f"{v[c]:.3f}" if c in v else "-" for c in languages)) for name, v in rows.items()
+    ]
     return Table(("nats per token", *languages), tuple(cells))
 
 
@@ -187,7 +188,9 @@ def _compared(row: Record) -> list[tuple[str, ...]]:
 def _case(row: Record) -> str:
     """What was timed: the entries that come before the figures."""
     named = takewhile(lambda item: item[0] not in ("rounds", "figures"), row.items())
-    return ", ".join(f"{key} {value}" if key not in ("phase", "what") else value for key, value in named)
+    return ", ".join(
+        f"{key} {value}" if key not in ("phase", "what") else value for key, value in named
+    )
 
 
 def _figures(row: Record) -> str:

@@ -96,7 +96,10 @@ def test_the_readmes_are_in_step_with_the_records() -> None:
 
 def test_an_update_fills_the_tables_and_only_them(checkout: Path) -> None:
     stale = tables.update(checkout, write=True)
-    assert stale == ["experiments/demo/README.md: demo/bleu", "experiments/demo/README.md: bench/demo"]
+    assert stale == [
+        "experiments/demo/README.md: demo/bleu",
+        "experiments/demo/README.md: bench/demo",
+    ]
     text = readme(checkout).read_text(encoding="utf-8")
     assert text.startswith("Before demo/bleu.\n") and text.endswith("After.\n")
     assert tables.update(checkout, write=False) == []
@@ -149,9 +152,7 @@ def test_matrix_and_likelihoods_of_the_analysis(checkout: Path) -> None:
 
 def test_a_benchmark_says_what_was_timed_and_where(checkout: Path) -> None:
     text = tables.table(checkout / "experiments", "bench/demo")
-    assert (
-        "| decode, adapters 4 | peft | 2.50 | 2.30 to 2.60 | ≥ 2 met | 5 | 12.3 | 9 |" in text
-    )
+    assert "| decode, adapters 4 | peft | 2.50 | 2.30 to 2.60 | ≥ 2 met | 5 | 12.3 | 9 |" in text
     assert "- decode, adapters 4: lines 1,200; lengths 5 and 70" in text
     assert "GPU: not run." in text and "changed working tree" not in text
     assert "    python experiments/bench/demo.py" in text

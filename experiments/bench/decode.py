@@ -135,8 +135,11 @@ def train(folder: Path, arguments: argparse.Namespace) -> Path:
         "evaluate": False,
         "evaluate_base": False,
     }
-    overrides = [f"{key}={value}" for key, value in settings.items()]
-    if polylect(["train", *overrides, *(["model=tiny"] if arguments.tiny else [])]):
+    if arguments.base:
+        settings |= {"model": "local", "model.path": arguments.base}
+    if arguments.tiny:
+        settings |= {"model": "tiny"}
+    if polylect(["train", *(f"{key}={value}" for key, value in settings.items())]):
         raise SystemExit("the training failed")
     return next((folder / "decode").iterdir())
 
@@ -148,6 +151,7 @@ if __name__ == "__main__":
         run,
         {
             "run": {"type": Path, "help": "run folder of a trained model"},
+            "base": {"type": Path, "help": "model to train on; the embedded base by default"},
             "direction": {"default": "en-de"},
             "input": {"type": Path, "help": "text to translate, one line each"},
         },

@@ -40,7 +40,7 @@ from polylect.train import callbacks, register_resolvers
 
 LANGUAGES = ("en", "de", "fr", "hi", "ta")
 CASES = (("lora_switch", 2048), ("full", 2048), ("lora_switch", 256))
-STEPS = {2048: 2, 256: 10}  # of each loop in a round
+STEPS = {2048: 1, 256: 4}  # of each loop in a round
 SHAPE = {"layers": 6, "hidden": 256, "ffn": 768, "heads": 4, "context": 512}
 TINY = {"layers": 2, "hidden": 32, "ffn": 64, "heads": 4, "context": 512}
 CLIP = 1.0

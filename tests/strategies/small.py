@@ -1,11 +1,10 @@
 """Strategies on one tiny model, and batches of three directions for them."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import pytest
 import torch
 from tiny import MODEL, config
 
@@ -22,15 +21,12 @@ ROWS = (
     ("en-hi", "A book.", "एक किताब।"),
 )
 
-Batch = Callable[..., TranslationBatch]
-
 
 @cache
 def _base() -> tuple[Any, Any]:
     return tiny_backbone(hidden=32)
 
 
-@pytest.fixture
 def base() -> tuple[Any, Any]:
     """A fresh copy of the base model, and its tokenizer."""
     model, tokenizer = _base()
@@ -46,8 +42,7 @@ def _config(strategy: str, overrides: tuple[str, ...]) -> Any:
 def build(strategy: str, *overrides: str) -> TranslationModule:
     """The strategy of that name in conf/strategy with its base."""
     module = build_strategy(_config(strategy, overrides))
-    model, tokenizer = _base()
-    module.adopt(copy.deepcopy(model), tokenizer)
+    module.adopt(*base())
     return module
 
 
@@ -61,7 +56,9 @@ def train_a_little(module: TranslationModule) -> TranslationModule:
     return module
 
 
-def examples(module: TranslationModule, rows: Sequence[tuple[str, str, str]] = ROWS) -> list:
+def examples(
+    module: TranslationModule, rows: Sequence[tuple[str, str, str]] = ROWS
+) -> list[Example]:
     found = []
     for direction, source, target in rows:
         prompt = module.prompt(source, direction).prompt

@@ -1,0 +1,190 @@
+"""What every strategy in conf/strategy must do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
+from tiny import attempt, same
+
+from polylect.build import load
+from polylect.config import conf_folder
+from polylect.data.batch import TranslationBatch
+from polylect.library import base_fingerprint
+from polylect.strategies.base import TranslationModule
+from polylect.strategies.loss import target_losses
+
+STRATEGIES = sorted(path.stem for path in conf_folder().glob("strategy/*.yaml"))
+
+
+@pytest.fixture(params=STRATEGIES, scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def settings(name: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the strategy cannot do without."""
+    if name != "lora_library":
+        return []
+    folder = tmp_path_factory.mktemp("library")
+    train_a_little(build("lora_switch")).export(folder)
+    return [f"strategy.library={folder / 'adapters'}"]
+
+
+@pytest.fixture
+def module(name: str, settings: list[str]) -> TranslationModule:
+    """A strategy that has trained a little, in the mode in which it is used."""
+    return train_a_little(build(name, *settings))
+
+
+def step(module: TranslationModule, batch: TranslationBatch) -> None:
+    """One optimizer step with everything that may move an absent parameter."""
+    groups = [{"params": group["params"]} for group in module.parameter_groups()]
+    optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.5)
+    for _ in range(2):
+        with module.routing(batch):
+            losses, _ = target_losses(module.backbone, batch)
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+
+
+def only_if(fact: bool, why: str) -> None:
+    if not fact:
+        pytest.skip(why)
+
+
+def test_attaching_keeps_the_logits(name: str, settings: list[str]) -> None:
+    module = build(name, *settings)
+    only_if(module.identity_at_start, "starts elsewhere by design")
+    batch = batch_of(module)
+    model, _ = base()
+    expected = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    assert torch.equal(logits(module, batch), expected)
+
+
+def test_what_the_strategy_owns_gets_gradients_and_nothing_else(module: TranslationModule) -> None:
+    only_if(module.trains, "does not train")
+    batch = batch_of(module)
+    with module.routing(batch):
+        losses, _ = target_losses(module.backbone, batch)
+    losses.sum().backward()
+    moved = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+    grouped = [id(p) for group in module.parameter_groups() for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert moved == {n for n, p in module.named_parameters() if id(p) in set(grouped)}
+    assert moved <= module.owned()
+
+
+def test_a_step_leaves_what_is_not_owned_bit_by_bit(module: TranslationModule) -> None:
+    only_if(module.trains, "does not train")
+    foreign = module.state_dict().keys() - module.owned()
+    before = {n: t.clone() for n, t in module.state_dict().items()}
+    step(module, batch_of(module))
+    after = module.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in foreign if not _tied(module, n))
+    assert not same(before, dict(after))
+    if all(name not in module.owned() for name in module._base_names):
+        assert base_fingerprint(module.backbone) == base_fingerprint(base()[0])
+
+
+def _tied(module: TranslationModule, name: str) -> bool:
+    """Whether the tensor has another name under which it is owned."""
+    state = module.state_dict()
+    return any(state[n].data_ptr() == state[name].data_ptr() for n in module.owned())
+
+
+def test_a_step_on_one_direction_leaves_the_others(module: TranslationModule) -> None:
+    units = module.units()
+    only_if(len(set(units.values())) > 1, "has one set of parameters for all directions")
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    step(module, batch_of(module, [row for row in ROWS if row[0] == "en-fr"]))
+    names = {id(p): n for n, p in module.named_parameters()}
+    for group in module.parameter_groups():
+        for parameter in group["params"]:
+            kept = torch.equal(parameter, before[names[id(parameter)]])
+            assert kept == (group["unit"] != units["en-fr"])
+
+
+def test_a_mixed_batch_is_its_rows_alone(module: TranslationModule) -> None:
+    only_if(not module.single_direction, "takes one direction per batch")
+    batch = batch_of(module)
+    mixed = logits(module, batch)
+    for row, example in enumerate(ROWS):
+        alone = logits(module, batch_of(module, [example]))
+        length = alone.shape[1]
+        assert int(batch.attention_mask[row].sum()) == length
+        torch.testing.assert_close(mixed[row : row + 1, :length], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_what_follows_is_not_seen(module: TranslationModule) -> None:
+    batch = batch_of(module, [row for row in ROWS if row[0] == "en-de"])
+    before = logits(module, batch)
+    seen = 5
+    batch.input_ids[:, seen:] = batch.input_ids[:, seen:].flip(1) // 2 + 4
+    after = logits(module, batch)
+    torch.testing.assert_close(before[:, :seen], after[:, :seen], atol=1e-6, rtol=0)
+    assert not torch.allclose(before[:, seen], after[:, seen])
+
+
+def test_a_checkpoint_alone_rebuilds_it(module: TranslationModule, tmp_path: Path) -> None:
+    only_if(module.trains, "makes no checkpoints")
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    rebuilt, cfg = load(tmp_path / "best.ckpt")
+    batch = batch_of(module)
+    assert torch.equal(logits(rebuilt, batch), logits(module, batch))
+    assert type(rebuilt) is type(module)
+    assert tuple(cfg.data.directions) == DIRECTIONS
+    assert not rebuilt.training
+    assert same(rebuilt.state_dict(), module.state_dict())
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_sentences_translate_together_as_one_by_one(
+    name: str, settings: list[str], beams: int
+) -> None:
+    # A prompt's cap must not depend on its neighbours: the same for all.
+    length = ["generation.ratio=0", "generation.extra=8", f"generation.beams={beams}"]
+    module = train_a_little(build(name, *settings, *length))
+    prompts = [module.prompt(source, direction) for direction, source, _ in ROWS]
+    groups = [prompts]
+    if module.single_direction:
+        groups = [[p for p in prompts if p.direction == d] for d in DIRECTIONS]
+    for group in groups:
+        together = module.translate(group)
+        assert together == [module.translate([prompt])[0] for prompt in group]
+        assert all(translation.tokens for translation in together)
+
+
+def test_outside_routing_it_says_what_to_do(module: TranslationModule) -> None:
+    only_if(type(module).routing is not TranslationModule.routing, "routes nothing")
+    batch = batch_of(module)
+    logits(module, batch)  # some put their layers in when they first need them
+    with pytest.raises(RuntimeError, match=r"call the backbone inside strategy\.routing\(batch\)"):
+        module.backbone(input_ids=batch.input_ids)
+    with module.routing(batch), pytest.raises(RuntimeError, match="nest"), module.routing(batch):
+        pass
+    module.backbone.zero_grad()
+    assert logits(module, batch).isfinite().all()
+
+
+def test_the_auxiliary_loss_is_finite(module: TranslationModule) -> None:
+    logits(module, batch_of(module))
+    assert module.auxiliary_loss().isfinite()
+    assert all(isinstance(value, float) for value in module.telemetry().values())
+
+
+def test_it_trains_or_is_refused_with_the_way_out(
+    name: str, settings: list[str], tmp_path: Path
+) -> None:
+    only_if(not build(name, *settings).trains, "trains")
+    with pytest.raises(ValueError, match=r"does not train: score it with `polylect evaluate"):
+        attempt(tmp_path, f"strategy={name}", *settings)
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_examples_end_in_the_end_token(module: TranslationModule) -> None:
+    assert {example.target[-1] for example in examples(module)} <= set(module.ends())

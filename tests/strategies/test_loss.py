@@ -1,0 +1,190 @@
+"""The training loss against transformers' own, and a step against plain PyTorch."""
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from small import ROWS, base, batch_of, build, train_a_little
+from torch.nn import functional as F
+from transformers import CohereConfig, CohereForCausalLM
+
+from polylect.data.batch import TranslationBatch
+from polylect.models.backbone import tiny_backbone
+from polylect.models.families import FAMILIES
+from polylect.strategies.base import TranslationModule
+from polylect.strategies.loss import StepLoss, target_losses
+from polylect.strategies.schedule import warmup
+
+MORE = (
+    ("en-fr", "It.", "Il le voit aujourd'hui dans le jardin."),
+    ("en-de", "Today the old house sees the new book.", "Heute."),
+    ("en-hi", "The cat.", "बिल्ली।"),
+    ("en-hi", "We read a book in the garden.", "हम आज बगीचे में किताब पढ़ते हैं।"),
+)
+
+
+def their_loss(model: Any, batch: TranslationBatch) -> torch.Tensor:
+    return model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+    ).loss
+
+
+# Per token
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_that_of_transformers(family: str) -> None:
+    module = build("frozen", f"model.family={family}")
+    module.backbone, _ = tiny_backbone(family, hidden=32)
+    if hasattr(module.backbone.config, "final_logit_softcapping"):
+        module.backbone.config.final_logit_softcapping = 0.1  # far below the logits: it must act
+    batch = batch_of(module)
+    losses, rows = target_losses(module.backbone, batch)
+    torch.testing.assert_close(losses.mean(), their_loss(module.backbone, batch))
+    assert len(losses) == batch.target_tokens
+    for row in range(batch.rows):
+        alone = batch_of(module, [ROWS[row]])
+        expected = their_loss(module.backbone, alone)
+        torch.testing.assert_close(losses[rows == row].mean(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_of_a_family_we_do_not_know_is_that_of_transformers() -> None:
+    module = build("frozen")
+    config = CohereConfig(
+        vocab_size=module.backbone.config.vocab_size,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logit_scale=0.25,
+    )
+    model = CohereForCausalLM(config).eval()
+    batch = batch_of(module)
+    losses, _ = target_losses(model, batch)
+    torch.testing.assert_close(losses.mean(), their_loss(model, batch))
+
+
+# Per step
+
+
+class Steps:
+    """The part of a trainer that a training step asks for."""
+
+    def __init__(self, accumulate: int) -> None:
+        self.accumulate_grad_batches = accumulate
+        self.world_size = 1
+
+
+def gradients(module: TranslationModule, batches: list[TranslationBatch]) -> dict[str, Any]:
+    """Gradients of one optimizer step over these micro-batches, as Lightning would form them."""
+    trainer = Steps(len(batches))
+    module.trainer = trainer
+    for index, batch in enumerate(batches):
+        (module.training_step(batch, index) / len(batches)).backward()
+    module._losses.correct(module.parameter_groups())
+    return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora", "lora_switch"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_accumulation_leaves_the_gradients(strategy: str, order: tuple[int, ...]) -> None:
+    whole, parts = (train_a_little(build(strategy)).double() for _ in range(2))
+    expected = gradients(whole, [batch_of(whole)])
+    found = gradients(parts, [batch_of(parts, [ROWS[i]]) for i in order])
+    assert found.keys() == expected.keys()
+    assert len(found) >= 20
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(parts._losses.mean(), whole._losses.mean())
+
+
+def test_each_unit_learns_from_the_mean_over_its_own_tokens() -> None:
+    module = train_a_little(build("lora_switch")).double()
+    found = gradients(module, [batch_of(module, [r]) for r in ROWS])
+    for direction in module.directions:
+        alone = train_a_little(build("lora_switch")).double()
+        batch = batch_of(alone, [row for row in ROWS if row[0] == direction])
+        with alone.routing(batch):
+            target_losses(alone.backbone, batch)[0].mean().backward()
+        for name, parameter in alone.named_parameters():
+            if name.endswith(direction):
+                torch.testing.assert_close(found[name], parameter.grad, atol=1e-12, rtol=1e-9)
+
+
+def test_auxiliary_losses_weigh_by_tokens() -> None:
+    parameter = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+    parts = [(5, 2.0), (1, 7.0), (10, -3.0)]  # target tokens and auxiliary loss
+    steps = StepLoss(1)
+    for tokens, auxiliary in parts:
+        losses = torch.zeros(tokens, dtype=torch.float64)
+        units = torch.zeros(tokens, dtype=torch.long)
+        steps.add(losses, units, parameter * auxiliary).backward()
+    steps.correct([{"params": [parameter]}])
+    expected = sum(tokens * auxiliary for tokens, auxiliary in parts) / 16
+    torch.testing.assert_close(parameter.grad, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_the_logged_loss_is_the_mean_over_the_step() -> None:
+    steps = StepLoss(2)
+    with pytest.raises(RuntimeError, match="at least one call of add"):
+        steps.mean()
+    zero = torch.zeros(())
+    steps.add(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1]), zero)
+    steps.add(torch.tensor([10.0]), torch.tensor([1]), zero)
+    assert steps.mean() == 4
+    steps.reset()
+    steps.add(torch.tensor([5.0]), torch.tensor([0]), zero)
+    assert steps.mean() == 5
+
+
+def test_clipping_is_per_unit() -> None:
+    module = build("lora_switch")
+    optimizer = torch.optim.SGD(module.parameter_groups(), lr=1.0)
+    norms = dict(zip(module.adapters, (100.0, 0.5, 3.0), strict=True))
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.randn_like(parameter)
+        _scale(group["params"], norms[group["name"]])
+    module.configure_gradient_clipping(optimizer, 1.0, "norm")
+    found = [_norm(group["params"]) for group in optimizer.param_groups]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor([1.0, 0.5, 1.0]))
+
+
+def _norm(parameters: list[torch.nn.Parameter]) -> float:
+    return float(torch.cat([p.grad.flatten() for p in parameters]).norm())
+
+
+def _scale(parameters: list[torch.nn.Parameter], norm: float) -> None:
+    factor = norm / _norm(parameters)
+    for parameter in parameters:
+        parameter.grad *= factor
+
+
+# Lightning's loop
+
+
+def plain(module: TranslationModule, batches: list[TranslationBatch], accumulate: int) -> None:
+    """Train as one would by hand, each unit by itself."""
+    optimizer = module.optimizer(module.parameter_groups())
+    schedule = module.schedule(optimizer, len(batches) // accumulate)
+    units = module.units()
+    for step in itertools.batched_(batches, accumulate):
+        optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            total, count = 0.0, 0
+            for batch in step:
+                with module.routing(batch):
+                    losses, rows = target_losses(module.backbone, batch)
+                of_row = torch.tensor([units[d] for d in batch.directions])
+                mine = of_row[rows] == group["unit"]
+                total, count = total + losses[mine].sum(), count + int(mine.sum())
+            if count:
+                (total / count).backward(inputs=group["params"])
+                torch.nn.utils.clip_grad_norm_(group["params"], 0.5)
+        optimizer.step()
+        schedule.step()

@@ -15,6 +15,10 @@ from polylect.data.datamodule import TranslationData
 from polylect.strategies.base import TranslationModule
 
 
+SMALL_MODEL_RATE = 1e-3
+"""Above it, adapters of a model with more than 100 million parameters are likely to diverge."""
+
+
 def quiet() -> None:
     """Silence advertisements and hints of the libraries that do not help a user of this one."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
@@ -40,6 +44,13 @@ def announce(
         f"run folder  {folder}",
         flush=True,
     )
+    rate = cfg.optim.optimizer.get("lr")
+    if rate is not None and rate > SMALL_MODEL_RATE and total > 1e8:
+        print(
+            f"warning: optim.optimizer.lr={rate} is a rate for models of a few million parameters, "
+            f"and this one has {total:,}: optim=adamw has one for language models.",
+            flush=True,
+        )
 
 
 def keep_freed_memory() -> None:

@@ -75,7 +75,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     try:
         _score_base(module, data, cfg, folder, record)
         _fit(trainer, module, data, cfg)
-        record.data = data.report
+        record.data = {"read": data.report, "drawn": data.stream.report()}
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics["steps"] = trainer.global_step
         _finish(trainer, module, data, cfg, folder, record)

@@ -1,16 +1,12 @@
 """The training loss against transformers' own, and a step against plain PyTorch."""
 
-import itertools
-import warnings
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from small import ROWS, base, batch_of, build, train_a_little
-from torch.nn import functional as F
+from small import ROWS, batch_of, build, train_a_little
 from transformers import CohereConfig, CohereForCausalLM
 
 from polylect.data.batch import TranslationBatch
@@ -18,7 +14,6 @@ from polylect.models.backbone import tiny_backbone
 from polylect.models.families import FAMILIES
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import StepLoss, target_losses
-from polylect.strategies.schedule import warmup
 
 MORE = (
     ("en-fr", "It.", "Il le voit aujourd'hui dans le jardin."),
@@ -165,26 +160,68 @@ def _scale(parameters: list[torch.nn.Parameter], norm: float) -> None:
         parameter.grad *= factor
 
 
-# Lightning's loop
+# Lightning's loop against one written by hand
 
 
-def plain(module: TranslationModule, batches: list[TranslationBatch], accumulate: int) -> None:
-    """Train as one would by hand, each unit by itself."""
+class Loader:
+    def __init__(self, batches: list[TranslationBatch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[TranslationBatch]:
+        return iter(self.batches)
+
+
+def by_lightning(module: TranslationModule, batches: list[TranslationBatch], size: int) -> None:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=len(batches) // size,
+        accumulate_grad_batches=size,
+        gradient_clip_val=0.5,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, train_dataloaders=Loader(batches))
+
+
+def by_hand(module: TranslationModule, batches: list[TranslationBatch], size: int) -> None:
+    """Each unit by itself, on the mean over its target tokens of `size` micro-batches."""
     optimizer = module.optimizer(module.parameter_groups())
-    schedule = module.schedule(optimizer, len(batches) // accumulate)
-    units = module.units()
-    for step in itertools.batched_(batches, accumulate):
+    schedule = module.schedule(optimizer, len(batches) // size)
+    for start in range(0, len(batches), size):
         optimizer.zero_grad()
         for group in optimizer.param_groups:
-            total, count = 0.0, 0
-            for batch in step:
-                with module.routing(batch):
-                    losses, rows = target_losses(module.backbone, batch)
-                of_row = torch.tensor([units[d] for d in batch.directions])
-                mine = of_row[rows] == group["unit"]
-                total, count = total + losses[mine].sum(), count + int(mine.sum())
-            if count:
-                (total / count).backward(inputs=group["params"])
+            mine = [own_losses(module, b, group["unit"]) for b in batches[start : start + size]]
+            if len(losses := torch.cat(mine)):
+                losses.mean().backward(inputs=group["params"])
                 torch.nn.utils.clip_grad_norm_(group["params"], 0.5)
         optimizer.step()
         schedule.step()
+
+
+def own_losses(module: TranslationModule, batch: TranslationBatch, unit: int) -> torch.Tensor:
+    with module.routing(batch):
+        losses, rows = target_losses(module.backbone, batch)
+    units = torch.tensor([module.units()[direction] for direction in batch.directions])
+    return losses[units[rows] == unit]
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora_switch"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_training_is_what_one_would_write_by_hand(strategy: str, size: int) -> None:
+    settings = ["optim.optimizer.weight_decay=0.1", "optim.schedule.share=0.3"]
+    ours, plain = (train_a_little(build(strategy, *settings)).double() for _ in range(2))
+    rows = (*ROWS, *MORE)
+    batches = [
+        batch_of(ours, [rows[i], rows[(3 * i + 1) % 8]]) for i in (0, 1, 2, 4, 5, 6, 7, 3, 0)
+    ]
+    by_lightning(ours, batches, size)
+    by_hand(plain, batches, size)
+    expected = plain.state_dict()
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-10, rtol=1e-8)

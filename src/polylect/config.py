@@ -90,7 +90,7 @@ class Pretrain:
     languages: list[str] = field(default_factory=list)
     text: Any = None  # monolingual text: one corpus for all languages, or per language
     root: str | None = None  # folder that relative paths start from
-    retellings: int = 0  # embedded texts in two languages, for each language beside the first
+    retellings: dict[str, int] = field(default_factory=dict)  # embedded texts, see pretrain.py
     base: Any = field(default_factory=dict)  # sizes and optimisation
 
 

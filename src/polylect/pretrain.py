@@ -1,5 +1,6 @@
 """`polylect pretrain`: a small base model and its tokenizer, from text."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -27,7 +28,7 @@ def main(cfg: DictConfig) -> float:
     read = corpora("text", plain(cfg.text), languages, cfg.root)
     texts = {code: [row.target for corpus in read[code] for row in corpus.rows()] for code in read}
     if cfg.retellings:
-        texts[""] = _retellings(languages, int(cfg.retellings))
+        texts[""] = _retellings(languages[0], cfg.retellings)
     for code, lines in texts.items():
         print(f"{code or 'two languages'}  {len(lines):,} texts")
     train = instantiate(cfg.base, _convert_="all")
@@ -41,12 +42,11 @@ def main(cfg: DictConfig) -> float:
     return sum(losses.values()) / len(losses)
 
 
-def _retellings(languages: list[str], size: int) -> list[str]:
-    """Embedded text that changes language: the first language with each of the others."""
+def _retellings(first: str, sizes: Mapping[str, int]) -> list[str]:
+    """Embedded texts that change language: so many of the first language with each of others."""
     from polylect.data.tongues import retellings
 
-    first, *others = languages
-    return [t for code in others for t in retellings((first, code), "train", size)]
+    return [text for code, n in sizes.items() for text in retellings((first, code), "train", n)]
 
 
 def _print_now_and_then(steps: int, lines: int = 10):

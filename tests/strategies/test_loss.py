@@ -15,6 +15,8 @@ from polylect.models.families import FAMILIES
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import StepLoss, target_losses
 
+# Llama's norms and positions are computed in float32 whatever the weights are.
+CLOSE = {"atol": 1e-6, "rtol": 1e-5}
 MORE = (
     ("en-fr", "It.", "Il le voit aujourd'hui dans le jardin."),
     ("en-de", "Today the old house sees the new book.", "Heute."),
@@ -94,7 +96,7 @@ def test_accumulation_leaves_the_gradients(strategy: str, order: tuple[int, ...]
     assert found.keys() == expected.keys()
     assert len(found) >= 20
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-12, rtol=1e-9)
+        torch.testing.assert_close(found[name], gradient, **CLOSE)
     torch.testing.assert_close(parts._losses.mean(), whole._losses.mean())
 
 
@@ -108,7 +110,7 @@ def test_each_unit_learns_from_the_mean_over_its_own_tokens() -> None:
             target_losses(alone.backbone, batch)[0].mean().backward()
         for name, parameter in alone.named_parameters():
             if name.endswith(direction):
-                torch.testing.assert_close(found[name], parameter.grad, atol=1e-12, rtol=1e-9)
+                torch.testing.assert_close(found[name], parameter.grad, **CLOSE)
 
 
 def test_auxiliary_losses_weigh_by_tokens() -> None:
@@ -186,7 +188,7 @@ def by_lightning(module: TranslationModule, batches: list[TranslationBatch], siz
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    trainer.fit(module, train_dataloaders=Loader(batches))
+    trainer.fit(module, train_dataloaders=Loader(batches), val_dataloaders=Loader([]))
 
 
 def by_hand(module: TranslationModule, batches: list[TranslationBatch], size: int) -> None:
@@ -224,4 +226,4 @@ def test_training_is_what_one_would_write_by_hand(strategy: str, size: int) -> N
     by_hand(plain, batches, size)
     expected = plain.state_dict()
     for name, tensor in ours.state_dict().items():
-        torch.testing.assert_close(tensor, expected[name], atol=1e-10, rtol=1e-8)
+        torch.testing.assert_close(tensor, expected[name], **CLOSE)

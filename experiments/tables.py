@@ -145,22 +145,38 @@ def _why(record: Record) -> str:
 
 
 def benchmark(record: Record) -> str:
-    """A row for every variant that ours is compared with; where it comes from below."""
-    lines = [line for row in record["rows"] for line in _compared(row)]
-    header = ("case", "compared", "times", "quartiles", "goal", "ms", "ms, compared", "rounds")
-    figures = "".join(f"- {_case(r)}: {_figures(r)}\n" for r in record["rows"] if "figures" in r)
-    differences = [row["largest_difference"] for row in record["rows"] if "rounds" in row]
+    """A line for every variant that ours is compared with; below, where it comes from."""
+    lines = tuple(line for row in record["rows"] for line in _compared(row))
+    figures = [f"- {_case(r)}: {_figures(r)}\n" for r in record["rows"] if "figures" in r]
+    listed = f"\n{''.join(figures)}" if figures else ""
+    command = " ".join(record["command"])
+    return f"\n{Table(COLUMNS, lines).markdown()}{listed}\n{_origin(record)}\n\n    {command}\n\n"
+
+
+COLUMNS = (
+    "case",
+    "against",
+    "its time / ours",
+    "quartiles",
+    "goal",
+    "ours, ms",
+    "its, ms",
+    "rounds",
+)
+
+
+def _origin(record: Record) -> str:
     environment = record["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in environment["packages"].items() if v)
-    tree = " (changed working tree)" if record["scratch"] else ""
+    commit = (environment["commit"] or "none")[:10] + (
+        " (changed working tree)" if record["scratch"] else ""
+    )
+    difference = max(row["largest_difference"] for row in record["rows"] if "rounds" in row)
     return (
-        f"\n{Table(header, tuple(lines)).markdown()}\n{figures}{chr(10) if figures else ''}"
-        f"Largest relative difference of the results: {max(differences):.0e}. "
-        f"{environment['device']}, {environment['threads']} threads, float32; load before "
-        f"{record['load_before']}; {record['started'][:10]}, {record['seconds']:.0f} s, "
-        f"seed {record['seed']}; {versions}; commit {environment['commit'][:10]}{tree}. "
-        f"GPU: {record['gpu']}.\n\n"
-        f"    {' '.join(record['command'])}\n\n"
+        f"Largest relative difference of the results: {difference:.0e}. {environment['device']}, "
+        f"{environment['threads']} threads, float32, load before {record['load_before']}; "
+        f"{record['started'][:10]}, {record['seconds']:.0f} s; seed {record['seed']}; commit "
+        f"{commit}; {versions}. GPU: {record['gpu']}."
     )
 
 

@@ -10,7 +10,6 @@ embedded tongues, so that translations end where a translation does, and such li
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +24,7 @@ from polylect.data.batch import Example, collate, pad_id
 from polylect.data.tongues import parallel
 from polylect.record import write_text
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation
+from polylect.strategies.generation import Generation, Translation
 from polylect.translator import Translator
 
 SENTENCES = 6  # at most, in a line
@@ -54,36 +53,37 @@ def case(
 ) -> Row:
     """The file in batches of so many rows."""
     module.generation = Generation(rows=rows, tokens=10**9, **CAP)
-    found: dict[str, list[str]] = {}
+    ours: list[Translation] = []
+    theirs: list[str] = []
 
-    def keeping(name: str, translate: Callable[[], list[str]]) -> Callable[[], None]:
-        return lambda: found.update({name: translate()})
+    def sorted_by_length() -> None:
+        ours[:] = module.translate(prompts)
 
-    variants = {
-        "ours": keeping("ours", lambda: [t.text for t in module.translate(prompts)]),
-        "generate_in_input_order": keeping("theirs", lambda: in_input_order(module, prompts)),
-    }
+    def in_input_order() -> None:
+        theirs[:] = generate_in_input_order(module, prompts)
+
+    variants = {"ours": sorted_by_length, "generate_in_input_order": in_input_order}
     times = measure(variants, arguments.seconds, arguments.rounds)
-    differ = sum(a != b for a, b in zip(found["ours"], found["theirs"], strict=True))
+    differ = sum(a.text != b for a, b in zip(ours, theirs, strict=True))
     if differ > len(prompts) / 20:
         raise SystemExit(f"{differ} of {len(prompts)} translations differ: no times from that")
-    result = with_totals(row({"rows in a batch": rows}, times, "ours", 0.0), times, "ours")
+    share = differ / len(prompts)
+    result = with_totals(row({"rows in a batch": rows}, times, "ours", share), times, "ours")
     lengths = [len(prompt.prompt) for prompt in prompts]
-    tokens = [t.tokens for t in module.translate(prompts)]
-    capped = sum(t.capped for t in module.translate(prompts))
+    tokens = [translation.tokens for translation in ours]
     figures = {
         "lines": len(prompts),
         "hypotheses that differ": differ,
         "prompt tokens, shortest and longest": [min(lengths), max(lengths)],
         "translation tokens, shortest and longest": [min(tokens), max(tokens)],
-        "translations that ran into the cap": capped,
+        "translations that ran into the cap": sum(t.capped for t in ours),
         "tokens per second, ours": round(sum(tokens) / (result["milliseconds"]["ours"] / 1e3)),
     }
     return result | {"figures": figures}
 
 
 @torch.no_grad()
-def in_input_order(module: TranslationModule, prompts: list[Example]) -> list[str]:
+def generate_in_input_order(module: TranslationModule, prompts: list[Example]) -> list[str]:
     """What a user of transformers writes: batches as the lines come, `generate`, `batch_decode`."""
     rows, found = module.generation.rows, []
     for begin in range(0, len(prompts), rows):

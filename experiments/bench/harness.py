@@ -1,8 +1,9 @@
 """What all benchmarks share: settings before torch is imported, interleaved rounds, one record.
 
-A benchmark is a function from the command line's arguments to rows, which `main` calls. It compares
-the results of its variants with `agreement` first, which ends the run where they differ, times them
-in turn with `measure`, and makes a `row` of the times: every ratio is taken inside one round.
+A benchmark is a function from the command line's arguments to rows, which `main` calls. It times
+its variants in turn with `measure`, compares their results (`agreement` ends the run where they
+differ, so that a wrong result has no times) and makes a `row`, whose ratios are taken inside one
+round each.
 """
 
 import argparse

@@ -1,10 +1,12 @@
 """Callbacks that belong to every run."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -101,3 +103,32 @@ def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
         else:
             found[f"{prefix}{key}"] = float(value)
     return found
+
+
+def log_results(
+    loggers: Sequence[Any], scores: dict[str, dict[str, Any]], data: Any, folder: Path, step: int
+) -> None:
+    """Log `test/<metric>/<direction>` to every logger, and to W&B a table of translations."""
+    values = {
+        f"test/{metric}/{direction}": score["value"]
+        for direction, found in scores.items()
+        for metric, score in found.items()
+        if isinstance(score, dict) and "signature" in score
+    }
+    for logger in loggers:
+        logger.log_metrics(values, step=step)
+        if isinstance(logger, WandbLogger):
+            columns = ["direction", "source", "translation", "reference"]
+            logger.log_table("translations", columns=columns, data=_rows(scores, data, folder))
+
+
+def _rows(scores: dict[str, dict[str, Any]], data: Any, folder: Path) -> list[list[str]]:
+    rows = []
+    for direction in (d for d in scores if "-" in d):
+        path = folder / "outputs" / f"{direction}.txt"
+        hypotheses = path.read_text(encoding="utf-8").split("\n")
+        pairs = data.pairs(direction, "test")
+        for index in range(min(TABLE_ROWS, len(pairs))):
+            pair = pairs[index]
+            rows.append([direction, pair.source or "", hypotheses[index], pair.target])
+    return rows

@@ -71,6 +71,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     record = Record(run=str(folder), config=plain(cfg))
     record.write(folder)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(cfg))
     announce(module, data, cfg, folder)
     try:
         _score_base(module, data, cfg, folder, record)
@@ -247,6 +249,7 @@ def _finish(
     """Go back to the best checkpoint, export, score, show."""
     import torch
 
+    from polylect.callbacks import log_results
     from polylect.evaluate import evaluate, mean_chrf
 
     best = folder / "checkpoints" / "best.ckpt"
@@ -262,6 +265,7 @@ def _finish(
     print("after training:", flush=True)
     record.metrics["test"] = evaluate(module, data, folder, cfg.metrics)
     record.metrics["objective"] = mean_chrf(record.metrics["test"])
+    log_results(trainer.loggers, record.metrics["test"], data, folder, trainer.global_step)
 
 
 def _close_wandb() -> None:

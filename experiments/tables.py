@@ -31,6 +31,16 @@ from polylect.record import write_text
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = re.compile(r"^<!-- table:(?P<name>\S+) -->\n", re.MULTILINE)
 BLOCK = re.compile(rf"({BEGIN.pattern})(?P<body>.*?)(^<!-- /table -->)", re.MULTILINE | re.DOTALL)
+COLUMNS = (
+    "case",
+    "against",
+    "its time / ours",
+    "quartiles",
+    "goal",
+    "ours, ms",
+    "its, ms",
+    "rounds",
+)
 Record = Mapping[str, Any]
 
 
@@ -108,7 +118,7 @@ def of_runs(results: Path, experiment: str, make: Callable[[Mapping[str, Record]
 
 def scores(runs: Mapping[str, Record], metric: str) -> Table:
     """Rows are runs, columns directions; signatures below."""
-    tested = {name: record["metrics"]["test"] for name, record in runs.items()}
+    tested = {name: record["metrics"].get("test", {}) for name, record in runs.items()}
     found = matrix_table(tested, metric)
     return replace(found, header=(TITLES[metric], *found.header[1:]))
 
@@ -153,18 +163,6 @@ def benchmark(record: Record) -> str:
     return f"\n{Table(COLUMNS, lines).markdown()}{listed}\n{_origin(record)}\n\n    {command}\n\n"
 
 
-COLUMNS = (
-    "case",
-    "against",
-    "its time / ours",
-    "quartiles",
-    "goal",
-    "ours, ms",
-    "its, ms",
-    "rounds",
-)
-
-
 def _origin(record: Record) -> str:
     environment = record["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in environment["packages"].items() if v)
@@ -189,8 +187,8 @@ def _compared(row: Record) -> list[tuple[str, ...]]:
         (
             _case(row),
             variant.replace("_", " "),
-            f"{ratio['median']:.2f}",
-            " to ".join(f"{q:.2f}" for q in ratio["quartiles"]),
+            _ratio(ratio["median"]),
+            " to ".join(map(_ratio, ratio["quartiles"])),
             _goal(row.get("goals", {}).get(variant), ratio["median"]),
             _short(row["milliseconds"][reference]),
             _short(row["milliseconds"][variant]),
@@ -225,6 +223,10 @@ def _goal(goal: Mapping[str, float] | None, value: float) -> str:
     ((kind, bound),) = goal.items()
     met = value >= bound if kind == "at_least" else value <= bound
     return f"{'≥' if kind == 'at_least' else '≤'} {bound:g} {'met' if met else 'MISSED'}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def _short(milliseconds: float) -> str:

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,14 @@ def test_unknown_tables_and_open_ends_are_refused(checkout: Path) -> None:
     readme(checkout).write_text("<!-- table:demo/bleu -->\n", encoding="utf-8")
     with pytest.raises(ValueError, match="does not end"):
         tables.update(checkout, write=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["decode", "lora", "loop", "switch"])
+def test_every_benchmark_writes_a_record_that_makes_a_table(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    script = ROOT / "experiments" / "bench" / f"{name}.py"
+    options = ["--tiny", "--seconds", "2", "--rounds", "1", "--threads", "1", "--out", out]
+    subprocess.run([sys.executable, script, *options], cwd=tmp_path, check=True)
+    text = tables.benchmark(json.loads(out.read_text(encoding="utf-8")))
+    assert "its time / ours" in text and text.count("\n| ") > 2

@@ -32,7 +32,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def translator(library: Path | None, **settings) -> Translator:
     return Translator.from_base(
-        *tiny_backbone(), library=library, template="tag", generation=SHORT, device="cpu", **settings
+        *tiny_backbone(),
+        library=library,
+        template="tag",
+        generation=SHORT,
+        device="cpu",
+        **settings,
     )
 
 

@@ -18,7 +18,8 @@ from polylect.train import main
 MODEL = ["model=tiny", "model.hidden=32"]
 DATA = [
     "data.directions=[en-de,en-fr]",
-    "data.train.size=60",
+    "~data.train",
+    "+data.train={kind: tongues, split: train, size: 60}",
     "data.val.size=6",
     "data.test.size=5",
     "data.tokens_per_batch=512",

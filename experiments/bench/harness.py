@@ -26,22 +26,23 @@ from lora_bench import agreement, measure, row
 from polylect.record import environment, write_json
 from polylect.terminal import keep_freed_memory, quiet
 
-__all__ = ["Row", "agreement", "main", "measure", "per_call", "row", "with_goal", "with_totals"]
+__all__ = ["Row", "agreement", "main", "measure", "of_sums", "per_call", "row", "with_goal"]
 
 Row = dict[str, Any]
 MEMORY_SETTINGS = ("GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
-def with_goal(result: Row, variant: str, least: float | None = None, most: float | None = None):
+def with_goal(
+    result: Row, variant: str, least: float | None = None, most: float | None = None
+) -> Row:
     """The row with what the ratio of a variant should be: at `least`, or at `most`."""
     goal = {"at_least": least} if least is not None else {"at_most": most}
     return result | {"goals": result.get("goals", {}) | {variant: goal}}
 
 
-def with_totals(result: Row, times: dict[str, list[float]], ours: str) -> Row:
-    """The row with the ratios of the summed times, in which rare slow rounds count in full."""
-    sums = {name: sum(series) for name, series in times.items()}
-    return result | {"totals": {name: round(t / sums[ours], 3) for name, t in sums.items()}}
+def of_sums(times: dict[str, list[float]], variant: str, ours: str = "ours") -> float:
+    """Ratio of the summed times, in which a rare slow round counts in full."""
+    return round(sum(times[variant]) / sum(times[ours]), 3)
 
 
 def per_call(times: dict[str, list[float]], calls: int) -> dict[str, list[float]]:

@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sentences", type=int, default=200, help="of each test set, in the matrix")
+    parser.add_argument(
+        "--sentences", type=int, default=200, help="of each test set, in the matrix"
+    )
     parser.add_argument("--base", type=Path, help="base model, for a run without a checkpoint")
     arguments = parser.parse_args()
     for run in arguments.runs:
@@ -40,7 +42,9 @@ def main() -> None:
         if (run / "config.yaml").is_file():
             found["analysis"] = analyse(run, arguments.sentences)
         write_json(arguments.out / f"{name}.json", found)
-        shutil.copytree(run / "outputs", arguments.out.parent / "outputs" / name, dirs_exist_ok=True)
+        shutil.copytree(
+            run / "outputs", arguments.out.parent / "outputs" / name, dirs_exist_ok=True
+        )
         print(name, record.status, json.dumps(found.get("analysis"), indent=1))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -103,6 +103,10 @@ def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
         else:
             found[f"{prefix}{key}"] = float(value)
     return found
+
+
+TABLE_ROWS = 50
+"""Translations of each direction in the table that W&B gets."""
 
 
 def log_results(

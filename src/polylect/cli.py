@@ -94,7 +94,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     _run_hydra(
         args=args,
         args_parser=parser,
-        task_function=task(program, codes, failures),
+        task_function=task(program, args.overrides, codes, failures),
         config_path=str(conf_folder()),
         config_name=program,
     )

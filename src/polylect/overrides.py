@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config import ConfigError, target_parameters
@@ -24,19 +25,34 @@ def complete(program: str, overrides: Sequence[str], conf: Path) -> list[str]:
     Raises:
         ConfigError: a group, a choice or a key that does not exist; the message names the nearest.
     """
-    parser = OverridesParser.create()
-    parsed = [(text, parser.parse_override(text)) for text in overrides]
+    parsed = [_parsed(text) for text in overrides]
     groups = {p.parent.relative_to(conf).as_posix() for p in conf.glob("*/*.yaml")}
     choices = [o for _, o in parsed if _group(o) in groups]
     for override in choices:
         _check_choice(override, conf)
     values = [text for text, o in parsed if _is_value(o, groups)]
     if not values:
-        return list(overrides)
+        return [text for text, _ in parsed]
     cfg = _composed(program, choices, conf)
     return [
         _with_plus(text, o, cfg, groups) if _is_value(o, groups) else text for text, o in parsed
     ]
+
+
+def _parsed(text: str) -> tuple[str, Override]:
+    """The override, its value quoted where Hydra's grammar has no other way to take it.
+
+    So `data.train=my/train.{lang}` may be written as it is.
+    """
+    parser = OverridesParser.create()
+    try:
+        return text, parser.parse_override(text)
+    except HydraException:
+        key, equals, value = text.partition("=")
+        if not equals or "'" in value or value.startswith(("{", "[")):
+            raise
+        quoted = f"{key}='{value}'"
+        return quoted, parser.parse_override(quoted)
 
 
 def _group(override: Override) -> str:

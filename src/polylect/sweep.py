@@ -6,33 +6,41 @@ once while the others go on.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
+
+from polylect.record import new_folder
 
 RUN_FOLDER = "POLYLECT_RUN_FOLDER"  # set for a job whose folder has been chosen by its parent
 
 
 def task(
-    program: str, codes: list[int], failures: list[Exception]
+    program: str, given: Sequence[str], codes: list[int], failures: list[Exception]
 ) -> Callable[[DictConfig], object]:
-    """The function Hydra calls per job.
+    """The function Hydra calls per job, for a command line with the overrides `given`.
 
     The exit codes of a sweep's jobs are added to `codes`. What a single job raises is added to
     `failures`, since Hydra would print a line about it that helps nobody.
     """
+    folders: list[Path] = []  # of the sweep: made by its first job, shared by the rest
 
     def job(cfg: DictConfig) -> object:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return _in_own_process(program, cfg, codes)
+            if not folders:
+                name = cfg.get("name") or program
+                folders.append(new_folder(Path(cfg.get("runs") or "runs") / "sweeps" / name))
+            return _in_own_process(program, given, folders[0], codes)
         try:
             return import_module(f"polylect.{program}").main(cfg)
         except Exception as error:
@@ -42,27 +50,23 @@ def task(
     return job
 
 
-def _in_own_process(program: str, cfg: DictConfig, codes: list[int]) -> float:
+def _in_own_process(program: str, given: Sequence[str], sweep: Path, codes: list[int]) -> float:
     """Run one job of a sweep and return its objective, nan where it failed."""
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    sweep = _sweep_folder(cfg)
-    varied = [o for o in hydra.overrides.task if not o.startswith(("sweep=", "experiment="))]
+    varied = _varied(hydra, given)
     folder = sweep / f"{hydra.job.num:03d}_{_slug(varied)}"
     log = sweep / f"{folder.name}.log"
     print(f"sweep job {hydra.job.num}: {' '.join(varied)} …", flush=True)
-    command = [sys.executable, "-m", "polylect.cli", program, *hydra.overrides.task]
-    command += [*_own_hydra_overrides(hydra.overrides.hydra), "hydra.mode=RUN"]
+    command = [sys.executable, "-m", "polylect.cli", program, *_of_one_job(hydra)]
     begin = time.monotonic()
-    with log.open("w", encoding="utf-8") as out:
-        environment = os.environ | {RUN_FOLDER: str(folder)}
-        code = subprocess.run(command, stdout=out, stderr=out, env=environment).returncode
+    code = _finished(command, log, os.environ | {RUN_FOLDER: str(folder)})
     codes.append(code)
     objective = _objective(folder)
     line = {
         "job": hydra.job.num,
-        "overrides": list(varied),
+        "overrides": varied,
         "exit": code,
         "seconds": round(time.monotonic() - begin, 1),
         "objective": objective,
@@ -72,24 +76,49 @@ def _in_own_process(program: str, cfg: DictConfig, codes: list[int]) -> float:
         ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
     if code:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
-        print(f"sweep job {hydra.job.num} FAILED with exit code {code}, log {log}:\n{tail}")
+        said = f"FAILED with exit code {code}, log {log}:\n{tail}"
     else:
-        print(f"sweep job {hydra.job.num} done: objective {objective}, {folder}", flush=True)
+        said = f"done: objective {objective}, {folder}"
+    print(f"sweep job {hydra.job.num} {said}", flush=True)
     return float("nan") if objective is None else objective
 
 
-def _sweep_folder(cfg: DictConfig) -> Path:
-    """One folder per sweep, made by its first job and shared by the rest."""
-    from polylect.record import new_folder
+def _finished(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+    """Run a job and return its exit code; stopped, stop it too and let it save what it has."""
 
-    chosen = os.environ.get("POLYLECT_SWEEP_FOLDER")
-    if chosen is None:
-        chosen = str(new_folder(Path(cfg.runs) / "sweeps" / cfg.name))
-        os.environ["POLYLECT_SWEEP_FOLDER"] = chosen
-    return Path(chosen)
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
-def _own_hydra_overrides(overrides: list[str]) -> list[str]:
+def _varied(hydra: Any, given: Sequence[str]) -> list[str]:
+    """The overrides of this job in which it differs from the others."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(given))
+    keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
+    keys |= set(hydra.sweeper.params or ())
+    return [o for o in hydra.overrides.task if o.lstrip("+~").partition("=")[0] in keys]
+
+
+def _of_one_job(hydra: Any) -> list[str]:
+    """The overrides with which this job runs alone."""
+    # Hydra's sweeper writes ~key as ~key=null, which it then refuses: the value is not null.
+    own = [o.removesuffix("=null") if o.startswith("~") else o for o in hydra.overrides.task]
+    return [*own, *_own_hydra_overrides(hydra.overrides.hydra), "hydra.mode=RUN"]
+
+
+def _own_hydra_overrides(overrides: Sequence[str]) -> list[str]:
     """Overrides of `hydra.…` that a single job shares with the sweep."""
     return [o for o in overrides if not o.startswith(("hydra.mode", "hydra.sweep", "hydra/sweep"))]
 

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from polylect.data.datamodule import TranslationData
 from polylect.strategies.base import TranslationModule
 
-
 SMALL_MODEL_RATE = 1e-3
 """Above it, adapters of a model with more than 100 million parameters are likely to diverge."""
 

@@ -77,7 +77,6 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     try:
         _score_base(module, data, cfg, folder, record)
         _fit(trainer, module, data, cfg)
-        record.data = {"read": data.report, "drawn": data.stream.report()}
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics["steps"] = trainer.global_step
         _finish(trainer, module, data, cfg, folder, record)
@@ -90,6 +89,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         record.status = "failed"
         raise
     finally:
+        record.data = {"read": data.report, "drawn": data.stream.report() if data.stream else {}}
         record.seconds = round(time.monotonic() - begin, 1)
         record.write(folder)
         for logger in trainer.loggers:
@@ -258,7 +258,8 @@ def _finish(
         module.load_state_dict(state, strict=False)
     module.export(folder)
     if not cfg.evaluate:
-        record.metrics["objective"] = -record.metrics["train"].get("val/loss", float("nan"))
+        loss = record.metrics["train"].get("val/loss")
+        record.metrics["objective"] = None if loss is None else -loss
         return
     device = trainer.strategy.root_device
     module.to(device)

@@ -284,6 +284,13 @@ class TranslationModule(L.LightningModule, ABC):
                 f"the checkpoint does not fit {type(self).__name__}: it lacks {lacks[:3]} "
                 f"({len(lacks)} names) and has {extra[:3]} ({len(extra)} names) too many."
             )
+        state = self.state_dict()
+        for name, tensor in checkpoint["state_dict"].items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(
+                    f"the checkpoint does not fit the settings: {name} is {list(tensor.shape)} in "
+                    f"it and {list(state[name].shape)} here."
+                )
         self._restored = ours
 
     def load_owned(self, checkpoint: dict[str, Any]) -> None:

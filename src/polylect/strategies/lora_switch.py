@@ -46,7 +46,7 @@ class LoRASwitch(TranslationModule):
     ) -> None:
         self._adapter_of = _adapters(adapters, common.get("directions", ()))
         super().__init__(**common)
-        self.ranks = {a: _rank(rank, a) for a in self.adapters}
+        self.ranks = _ranks(rank, self.adapters)
         if alpha <= 0:
             raise ValueError(f"strategy.alpha must be positive, got {alpha}.")
         if not 0 <= dropout < 1:
@@ -146,8 +146,16 @@ def _adapters(
 _SETTINGS = ("per_direction", "shared")
 
 
-def _rank(rank: int | Mapping[str, int], adapter: str) -> int:
-    value = rank if isinstance(rank, int) else rank.get(adapter, 0)
-    if value < 1:
-        raise ValueError(f"strategy.rank of adapter {adapter} must be at least 1, got {value}.")
-    return value
+def _ranks(rank: int | Mapping[str, int], adapters: Sequence[str]) -> dict[str, int]:
+    ranks = dict.fromkeys(adapters, rank) if isinstance(rank, int) else dict(rank)
+    if unknown := [name for name in ranks if name not in adapters]:
+        raise ValueError(
+            f"strategy.rank names {unknown[0]}, which is no adapter; "
+            f"{nearest(unknown[0], adapters)}"
+        )
+    for adapter in adapters:
+        if ranks.get(adapter, 0) < 1:
+            raise ValueError(
+                f"strategy.rank of adapter {adapter} must be at least 1, got {ranks.get(adapter)}."
+            )
+    return ranks

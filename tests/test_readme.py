@@ -54,7 +54,7 @@ def test_the_quick_start_reads_well(tmp_path: Path) -> None:
     assert set(scores) == {"en-de", "en-fr", "en-hi", "en-ta"}
     for direction, found in scores.items():
         assert found["bleu"]["value"] > PROMISED_BLEU, (direction, found["bleu"])
-        assert base[direction]["bleu"]["value"] < 10
+        assert base[direction]["bleu"]["value"] < 20
     assert f"run folder: runs/tongues/{folder.name}" in done.stdout
 
 

@@ -5,6 +5,7 @@ Help, completion and `--cfg` work without importing torch: a program is imported
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 
 # Threads that spin while they wait slow a small model tenfold as soon as another process runs.
@@ -91,13 +92,16 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     version.setbase("1.3")  # as hydra.main would
     codes: list[int] = []
     failures: list[Exception] = []
-    _run_hydra(
-        args=args,
-        args_parser=parser,
-        task_function=task(program, args.overrides, codes, failures),
-        config_path=str(conf_folder()),
-        config_name=program,
-    )
+    job = task(program, list(args.overrides), codes, failures)
+    with tempfile.TemporaryDirectory() as scratch:
+        args.overrides.append(f"hydra.sweep.dir={scratch}")  # where Hydra puts its multirun.yaml
+        _run_hydra(
+            args=args,
+            args_parser=parser,
+            task_function=job,
+            config_path=str(conf_folder()),
+            config_name=program,
+        )
     if failures:
         raise failures[0]
     return 1 if any(codes) else 0

@@ -160,6 +160,8 @@ def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
         for key in cfg:
             if key not in known:
                 yield f"config key {key} does not exist; {nearest(str(key), known)}"
+            elif OmegaConf.is_missing(cfg, key):
+                yield f"config key {key} must be given, as in {key}=VALUE"
 
 
 def _mistakes(node: Any, path: str) -> Iterator[str]:
@@ -181,13 +183,13 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
         if key not in parameters:
             yield f"config key {path}.{key} does not exist; {nearest(key, list(parameters))}"
     # OmegaConf converts and checks simple types; everything else is the constructor's business.
-    typed = [(k, parameters[k].annotation) for k in given if k in parameters]
+    missing = [key for key in given if OmegaConf.is_missing(node, key)]
+    for key in missing:
+        yield f"config key {path}.{key} must be given, as in {path}.{key}=VALUE"
+    typed = [(k, parameters[k].annotation) for k in given if k in parameters and k not in missing]
     simple = [(k, annotation) for k, annotation in typed if annotation in _SIMPLE]
     schema = OmegaConf.structured(make_dataclass("Schema", [(k, t, MISSING) for k, t in simple]))
     for key, annotation in simple:
-        if OmegaConf.is_missing(node, key):
-            yield f"config key {path}.{key} must be given, as in {path}.{key}=VALUE"
-            continue
         try:
             schema[key] = node[key]
         except OmegaConfBaseException:

@@ -1,5 +1,6 @@
 """`polylect evaluate`: scores of a run, a checkpoint or a base model, direction by direction."""
 
+import signal
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,16 +10,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config import ConfigError, plain, validate
+from polylect.eval.metrics import TITLES
+from polylect.hints import nearest
 from polylect.record import Record, write_json, write_text
 
 
 def main(cfg: DictConfig) -> float | None:
     """Score and record; returns the mean chrF++ over the directions."""
     print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
-    from polylect.train import register_resolvers, run_folder
+    from polylect.train import handling, register_resolvers, run_folder, stop
 
     _check(cfg)
-    with run_folder(cfg) as folder:
+    with run_folder(cfg) as folder, handling({signal.SIGTERM: stop}):
         register_resolvers(folder)
         validate(cfg)
         return _run(cfg, folder)
@@ -40,8 +43,9 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         )
         record.metrics["objective"] = mean_chrf(record.metrics["test"])
         record.data, record.status = data.report, "done"
-    except BaseException:
-        record.status = "failed"
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.status = "interrupted" if interrupted else "failed"
         raise
     finally:
         record.seconds = round(time.monotonic() - begin, 1)
@@ -64,6 +68,19 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError("give data=… beside model=…: a base model has no data of its own.")
     if cfg.split not in ("val", "test"):
         raise ConfigError(f"split must be val or test, got {cfg.split}.")
+    if cfg.limit is not None and cfg.limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {cfg.limit}.")
+    check_metrics(cfg.metrics)
+    for split in ("train", "val", "test"):  # what is not scored need not be given
+        if cfg.data and split != cfg.split and OmegaConf.is_missing(cfg.data, split):
+            cfg.data[split] = None
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raise ConfigError with the nearest known one where a metric is unknown."""
+    for metric in metrics:
+        if metric not in TITLES:
+            raise ConfigError(f"metrics: {metric} does not exist; {nearest(metric, TITLES)}")
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
@@ -73,6 +90,7 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
         return load(cfg.run, generation=cfg.generation)
     part = OmegaConf.create(
         {
+            "seed": cfg.seed,
             "model": cfg.model,
             "data": cfg.data,
             "generation": cfg.generation,
@@ -89,7 +107,10 @@ def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
 
     source = cfg if cfg.data else stored
     data = build_data(source)
-    data.tokenizer = module.tokenizer
+    if not data.directions_of(cfg.split):
+        raise ConfigError(f"there are no {cfg.split} corpora: give data.{cfg.split}=…")
+    # Whatever the data's own template: a run is asked in the way in which it was trained.
+    data.tokenizer, data.template = module.tokenizer, module.template
     data.setup(cfg.split if cfg.split == "test" else "validate")
     return data
 

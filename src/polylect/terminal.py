@@ -68,6 +68,14 @@ class PlainProgress(ProgressBar):
         super().__init__()
         self.lines = lines
         self._shown = 0
+        self._enabled = True
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Lightning's wish in all processes but the first."""
+        self._enabled = False
 
     def on_train_batch_end(
         self,
@@ -78,7 +86,11 @@ class PlainProgress(ProgressBar):
         batch_idx: int,
     ) -> None:
         step, last = trainer.global_step, trainer.max_steps
-        if step != self._shown and (step % max(1, last // self.lines) == 0 or step == last):
+        if (
+            self._enabled
+            and step != self._shown
+            and (step % max(1, last // self.lines) == 0 or step == last)
+        ):
             self._shown = step
             metrics = trainer.progress_bar_metrics
             shown = ", ".join(f"{k} {float(v):.3f}" for k, v in sorted(metrics.items()))

@@ -12,7 +12,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config import ConfigError, plain, validate
-from polylect.eval.metrics import TITLES
 from polylect.hints import nearest
 from polylect.record import Record, new_folder, write_text
 from polylect.sweep import RUN_FOLDER
@@ -22,7 +21,7 @@ def main(cfg: DictConfig) -> float | None:
     """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
     if _rank() == 0:
         print(f"polylect train: {cfg.name}, loading …", flush=True)
-    with run_folder(cfg) as folder, _handling({signal.SIGTERM: _stop}):
+    with run_folder(cfg) as folder, handling({signal.SIGTERM: stop}):
         return _run(cfg, folder)
 
 
@@ -135,6 +134,8 @@ def _wandb_offline() -> bool:
 
 def check_combination(module: Any, cfg: DictConfig) -> None:
     """What no single part can know."""
+    from polylect.evaluate import check_metrics
+
     if not module.trains and not cfg.dry_run:
         raise ConfigError(
             f"strategy {type(module).__name__} does not train: score it with "
@@ -153,9 +154,7 @@ def check_combination(module: Any, cfg: DictConfig) -> None:
     for name, node in (cfg.callbacks or {}).items():
         if monitor := (node or {}).get("monitor"):
             _check_monitor(f"callbacks.{name}.monitor", monitor, module)
-    for metric in cfg.metrics:
-        if metric not in TITLES:
-            raise ConfigError(f"metrics: {metric} does not exist; {nearest(metric, TITLES)}")
+    check_metrics(cfg.metrics)
 
 
 def _check_monitor(key: str, monitor: str, module: Any) -> None:
@@ -205,13 +204,13 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
     resume = str(_resume_path(cfg.resume)) if cfg.resume else None
     # Ctrl-C ends the run as SIGTERM does: after the batch, with a checkpoint. A terminal sends it
     # to all processes, and the first passes it on.
-    stop = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if _rank() == 0 else signal.SIG_IGN
-    with _handling({signal.SIGINT: stop, signal.SIGTERM: signal.SIG_DFL}):
+    end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if _rank() == 0 else signal.SIG_IGN
+    with handling({signal.SIGINT: end, signal.SIGTERM: signal.SIG_DFL}):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
 
 
 @contextmanager
-def _handling(handlers: Mapping[int, Any]) -> Iterator[None]:
+def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
     """Handle signals in this way and afterwards as before."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -221,7 +220,8 @@ def _handling(handlers: Mapping[int, Any]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(number: int, frame: Any) -> None:
+def stop(number: int, frame: Any) -> None:
+    """A signal handler: end as if the program had been left, so that the record is written."""
     raise SystemExit(128 + number)
 
 

@@ -21,7 +21,12 @@ def device_of(name: str) -> torch.device:
     """ "auto" is the GPU where there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={name} does not exist: give auto, cpu, cuda or cuda:1."
+        ) from error
 
 
 class Translator:

@@ -1,6 +1,5 @@
 """`TranslationModule`: the one loop, and the hooks a strategy overrides."""
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
-import numpy
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from polylect.data.batch import Example, TranslationBatch
 from polylect.data.languages import split_direction
 from polylect.data.prompt import template as find_template
 from polylect.library import base_fingerprint
+from polylect.strategies.checkpoint import check_fit, random_state, restore_random_state
 from polylect.strategies.generation import Generation, Translation, translate, translate_batch
 from polylect.strategies.loss import StepLoss, target_losses
 
@@ -192,9 +191,7 @@ class TranslationModule(L.LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         means = {d: total / max(count, 1) for d, (total, count) in self._val.items()}
-        for direction, mean in means.items():
-            self.log(f"val/loss/{direction}", mean)
-        self.log("val/loss", sum(means.values()) / max(len(means), 1), prog_bar=True)
+        self._log_mean("val/loss", means)
         if self.validate_translations and not self.trainer.sanity_checking:
             self._validate_translations()
 
@@ -209,9 +206,15 @@ class TranslationModule(L.LightningModule, ABC):
             hypotheses = [t.text for t in self.translate(prompts)]
             references = [p.references[0] for p in prompts]
             scores[direction] = CHRF(word_order=2).corpus_score(hypotheses, [references]).score
-            self.log(f"val/chrf/{direction}", scores[direction])
-        if scores:
-            self.log("val/chrf", sum(scores.values()) / len(scores), prog_bar=True)
+        self._log_mean("val/chrf", scores)
+
+    def _log_mean(self, name: str, values: Mapping[str, float]) -> None:
+        """Values by direction and their mean; every process has computed the same."""
+        for direction, value in values.items():
+            self.log(f"{name}/{direction}", value, sync_dist=True)
+        if values:
+            mean = sum(values.values()) / len(values)
+            self.log(name, mean, prog_bar=True, sync_dist=True)
 
     # Translation.
 
@@ -253,7 +256,7 @@ class TranslationModule(L.LightningModule, ABC):
         checkpoint["polylect"] = {
             "about": self.about,
             "base_fingerprint": self.base_fingerprint,
-            "random": _random_state(),
+            "random": random_state(),
             "accumulated": self._accumulated(),
         }
 
@@ -277,20 +280,7 @@ class TranslationModule(L.LightningModule, ABC):
                 f"the checkpoint belongs to another base model: fingerprint "
                 f"{ours['base_fingerprint'][:12]}, this base has {self.base_fingerprint[:12]}."
             )
-        owned, found = self.owned(), set(checkpoint["state_dict"])
-        if owned != found:
-            lacks, extra = sorted(owned - found), sorted(found - owned)
-            raise ValueError(
-                f"the checkpoint does not fit {type(self).__name__}: it lacks {lacks[:3]} "
-                f"({len(lacks)} names) and has {extra[:3]} ({len(extra)} names) too many."
-            )
-        state = self.state_dict()
-        for name, tensor in checkpoint["state_dict"].items():
-            if tensor.shape != state[name].shape:
-                raise ValueError(
-                    f"the checkpoint does not fit the settings: {name} is {list(tensor.shape)} in "
-                    f"it and {list(state[name].shape)} here."
-                )
+        check_fit(checkpoint["state_dict"], self.state_dict(), self.owned(), type(self).__name__)
         self._restored = ours
 
     def load_owned(self, checkpoint: dict[str, Any]) -> None:
@@ -302,33 +292,9 @@ class TranslationModule(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         restored, self._restored = self._restored, {}
         if restored:
-            _restore_random_state(restored["random"])
+            restore_random_state(restored["random"])
         if accumulated := restored.get("accumulated"):
             self._losses.load_state_dict(accumulated["losses"], self.device)
             for name, parameter in self.named_parameters():
                 gradient = accumulated["gradients"].get(name)
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
-
-
-def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = numpy.random.get_state()
-    state = {
-        "torch": torch.get_rng_state(),
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-        "python": random.getstate(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    numpy.random.set_state(
-        (kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached)
-    )
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

@@ -20,7 +20,7 @@ TIMES_FASTER = {
     "train": {4: 1.2, 8: 1.4, 16: 2.0},
 }
 FLAT = 1.1  # the time with 32 adapters over that with one
-SHARE = {"decode": 0.5, "prefill": 1.0, "train": 2.5}  # of --seconds, since their rounds differ
+SHARE = {"decode": 0.2, "prefill": 0.4, "train": 1.0}  # of --seconds: their rounds differ
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:

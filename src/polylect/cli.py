@@ -70,7 +70,7 @@ def _guarded(program: str, arguments: list[str]) -> int:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("POLYLECT_TRACEBACK"):
             raise
-        return _complain(_root_cause(error))
+        return _complain(_sentence(error))
     except (ValueError, RuntimeError, FileNotFoundError, FileExistsError) as error:
         if _raised_by_us(error) and not os.environ.get("POLYLECT_TRACEBACK"):
             return _complain(str(error))
@@ -107,13 +107,23 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     return 1 if any(codes) else 0
 
 
-def _root_cause(error: BaseException) -> str:
-    """Hydra wraps the constructor's sentence; the innermost one is what the user needs."""
-    while error.__cause__ is not None:
+def _sentence(error: BaseException) -> str:
+    """What a user needs of an error that Hydra may have wrapped around that of a constructor."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
-    if key := getattr(error, "full_key", None):  # OmegaConf's message has lines for programmers
+    key = getattr(error, "full_key", None)
+    if type(error).__name__ == "MissingMandatoryValue":
+        return f"config key {key} must be given, as in {key}=VALUE"
+    if key:  # OmegaConf's message has lines for programmers
         return f"config key {key}: {str(error).splitlines()[0]}"
-    return str(error).strip()
+    if isinstance(error, ValueError | RuntimeError | OSError | HydraException):
+        return str(error).strip()
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).splitlines()[0]
+    return f"{type(error).__name__}: {error} (POLYLECT_TRACEBACK=1 shows where)"
 
 
 def _raised_by_us(error: BaseException) -> bool:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from polylect.checks import check_metrics
 from polylect.config import ConfigError, plain, validate
-from polylect.eval.metrics import TITLES
-from polylect.hints import nearest
 from polylect.record import Record, write_json, write_text
 
 
@@ -74,13 +73,6 @@ def _check(cfg: DictConfig) -> None:
     for split in ("train", "val", "test"):  # what is not scored need not be given
         if cfg.data and split != cfg.split and OmegaConf.is_missing(cfg.data, split):
             cfg.data[split] = None
-
-
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise ConfigError with the nearest known one where a metric is unknown."""
-    for metric in metrics:
-        if metric not in TITLES:
-            raise ConfigError(f"metrics: {metric} does not exist; {nearest(metric, TITLES)}")
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:

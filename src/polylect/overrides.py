@@ -5,6 +5,7 @@ Hydra refuses `strategy.dropout=0.1` when the YAML file does not list `dropout` 
 by `_target_` takes gets its plus, and any other unknown key is an error.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,14 +46,14 @@ def _parsed(text: str) -> tuple[str, Override]:
     So `data.train=my/train.{lang}` may be written as it is.
     """
     parser = OverridesParser.create()
-    try:
-        return text, parser.parse_override(text)
-    except HydraException:
-        key, equals, value = text.partition("=")
-        if not equals or "'" in value or value.startswith(("{", "[")):
-            raise
-        quoted = f"{key}='{value}'"
-        return quoted, parser.parse_override(quoted)
+    key, equals, value = text.partition("=")
+    tries = [text] if "'" in value or value.startswith(("{", "[")) else [text, f"{key}='{value}'"]
+    for attempt in tries if equals and key else [text]:
+        with contextlib.suppress(HydraException):
+            parsed = parser.parse_override(attempt)
+            if parsed.key_or_group:
+                return attempt, parsed
+    raise ConfigError(f"{text!r} is not a setting: write key=value, as in seed=3.")
 
 
 def _group(override: Override) -> str:
@@ -80,7 +81,10 @@ def _composed(program: str, choices: Sequence[Override], conf: Path) -> DictConf
     """The configuration that the group choices give; of a sweep over a group, its first choice."""
     first = [f"{_group(o)}={o.get_value_element_as_str().split(',')[0]}" for o in choices]
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose(program, overrides=[text for text in first if "(" not in text])
+        try:
+            return compose(program, overrides=[text for text in first if "(" not in text])
+        except ValueError as error:  # of Hydra, for a group without a choice
+            raise ConfigError(f"{error} ({' '.join(first)})") from error
 
 
 def _with_plus(text: str, override: Override, cfg: DictConfig, groups: set[str]) -> str:

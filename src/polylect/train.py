@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from polylect.checks import check_combination, check_settings
 from polylect.config import ConfigError, plain, validate
-from polylect.hints import nearest
 from polylect.record import Record, new_folder, write_text
 from polylect.sweep import RUN_FOLDER
 
@@ -43,11 +43,14 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
 
     quiet()
     keep_freed_memory()
+    check_settings(cfg)
     L.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     module = build_strategy(cfg)
     check_combination(module, cfg)
     adopt(module, data, cfg)
+    if module.trains:
+        module.make_optimizer(cfg.trainer.max_steps)  # a bad setting must not wait for the base
     if cfg.dry_run:
         from polylect.preview import preview
 
@@ -108,7 +111,10 @@ def run_folder(cfg: DictConfig) -> Iterator[Path]:
     if RUN_FOLDER in os.environ or cfg.get("dry_run"):
         yield Path(os.environ.get(RUN_FOLDER, cfg.runs))
         return
-    folder = new_folder(Path(cfg.runs) / cfg.name)
+    try:
+        folder = new_folder(Path(cfg.runs) / cfg.name)
+    except OSError as error:
+        raise ConfigError(f"runs={cfg.runs} cannot be written to: {error.strerror}.") from error
     os.environ[RUN_FOLDER] = str(folder)
     try:
         yield folder
@@ -130,44 +136,6 @@ def _wandb_offline() -> bool:
     known = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
     mode = os.environ.get("WANDB_MODE")
     return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or known)
-
-
-def check_combination(module: Any, cfg: DictConfig) -> None:
-    """What no single part can know."""
-    from polylect.evaluate import check_metrics
-
-    if not module.trains and not cfg.dry_run:
-        raise ConfigError(
-            f"strategy {type(module).__name__} does not train: score it with "
-            "`polylect evaluate run=null model=…`."
-        )
-    if module.single_direction and cfg.data.mixing == "mixed":
-        raise ConfigError(
-            f"strategy {type(module).__name__} needs one direction per batch: "
-            "set data.mixing=by_direction."
-        )
-    if cfg.resume and cfg.init_from:
-        raise ConfigError(
-            "give resume or init_from, not both: resume goes on with a run, init_from starts a new "
-            "one from its weights."
-        )
-    for name, node in (cfg.callbacks or {}).items():
-        if monitor := (node or {}).get("monitor"):
-            _check_monitor(f"callbacks.{name}.monitor", monitor, module)
-    check_metrics(cfg.metrics)
-
-
-def _check_monitor(key: str, monitor: str, module: Any) -> None:
-    """A metric that is never logged would be missed at the first validation only."""
-    parts = ["", *(f"/{direction}" for direction in module.directions)]
-    known = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
-    if monitor.startswith(("val/", "train/")) and monitor not in known:
-        raise ConfigError(f"{key}={monitor} is not logged; {nearest(monitor, known)}")
-    if monitor.startswith("val/chrf") and not module.validate_translations:
-        raise ConfigError(
-            f"{key}={monitor} needs translations: "
-            "set strategy.validate_translations to a number of sentences."
-        )
 
 
 def _validation_interval(cfg: DictConfig) -> None:

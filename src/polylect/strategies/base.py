@@ -163,17 +163,23 @@ class TranslationModule(L.LightningModule, ABC):
                 torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        if self.optimizer is None:
-            raise ValueError(f"{type(self).__name__} was made without an optimizer: give optim=…")
-        optimizer = self.optimizer(self.parameter_groups())
-        if self.schedule is None:
+        optimizer, schedule = self.make_optimizer(int(self.trainer.estimated_stepping_batches))
+        if schedule is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = self.schedule(optimizer, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def make_optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
+        """The optimizer, and its schedule for so many steps; raises ValueError on bad settings."""
+        if self.optimizer is None:
+            raise ValueError(f"{type(self).__name__} was made without an optimizer: give optim=…")
+        try:
+            optimizer = self.optimizer(self.parameter_groups())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optim.optimizer: {error}") from error
+        return optimizer, self.schedule(optimizer, steps) if self.schedule else None
 
     # Validation: loss per direction, and chrF of some translations.
 

@@ -24,25 +24,53 @@ def ledger(runs: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+# Stands for `python -m polylect.cli`: a job with rank 0 fails, the others leave a record.
+JOB = """#!{python}
+import json, os, pathlib, sys
+print("overrides", *sys.argv[4:])
+if "strategy.rank=0" in sys.argv:
+    sys.exit("rank must be at least 1, got 0")
+folder = pathlib.Path(os.environ["{variable}"])
+folder.mkdir()
+(folder / "record.json").write_text(json.dumps({{"metrics": {{"objective": 12.5}}}}))
+"""
+
+
 def test_a_failing_job_is_shown_at_once_and_the_others_go_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    job = tmp_path / "job"
+    job.write_text(JOB.format(python=sys.executable, variable=RUN_FOLDER))
+    job.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(job))
     assert run(["train", "-m", *SHORT, f"runs={tmp_path}", "strategy.rank=0,2"]) == 1
     shown = capfd.readouterr().out.splitlines()
-    failed = next(i for i, line in enumerate(shown) if "FAILED with exit code 2" in line)
-    begun = next(i for i, line in enumerate(shown) if line.startswith("sweep job 1: "))
-    done = next(i for i, line in enumerate(shown) if line.startswith("sweep job 1 done"))
-    assert failed < begun < done
-    assert "strategy.rank of adapter en-de must be at least 1, got 0" in "\n".join(shown)
+    assert shown[0] == "sweep job 0: strategy.rank=0 …"
+    assert shown[1].startswith("sweep job 0 FAILED with exit code 1, log ")
+    assert shown[-3] == "rank must be at least 1, got 0"
+    assert shown[-2] == "sweep job 1: strategy.rank=2 …"
+    assert shown[-1].startswith("sweep job 1 done: objective 12.5")
 
     first, second = ledger(tmp_path)
     assert (first["overrides"], second["overrides"]) == (["strategy.rank=0"], ["strategy.rank=2"])
+    assert (first["exit"], second["exit"]) == (1, 0)
+    assert (first["objective"], second["objective"]) == (None, 12.5)
+    assert Path(second["folder"]).name == "001_rank=2"
+    log = Path(f"{second['folder']}.log").read_text(encoding="utf-8")
+    assert "~data.train +data.train={" in log  # as it was given
+    assert log.split()[-2:] == ["strategy.rank=2", "hydra.mode=RUN"]
+    assert RUN_FOLDER not in os.environ
+
+
+@pytest.mark.slow
+def test_jobs_are_runs_with_records_of_their_own(tmp_path: Path) -> None:
+    assert run(["train", "-m", *SHORT, f"runs={tmp_path}", "strategy.rank=0,2"]) == 1
+    first, second = ledger(tmp_path)
     assert (first["exit"], second["exit"]) == (2, 0)
-    assert first["objective"] is None
+    log = Path(f"{first['folder']}.log").read_text(encoding="utf-8")
+    assert "strategy.rank of adapter en-de must be at least 1, got 0" in log
     assert record(Path(second["folder"]))["metrics"]["objective"] == second["objective"] < 0
     assert record(Path(second["folder"]))["config"]["strategy"]["rank"] == 2
-    assert Path(second["folder"]).name == "001_rank=2"
-    assert RUN_FOLDER not in os.environ
 
 
 @pytest.mark.slow

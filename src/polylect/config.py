@@ -61,7 +61,8 @@ class Evaluate:
     split: str = "test"
     limit: int | None = None  # score only the first so many sentences of each direction
     device: str = "auto"
-    model: Any = None  # with run=null: the base model to score as it is
+    model: Any = None  # with run=null: the base model to score
+    strategy: Any = None  # with run=null: one that needs no training; null is the base as it is
     data: Any = None  # null takes the data of the run
     generation: Any = field(default_factory=dict)
     metrics: list[str] = field(default_factory=lambda: ["bleu", "chrf++", "ter"])

@@ -86,10 +86,14 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
             "model": cfg.model,
             "data": cfg.data,
             "generation": cfg.generation,
-            "strategy": {"_target_": "polylect.strategies.frozen.Frozen"},
+            "strategy": cfg.strategy or {"_target_": "polylect.strategies.frozen.Frozen"},
         }
     )
     module = build_strategy(part)
+    if module.trains:
+        raise ConfigError(
+            f"strategy {type(module).__name__} has to be trained first: give run=FOLDER."
+        )
     adopt(module, None, part)
     return module, None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from omegaconf import DictConfig
+from transformers.utils.logging import disable_progress_bar
 
 from polylect.data.datamodule import TranslationData
 from polylect.strategies.base import TranslationModule
@@ -20,6 +21,7 @@ SMALL_MODEL_RATE = 1e-3
 
 def quiet() -> None:
     """Silence advertisements and hints of the libraries that do not help a user of this one."""
+    disable_progress_bar()  # of loading weights
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     connector = "lightning.pytorch.trainer.connectors.signal_connector"

@@ -33,8 +33,8 @@ class Translator:
     """Translates texts, each in its own direction.
 
         translator = Translator.from_run("runs/tongues/2026-11-21_10-00-00")
-        translator.translate(["The child sees a dog."], "en-de")
-        translator.translate(["The child sleeps.", "The child sleeps."], ["en-de", "en-hi"])
+        translator.translate(["My good friend sleeps near our house."], "en-de")
+        translator.translate(["The boy sleeps.", "The boy sleeps."], ["en-de", "en-hi"])
 
     Adapters (of runs of LoRA-switch, or any PEFT LoRA folder): `load_adapter`, `set_adapter`,
     `unload_adapter`, `adapters`. Loading and switching never touch the base, and `fingerprint`

@@ -28,8 +28,8 @@ from polylect.strategies.generation import Generation, Translation
 from polylect.translator import Translator
 
 SENTENCES = 6  # at most, in a line
-LINES = 192
-ROWS = (16, 64)
+LINES = 96
+ROWS = (8, 32)
 STEPS = 200
 CAP = {"ratio": 1.5, "extra": 10}
 
@@ -131,7 +131,7 @@ def train(folder: Path, arguments: argparse.Namespace) -> Path:
         "data.train": "train.tsv",
         "data.val": "dev.tsv",
         "data.template": "tag",
-        "data.tokens_per_batch": 2048,
+        "data.tokens_per_batch": 1024,
         "trainer.max_steps": steps,
         "trainer.val_check_interval": steps,
         "evaluate": False,

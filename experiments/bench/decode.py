@@ -24,7 +24,7 @@ from polylect.data.batch import Example, collate, pad_id
 from polylect.data.tongues import parallel
 from polylect.record import write_text
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation, Translation
+from polylect.strategies.generation import Generation, Translation, batches
 from polylect.translator import Translator
 
 SENTENCES = 6  # at most, in a line
@@ -71,8 +71,14 @@ def case(
     result = row({"rows in a batch": rows}, times, "ours", differ / len(prompts))
     lengths = [len(prompt.prompt) for prompt in prompts]
     tokens = [translation.tokens for translation in ours]
+    in_order = [list(range(i, min(i + rows, len(prompts)))) for i in range(0, len(prompts), rows)]
+    passes = [
+        sum(max(tokens[i] for i in batch) + 1 for batch in cut)
+        for cut in (batches(lengths, module.generation), in_order)
+    ]
     figures = {
         "lines": len(prompts),
+        "forward passes, ours and in input order": passes,
         "hypotheses that differ": differ,
         "prompt tokens, shortest and longest": [min(lengths), max(lengths)],
         "translation tokens, shortest and longest": [min(tokens), max(tokens)],

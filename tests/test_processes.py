@@ -34,29 +34,21 @@ def test_two_processes_train_as_one(settings: list[str], tmp_path: Path) -> None
         torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "settings", [[], ["trainer=ddp", "trainer.accelerator=cpu"]], ids=["one", "two"]
-)
-def test_a_process_that_is_told_to_stop_saves_and_can_go_on(
-    settings: list[str], tmp_path: Path
-) -> None:
+def test_a_process_that_is_told_to_stop_saves_and_can_go_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     long = ["trainer.max_steps=400", "trainer.val_check_interval=40", "strategy.dropout=0.1"]
-    process = subprocess.Popen(
-        [*COMMAND, *settings, *long, f"runs={runs}"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*COMMAND, *long, f"runs={runs}"], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(runs.glob("tongues/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    shown, _ = process.communicate(timeout=60)
+    shown, _ = process.communicate(timeout=180)
     assert process.returncode == 143
     (first,) = folders(runs)
     assert record(first)["status"] == "interrupted"
     assert f"go on with resume={first}" in shown
     assert 40 <= checkpoint(first)["global_step"] < 400
-    if not settings:
-        whole = train(tmp_path / "whole", *long)
-        second = train(runs, f"resume={first}", *long)
-        for part in ("state_dict", "optimizer_states"):
-            assert same(checkpoint(second)[part], checkpoint(whole)[part])
+    whole = train(tmp_path / "whole", *long)
+    second = train(runs, f"resume={first}", *long)
+    for part in ("state_dict", "optimizer_states"):
+        assert same(checkpoint(second)[part], checkpoint(whole)[part])

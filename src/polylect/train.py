@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -179,7 +180,10 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
 
 @contextmanager
 def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Handle signals in this way and afterwards as before."""
+    """Handle signals in this way and afterwards as before; in the main thread, where one may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

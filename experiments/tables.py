@@ -37,8 +37,6 @@ COLUMNS = (
     "its time / ours",
     "quartiles",
     "goal",
-    "ours, ms",
-    "its, ms",
     "rounds",
 )
 Record = Mapping[str, Any]
@@ -190,8 +188,6 @@ def _compared(row: Record) -> list[tuple[str, ...]]:
             _ratio(ratio["median"]),
             " to ".join(map(_ratio, ratio["quartiles"])),
             _goal(row.get("goals", {}).get(variant), ratio["median"]),
-            _short(row["milliseconds"][reference]),
-            _short(row["milliseconds"][variant]),
             str(row["rounds"]),
         )
         for variant, ratio in row[f"over_{reference}"].items()
@@ -208,7 +204,9 @@ def _case(row: Record) -> str:
 
 
 def _figures(row: Record) -> str:
-    return "; ".join(f"{key} {_shown(value)}" for key, value in row["figures"].items())
+    # A speed of this machine says nothing elsewhere; it stays in the record.
+    figures = {k: v for k, v in row["figures"].items() if "per second" not in k}
+    return "; ".join(f"{key} {_shown(value)}" for key, value in figures.items())
 
 
 def _shown(value: Any) -> str:
@@ -227,10 +225,6 @@ def _goal(goal: Mapping[str, float] | None, value: float) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
-
-
-def _short(milliseconds: float) -> str:
-    return f"{milliseconds:.3g}" if milliseconds < 1000 else f"{milliseconds:,.0f}"
 
 
 if __name__ == "__main__":

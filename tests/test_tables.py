@@ -154,7 +154,7 @@ def test_matrix_and_likelihoods_of_the_analysis(checkout: Path) -> None:
 
 def test_a_benchmark_says_what_was_timed_and_where(checkout: Path) -> None:
     text = tables.table(checkout / "experiments", "bench/demo")
-    assert "| decode, adapters 4 | peft | 2.50 | 2.30 to 2.60 | ≥ 2 met | 5 | 12.3 | 9 |" in text
+    assert "| decode, adapters 4 | peft | 2.50 | 2.30 to 2.60 | ≥ 2 met | 9 |" in text
     assert "- decode, adapters 4: lines 1,200; lengths 5 and 70" in text
     assert "GPU: not run." in text and "changed working tree" not in text
     assert "    python experiments/bench/demo.py" in text

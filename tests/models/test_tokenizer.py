@@ -79,3 +79,9 @@ def test_what_cannot_be_trained_is_said() -> None:
         train_tokenizer(TEXTS, 261, ["<2en>"])
     with pytest.raises(ValueError, match="no text"):
         train_tokenizer(["", ""], 300)
+
+
+def test_the_same_texts_give_the_same_tokenizer_where_characters_are_cut_off() -> None:
+    texts = ["abcdefghijklmnopqrstuvwxyz", "äöüéèêçñåøæœß", "कखगघचछजझटठडढतथदधन"]
+    made = {train_tokenizer(texts, 290).backend_tokenizer.to_str() for _ in range(8)}
+    assert len(made) == 1

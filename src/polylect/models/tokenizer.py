@@ -1,6 +1,7 @@
 """A byte-pair tokenizer trained from text that gives every text back exactly."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -65,12 +66,20 @@ def _train(texts: Iterable[str], size: int, specials: list[str], characters: int
     bpe.decoder = decoders.Sequence(
         [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
+    texts = list(texts)
+    if not any(texts):
+        raise ValueError("there is no text to train a tokenizer from.")
+    counts = Counter(" ".join(texts))
+    # Left to itself the trainer picks at random among equally frequent characters.
+    alphabet = sorted(counts, key=lambda c: (-counts[c], c))[:characters]
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=specials, limit_alphabet=characters, show_progress=False
+        vocab_size=size,
+        special_tokens=specials,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    if bpe.get_vocab_size() == len(specials):
-        raise ValueError("there is no text to train a tokenizer from.")
     return bpe
 
 

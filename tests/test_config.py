@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from neurons import write_neurons
 from omegaconf import DictConfig
 from tiny import MODEL, TRAIN, config
 
@@ -26,12 +28,15 @@ FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob
 GIVEN = {
     "data/files": ["data.directions=[en-de]", "data.train=train.{lang}", "data.val=val.{lang}"],
     "model/local": ["model.path=base"],
+    "strategy/landermt": ["strategy.neurons=neurons.safetensors"],
+    "experiment/landermt": ["model.path=base", "strategy.neurons=neurons.safetensors"],
+    "experiment/captions_landermt": ["strategy.neurons=neurons.safetensors"],
     "strategy/lora_library": ["strategy.library=adapters"],
     "trainer/ddp": ["trainer.accelerator=cpu"],
 }
 PARTS = {
     "model", "data", "strategy", "optim", "trainer", "logger", "callbacks", "generation",
-    "experiment", "sweep",
+    "experiment", "sweep", "recipe",
 }  # fmt: skip
 
 
@@ -61,6 +66,8 @@ def build(cfg: DictConfig, folder: Path) -> None:
     if "library" in cfg.strategy:
         adapters.mkdir(parents=True)
         (adapters / "adapter_config.json").write_text("{}")
+    if "neurons" in cfg.strategy:
+        write_neurons(Path(), instantiate(cfg.model)[0], cfg.data.directions)
     data, module = build_data(cfg), build_strategy(cfg)
     if "library" not in cfg.strategy:
         adopt(module, data, cfg)
@@ -83,7 +90,7 @@ def test_every_program_composes_and_validates(program: str) -> None:
     validate(config(program, *given.get(program, [])))
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith("sweep/")])
+@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith(("sweep/", "recipe/"))])
 def test_every_file_composes_validates_and_builds(file: str, tmp_path: Path) -> None:
     validate(composed(file))
     others = [] if file.startswith("model/") else ["model=tiny"]
@@ -112,6 +119,15 @@ def test_every_job_of_a_sweep_composes_validates_and_builds(file: str, tmp_path:
             job = config("train", "model=tiny", f"{key}={value}")
             validate(job)
             build(job, tmp_path)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.startswith("recipe/")])
+def test_every_stage_of_a_recipe_composes_and_validates(file: str) -> None:
+    stages = config("recipe", file.replace("/", "=")).stages
+    for stage in stages.values():
+        filled = [re.sub(r"\{(\w+)\}", "folder", override) for override in stage.overrides]
+        given = complete(stage.program, filled, CONF)
+        validate(config(stage.program, *given))
 
 
 # Mistakes

@@ -93,13 +93,21 @@ def logged(folder: Path, name: str) -> dict[int, float]:
 
 
 class Stop(L.Callback):
-    """Sends a signal to this process in one of Lightning's hooks, the `after`-th time."""
+    """Sends a signal to this process in one of Lightning's hooks, the `after`-th time.
+
+    Of several processes only the one of that `rank` gets it.
+    """
 
     def __init__(
-        self, hook: str = "on_train_batch_end", after: int = 1, number: int = signal.SIGTERM
+        self,
+        hook: str = "on_train_batch_end",
+        after: int = 1,
+        number: int = signal.SIGTERM,
+        rank: int = 0,
     ) -> None:
         self.left, self.number = after, number
-        setattr(self, hook, self._count)
+        if os.environ.get("LOCAL_RANK", "0") == str(rank):
+            setattr(self, hook, self._count)
 
     def _count(self, *_: object) -> None:
         self.left -= 1

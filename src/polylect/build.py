@@ -74,6 +74,7 @@ def load(run: str | Path, generation: Any = None) -> tuple[TranslationModule, Di
     cfg = OmegaConf.create(checkpoint["polylect"]["about"]["config"])
     cfg.generation = OmegaConf.merge(cfg.generation or {}, generation or {})
     module = build_strategy(cfg)
+    module.restore_structure(checkpoint["polylect"]["structure"])
     adopt(module, None, cfg)
     module.load_owned(checkpoint)
     module.eval()

@@ -72,6 +72,41 @@ class LastCheckpoint(Checkpoint):
         self._saved = trainer.fit_loop.total_batch_idx
 
 
+class StopTogether(L.Callback):
+    """With several processes, SIGTERM to one of them stops all after the same batch.
+
+    Lightning's handler broadcasts there and then. If the other processes wait in another collective
+    at that moment, they wait for each other for ever. Here the handler takes a note, and processes
+    compare notes after every batch, of validation as well; but not within an optimizer step, since
+    the gradients of its micro-batches are in no checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:
+            trainer._signal_connector._sigterm_notifier_fn = self._ask
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        if not pl_module.within_step:
+            self._agree(trainer)
+
+    on_validation_batch_end = on_train_batch_end
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._agree(trainer)  # a signal since the last batch
+
+    def _agree(self, trainer: L.Trainer) -> None:
+        if trainer.world_size == 1:
+            return
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            trainer._signal_connector.received_sigterm = True  # Lightning stops after this hook
+
+
 class DataReport(L.Callback):
     """Log what the batches really held: realised examples per direction and the padding share."""
 

@@ -18,6 +18,8 @@ PROGRAMS = {
     "train": "train on translation directions with a strategy, score, show translations",
     "evaluate": "score a run, a checkpoint or a base model on any data",
     "translate": "translate a file or standard input, line by line",
+    "detect": "find the neurons that matter to each direction",
+    "recipe": "run a method of several stages, such as detect and train",
     "pretrain": "make a small base model and its tokenizer from text",
 }
 USAGE = """polylect: one language model, many translation directions, no interference.

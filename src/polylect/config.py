@@ -95,7 +95,66 @@ class Pretrain:
     base: Any = field(default_factory=dict)  # sizes and optimisation
 
 
-SCHEMAS = {"train": Train, "evaluate": Evaluate, "translate": Translate, "pretrain": Pretrain}
+@dataclass
+class Layers:
+    """Which layers `polylect detect` chooses."""
+
+    k: int = 4
+    rule: Any = "relevant"  # relevant, per_direction, random, last, all, or a list of layers
+    form: str = "vector"  # what is compared between layers: vector, normalised or scalar
+
+
+@dataclass
+class Categories:
+    """How `polylect detect` sorts the neurons of the chosen layers."""
+
+    rule: str = "std"  # std, cv, sum, entropy or random
+    rho: float = 0.7  # share of general neurons
+    own: float = 0.9  # a direction within this of the largest score owns a specific neuron
+    share: float = 1.0  # of all neurons, the most aware; the others belong to nobody
+    positions: str = "all"  # where awareness counts: all, source or target tokens
+
+
+@dataclass
+class Detect:
+    """Root of `polylect detect`."""
+
+    name: str = "detect"
+    runs: str = "runs"
+    seed: int = 1  # of the random rules
+    resume: str | None = None  # run folder of an interrupted detection to go on with
+    scores: str | None = None  # neuron file whose scores are used: no model and no data are read
+    split: str = "val"  # text to measure on; train where a direction has no val corpus
+    sentences: int | None = 512  # of each direction; null for all
+    save_every: int = 50  # batches after which the sums are saved, for resume
+    device: str = "auto"
+    model: Any = field(default_factory=dict)
+    data: Any = field(default_factory=dict)
+    layers: Layers = field(default_factory=Layers)
+    categories: Categories = field(default_factory=Categories)
+
+
+@dataclass
+class Recipe:
+    """Root of `polylect recipe`."""
+
+    name: str = "recipe"
+    runs: str = "runs"
+    seed: int = 1  # of every stage
+    resume: str | None = None  # folder of an interrupted recipe: its finished stages are kept
+    common: list[str] = field(default_factory=list)  # overrides of every stage
+    extra: dict[str, list[str]] = field(default_factory=dict)  # overrides of a stage, by its name
+    stages: Any = field(default_factory=dict)  # name: {program, overrides}, in their order
+
+
+SCHEMAS = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "translate": Translate,
+    "detect": Detect,
+    "pretrain": Pretrain,
+    "recipe": Recipe,
+}
 
 _store = ConfigStore.instance()
 for _name, _schema in SCHEMAS.items():

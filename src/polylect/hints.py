@@ -1,11 +1,20 @@
 """Words for error messages."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+_LISTED = 20
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for an unknown word: the known ones nearest to it, or all where none is near."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}."
+def nearest(word: str, known: Iterable[str], show: Callable[[str], str] = str) -> str:
+    """A hint for an unknown word: the known ones nearest to it, or some where none is near.
+
+    `show` gives the words of the hint, if those known are other ways of writing them.
+    """
+    words = sorted(set(known))
+    close = dict.fromkeys(map(show, difflib.get_close_matches(word, words, n=2, cutoff=0.5)))
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    names = sorted(set(map(show, words)))
+    more = len(names) - _LISTED
+    return f"known: {', '.join(names[:_LISTED])}{f' and {more} more' if more > 0 else ''}."

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _in_own_process(program: str, given: Sequence[str], sweep: Path, codes: list
     print(f"sweep job {hydra.job.num}: {' '.join(varied)} …", flush=True)
     command = [sys.executable, "-m", "polylect.cli", program, *_of_one_job(hydra)]
     begin = time.monotonic()
-    code = _finished(command, log, os.environ | {RUN_FOLDER: str(folder)})
+    code = finished(command, log, os.environ | {RUN_FOLDER: str(folder)})
     codes.append(code)
     objective = _objective(folder)
     line = {
@@ -83,13 +84,16 @@ def _in_own_process(program: str, given: Sequence[str], sweep: Path, codes: list
     return float("nan") if objective is None else objective
 
 
-def _finished(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-    """Run a job and return its exit code; stopped, stop it too and let it save what it has."""
+def finished(command: Sequence[str], log: Path | None, environment: Mapping[str, str]) -> int:
+    """Run a job and return its exit code; stopped, stop it too and let it save what it has.
+
+    What it says goes to the log, or where this process speaks if there is none.
+    """
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    with log.open("w", encoding="utf-8") as out:
+    with log.open("w", encoding="utf-8") if log else nullcontext() as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         before = signal.signal(signal.SIGTERM, stop)
         try:

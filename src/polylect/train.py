@@ -154,12 +154,13 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
     """The configured callbacks, and those of every run."""
     from hydra.utils import instantiate
 
-    from polylect.callbacks import DataReport, LastCheckpoint
+    from polylect.callbacks import DataReport, LastCheckpoint, StopTogether
     from polylect.terminal import progress
 
     chosen = [instantiate(node) for node in (cfg.callbacks or {}).values() if node]
     bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
-    return [*chosen, LastCheckpoint(folder / "checkpoints"), DataReport(), *bar]
+    ours = [LastCheckpoint(folder / "checkpoints"), StopTogether(), DataReport()]
+    return [*chosen, *ours, *bar]
 
 
 def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:

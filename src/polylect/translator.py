@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from polylect.build import adopt, build_strategy, load
 from polylect.data.languages import split_direction
 from polylect.hints import nearest
-from polylect.layers.merge import merged_copy
 from polylect.library import base_fingerprint
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation
@@ -203,22 +202,26 @@ class Translator:
             self._current = None
 
     def export_merged(self, name: str, folder: str | Path) -> float:
-        """Write a plain Hugging Face model with one adapter merged into its weights.
+        """Write a plain Hugging Face model with what was trained written into its weights.
 
-        An export: the model in use is not touched. Returns the largest difference between the
-        logits of the merged model and of the base with its adapter, on a short probe.
-        Raises FileExistsError where the folder is there already.
+        An export: the model in use is not touched.
+
+        Args:
+            name: an adapter (LoRA), or a direction (LANDeRMT).
+
+        Returns the largest difference between the logits of the model written and of the one in
+        use, on a short probe. Raises FileExistsError where the folder is there already, ValueError
+        where the strategy cannot be written so.
         """
-        folder, library = Path(folder), self._library()
+        folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} exists already and is not overwritten.")
-        library.load(name)
-        vocabulary = library.backbone.config.vocab_size
-        probe = torch.arange(256, device=library.device).remainder(vocabulary).view(4, 64)
-        merged, difference = merged_copy(library.backbone, name, probe)
+        backbone = self.module.backbone
+        probe = torch.arange(256, device=self.module.device).remainder(backbone.config.vocab_size)
+        merged, difference = self.module.merged(name, probe.view(4, 64))
         partial = folder.with_name(f".{folder.name}.partial")
         merged.save_pretrained(partial)
-        library.tokenizer.save_pretrained(partial)
+        self.module.tokenizer.save_pretrained(partial)
         partial.rename(folder)
         return difference
 

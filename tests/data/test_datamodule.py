@@ -146,7 +146,7 @@ def test_empty_sides_are_dropped_by_default(tmp_path: Path) -> None:
         ({"max_length": 601}, r"data.max_length \(601\) is above data.tokens_per_batch \(600\)"),
         ({"temperature": 0}, "data.temperature must be above 0"),
         ({"mixing": "mix"}, "data.mixing must be mixed or by_direction, got 'mix'"),
-        ({"template": "plan"}, "no template 'plan'; did you mean 'plain'"),
+        ({"template": "plan"}, "no template 'plan'; did you mean plain"),
         ({"filters": {"lenght_ratio": 2}}, "no filter 'lenght_ratio'"),
         ({"train": {"en-xq": "x"}}, "train: 'en-xq' is neither"),
         ({"seed": -1}, "data.seed must be at least 0"),

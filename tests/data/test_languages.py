@@ -44,10 +44,10 @@ def test_language(code: str, name: str, scripts: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
-        ("tamil", "'ta' (Tamil)"),
-        ("deu", "'de' (German)"),
-        ("jp", "'ja' (Japanese)"),
-        ("qua", "'qu' (Quechua)"),  # qa-qt are private, qu- is not
+        ("tamil", "ta (Tamil)"),
+        ("deu", "de (German)"),
+        ("jp", "ja (Japanese)"),
+        ("qua", "qu (Quechua)"),  # qa-qt are private, qu- is not
         ("pt_brazil", "unknown suffix 'brazil'"),
     ],
 )

@@ -120,5 +120,5 @@ def test_an_end_token_is_needed() -> None:
 
 def test_unknown_template() -> None:
     assert template("tag") is TEMPLATES["tag"]
-    with pytest.raises(ValueError, match="no template 'plane'; did you mean 'plain'"):
+    with pytest.raises(ValueError, match="no template 'plane'; did you mean plain"):
         template("plane")

@@ -156,13 +156,13 @@ def test_indic_full_stop_is_a_token_of_its_own():
         (["a", "b"], [["a"]], ["bleu"], "2 hypotheses .* 1 lines"),
         (["a", "b"], [["a"], []], ["bleu"], "hypothesis 2 of 2 has no reference"),
         (["a"], ["a"], ["bleu"], "hypothesis 1 are one string"),
-        (["a"], [["a"]], ["chrf+"], "unknown metric 'chrf\\+'; did you mean 'chrf"),
-        (["a"], [["a"]], ["BLEU"], "did you mean 'bleu'"),
+        (["a"], [["a"]], ["chrf+"], "unknown metric 'chrf\\+'; did you mean chrf"),
+        (["a"], [["a"]], ["BLEU"], "did you mean bleu"),
         (
             ["a"],
             [["a"]],
             ["comet"],
-            "metric 'comet'; known are bleu, chrf, chrf\\+\\+, ter",
+            "metric 'comet'; known: bleu, chrf, chrf\\+\\+, ter",
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_tokenizer_follows_the_direction():
     [
         (Outputs(["a", "b"], ["a"], [["a"], ["b"]]), {}, "2 outputs and the system 1"),
         (Outputs(["a"], ["a"], []), {}, "1 hypotheses .* 0 lines"),
-        (Outputs(["a"], ["a"], [["a"]]), {"metric": "blue"}, "did you mean 'bleu'"),
+        (Outputs(["a"], ["a"], [["a"]]), {"metric": "blue"}, "did you mean bleu"),
         (Outputs(["a"], ["a"], [["a"]]), {"samples": 0}, "at least 1"),
     ],
 )

@@ -7,6 +7,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -43,7 +45,12 @@ def neox() -> GPTNeoXForCausalLM:
     return GPTNeoXForCausalLM(config)
 
 
-BASES: dict[str, Callable[[], PreTrainedModel]] = {"llama": llama, "neox": neox}
+def bloom() -> BloomForCausalLM:
+    config = BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=50)
+    return BloomForCausalLM(config)
+
+
+BASES: dict[str, Callable[[], PreTrainedModel]] = {"llama": llama, "neox": neox, "bloom": bloom}
 
 
 def trained_by_peft(base: nn.Module, name: str = "default", **options) -> PeftModel:

@@ -20,7 +20,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CASES = {
     "plain": {},
     "rslora": {"use_rslora": True},
-    "rank pattern": {"rank_pattern": {"mlp.*": 2, r"layers.1.*(q_proj|query_key_value)": 7}},
+    "rank pattern": {"rank_pattern": {"mlp.*": 2, r"(layers|h).1.*(q_proj|query_key_value)": 7}},
     "alpha pattern": {"alpha_pattern": {r".*(down_proj|4h_to_h)": 3, "(o_proj|dense)": 5}},
     "patterns, rslora": {
         "use_rslora": True,

@@ -126,6 +126,56 @@ def test_auxiliary_losses_weigh_by_tokens() -> None:
     torch.testing.assert_close(parameter.grad, torch.tensor(expected, dtype=torch.float64))
 
 
+# For each micro-batch the target tokens of three units and their auxiliary losses.
+FIRST_HAS_ALL = [((5, 2, 1), (2.0, -1.0, 4.0)), ((1, 0, 6), (7.0, 3.0, 0.5))]
+SOME_COME_LATER = [
+    ((5, 0, 0), (2.0, 9.0, 9.0)),
+    ((1, 3, 0), (7.0, -1.0, 9.0)),
+    ((10, 4, 0), (-3.0, 5.0, 9.0)),
+]
+
+
+@pytest.mark.parametrize("parts", [FIRST_HAS_ALL, SOME_COME_LATER])
+def test_each_units_auxiliary_loss_weighs_by_its_own_tokens(parts: list[Any]) -> None:
+    def step(batches: list[Any]) -> torch.Tensor:
+        """Gradients of one parameter per unit, which its tokens and auxiliary loss both reach."""
+        found = [torch.nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(3)]
+        steps = StepLoss(3)
+        for tokens, auxiliary in batches:
+            units = torch.arange(3).repeat_interleave(torch.as_tensor(tokens))
+            main = torch.stack(found).sin()[units]
+            steps.add(main, units, torch.stack(found).square() * torch.tensor(auxiliary)).backward()
+        steps.correct([{"params": [p], "unit": unit} for unit, p in enumerate(found)])
+        return torch.stack([p.grad for p in found])
+
+    tokens, auxiliary = (torch.tensor(x, dtype=torch.float64) for x in zip(*parts, strict=True))
+    mean = (tokens * auxiliary).sum(0) / tokens.sum(0).clamp(min=1)
+    whole = step([(tokens.sum(0).long().tolist(), mean.tolist())])
+    torch.testing.assert_close(step(parts), whole)
+    at_one = (torch.ones(3, dtype=torch.float64).cos() + 2 * mean) * (tokens.sum(0) > 0)
+    torch.testing.assert_close(whole, at_one)
+
+
+def test_auxiliary_losses_of_two_processes_weigh_by_their_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda counts: counts.fill_(4))
+    parameter = torch.nn.Parameter(torch.ones(()))
+    for tokens, auxiliary in ((3, 2.0), (1, 6.0)):  # of each process
+        units = torch.zeros(tokens, dtype=torch.long)
+        value = StepLoss(1).add(torch.zeros(tokens), units, parameter * auxiliary)
+        (value / 2).backward()  # DDP's mean over the processes
+    assert parameter.grad == (3 * 2 + 1 * 6) / 4
+
+
+def test_one_auxiliary_loss_for_several_units_is_refused() -> None:
+    auxiliary = torch.nn.Parameter(torch.ones(()))
+    with pytest.raises(ValueError, match="one value for 2 units: give one for each"):
+        StepLoss(2).add(torch.ones(1), torch.zeros(1, dtype=torch.long), auxiliary)
+
+
 def test_the_logged_loss_is_the_mean_over_the_step() -> None:
     steps = StepLoss(2)
     with pytest.raises(RuntimeError, match="at least one call of add"):

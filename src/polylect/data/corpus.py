@@ -20,7 +20,6 @@ Strings: "tongues"; names ending in .tsv, .jsonl, .tmx (and .gz after it); all o
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -30,6 +29,7 @@ from polylect.data import hub, readers, tmx
 from polylect.data.languages import split_direction
 from polylect.data.naming import Naming
 from polylect.data.readers import Row
+from polylect.hints import nearest
 
 _COMMON = {"kind", "start", "stop", "codes"}
 _KEYS = {
@@ -61,10 +61,10 @@ class Corpus:
     def __post_init__(self) -> None:
         kind, where = self.spec["kind"], f"{self.setting} of {self.direction!r}"
         if kind not in _KEYS:
-            raise ValueError(f"{where}: unknown kind {kind!r}; {_known(str(kind), _KEYS)}")
+            raise ValueError(f"{where}: unknown kind {kind!r}; {nearest(str(kind), _KEYS)}")
         for key in self.spec.keys() - _KEYS[kind] - _COMMON:
-            known = _known(str(key), _KEYS[kind] | _COMMON)
-            raise ValueError(f"{where}: a corpus of kind {kind!r} has no key {key!r}; {known}")
+            hint = nearest(str(key), _KEYS[kind] | _COMMON)
+            raise ValueError(f"{where}: a corpus of kind {kind!r} has no key {key!r}; {hint}")
         if kind not in ("aligned", "tongues") and not self.spec.get("path"):
             raise ValueError(f"{where}: a corpus of kind {kind!r} needs the key 'path'")
         for side in self._naming.sides if kind == "aligned" else ():
@@ -237,9 +237,3 @@ def _listed(value: Any) -> list[Any]:
         return []
     is_one = isinstance(value, str | int | Mapping)
     return [value] if is_one else list(value)
-
-
-def _known(wrong: str, known: Any) -> str:
-    names = sorted(known)
-    near = get_close_matches(wrong, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"

@@ -3,11 +3,11 @@
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from polylect.data.languages import language, script_share, split_direction
 from polylect.data.store import Pair
+from polylect.hints import nearest
 
 # name: (default, what its value must be, the test of it). False or None switches a filter off.
 # In this order a pair meets the filters; it is counted by the first that drops it.
@@ -35,8 +35,8 @@ def check_filters(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name, value in settings.items():
         if name not in FILTERS:
-            near = get_close_matches(str(name), FILTERS, n=1) or [", ".join(FILTERS)]
-            raise ValueError(f"filters: there is no filter {name!r}; did you mean {near[0]}?")
+            hint = nearest(str(name), FILTERS)
+            raise ValueError(f"filters: there is no filter {name!r}; {hint}")
         _, wanted, is_right = FILTERS[name]
         if value is not None and value is not False and not is_right(value):
             raise ValueError(f"filters.{name} must be {wanted}, or false for off; got {value!r}")

@@ -8,9 +8,10 @@ to "qtz" (ISO 639-2) are free for synthetic languages. Script names are those of
 import re
 import unicodedata
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+
+from polylect.hints import nearest
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,10 @@ def language(code: str) -> Language:
             f"unknown suffix {suffix!r} in language code {code!r}: use a region such as 'BR' or "
             f"one of the scripts {', '.join(_SCRIPT_CODES)}"
         )
-    raise ValueError(f"unknown language code {code!r}; {_nearest(code)}")
-
-
-def _nearest(code: str) -> str:
-    by_name = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
-    names = get_close_matches(code.lower(), by_name, n=2, cutoff=0.75)
-    codes = [_MISTAKEN[code.lower()]] if code.lower() in _MISTAKEN else []
-    codes += [by_name[name] for name in names]
-    codes += get_close_matches(code.lower()[:2], LANGUAGES, n=4 - len(codes), cutoff=0.5)
-    found = ", ".join(f"{c!r} ({LANGUAGES[c].name})" for c in dict.fromkeys(codes))
-    hint = f"the nearest known are {found}" if found else "see polylect.data.languages.LANGUAGES"
-    return hint + " (ISO 639-1, else 639-3)"
+    written = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
+    written |= _MISTAKEN | {known: known for known in LANGUAGES}
+    hint = nearest(code.lower(), written, lambda w: f"{written[w]} ({LANGUAGES[written[w]].name})")
+    raise ValueError(f"unknown language code {code!r} (ISO 639-1, else 639-3); {hint}")
 
 
 def split_direction(direction: str) -> tuple[str | None, str]:

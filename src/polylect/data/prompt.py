@@ -7,10 +7,10 @@ stays text), except by `ChatTemplate`, whose markup is special tokens.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from polylect.data.languages import language, split_direction
+from polylect.hints import nearest
 
 
 class Template(ABC):
@@ -163,8 +163,7 @@ def template(name: str) -> Template:
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
-    near = get_close_matches(name, TEMPLATES, n=1, cutoff=0.4) or [", ".join(TEMPLATES)]
-    raise ValueError(f"there is no template {name!r}; did you mean {near[0]!r}?")
+    raise ValueError(f"there is no template {name!r}; {nearest(name, TEMPLATES)}")
 
 
 def begin_ids(tokenizer: Any) -> list[int]:

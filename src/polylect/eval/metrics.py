@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import zip_longest
 from typing import TYPE_CHECKING
+
+from polylect.hints import nearest
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -113,9 +114,7 @@ def sacrebleu_metric(name: str, target: str) -> "Metric":
         # Without this a Chinese or Japanese sentence is one word, and TER is 0 or 100.
         ideographs = target.split("_")[0] in {*_CHINESE, "ja"}
         return TER(normalized=ideographs, asian_support=ideographs)
-    near = get_close_matches(name.lower(), TITLES, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TITLES)}"
-    raise ValueError(f"unknown metric {name!r}; {hint}")
+    raise ValueError(f"unknown metric {name!r}; {nearest(name.lower(), TITLES)}")
 
 
 def reference_streams(

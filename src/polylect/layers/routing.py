@@ -47,11 +47,15 @@ class RoutingContext:
     def __init__(self) -> None:
         self.losses: dict[str, Tensor] = {}
         self._names: tuple[str, ...] | None = None
+        self._mask: Tensor | None = None
         self._memory: dict[Hashable, Any] = {}
 
     @contextmanager
-    def route(self, names: Sequence[str | None]) -> Iterator[None]:
+    def route(self, names: Sequence[str | None], mask: Tensor | None = None) -> Iterator[None]:
         """Names the rows of the batch, one each; "" or None is the base alone.
+
+        Args:
+            mask: (rows, length), zero on padding; for layers that count or average tokens.
 
         Raises:
             RuntimeError: a route is open already.
@@ -62,8 +66,16 @@ class RoutingContext:
         if isinstance(names, str) or len(names) == 0:
             raise ValueError(f"a route needs one name per row of the batch, got {names!r}")
         self.losses.clear()
-        with self._opened(tuple(name or "" for name in names)):
+        with self._opened(tuple(name or "" for name in names), mask):
             yield
+
+    def mask_like(self, x: Tensor) -> Tensor | None:
+        """Which tokens of x (rows, length, …) are text; None if unknown for a tensor of its shape.
+
+        A generation step sees one token per row, and beam search more rows than the mask.
+        """
+        mask = self._mask
+        return mask.bool() if mask is not None and mask.shape == x.shape[:2] else None
 
     def rows(self, n: int) -> tuple[str, ...]:
         """The names of `n` rows: each repeated in place where beam search multiplied the batch.
@@ -113,23 +125,23 @@ class RoutingContext:
         """
         if self._names is None:
             return nullcontext(), nullcontext()
-        return nullcontext(), self._reopened(self._names)
+        return nullcontext(), self._reopened(self._names, self._mask)
 
     @contextmanager
-    def _reopened(self, names: tuple[str, ...]) -> Iterator[None]:
+    def _reopened(self, names: tuple[str, ...], mask: Tensor | None) -> Iterator[None]:
         if self._names == names:  # the backward pass was called inside the route
             yield
         elif self._names is not None:
             raise RuntimeError("a backward pass reached into the route of another batch")
         else:
-            with self._opened(names):
+            with self._opened(names, mask):
                 yield
 
     @contextmanager
-    def _opened(self, names: tuple[str, ...]) -> Iterator[None]:
-        self._names = names
+    def _opened(self, names: tuple[str, ...], mask: Tensor | None) -> Iterator[None]:
+        self._names, self._mask = names, mask
         try:
             yield
         finally:
-            self._names = None
+            self._names = self._mask = None
             self._memory.clear()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights but those of LoRA layers.
+    """SHA-256 over names, dtypes, shapes and bytes of all weights but those of adapters and slices.
 
     Parameters and persistent buffers in the order of their names; the same before and after
     adapters are attached, loaded or removed. A base loaded in another precision is another base.
@@ -15,7 +15,7 @@ def base_fingerprint(model: nn.Module) -> str:
     digests: dict[tuple, str] = {}  # tied weights have two names and are read once
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if not {"lora_a", "lora_b"} & set(name.split(".")):
+        if not any(part.startswith(("lora_", "neuron_")) for part in name.split(".")):
             where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
             if where not in digests:
                 digests[where] = _digest(tensor)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -72,7 +72,7 @@ class TranslationModule(L.LightningModule, ABC):
         self.tokenizer: Any = None
         self.base_fingerprint = ""
         self._base_names: frozenset[str] = frozenset()
-        self._losses = StepLoss(len(self.units()))
+        self._losses = StepLoss(1 + max(self.units().values(), default=0))
         self._val: dict[str, list[float]] = {}
         self._restored: dict[str, Any] = {}
 
@@ -86,8 +86,8 @@ class TranslationModule(L.LightningModule, ABC):
         """Within it every injected layer knows each row's direction."""
         return nullcontext()
 
-    def auxiliary_loss(self) -> Float[Tensor, ""]:
-        """Sum of what the layers left behind during the last `routing`."""
+    def auxiliary_loss(self) -> Float[Tensor, "*units"]:
+        """Sum of what the layers left behind during the last `routing`: see `StepLoss.add`."""
         return torch.zeros((), device=self.device)
 
     def units(self) -> Mapping[str, int]:
@@ -104,6 +104,23 @@ class TranslationModule(L.LightningModule, ABC):
 
     def export(self, folder: Path) -> None:
         """Write what was trained in a form other programs read; nothing by default."""
+
+    def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
+        """A plain copy of the base with what was trained for `name` written into its weights.
+
+        Returns it, and the largest difference of its logits on the probe from those of this model.
+        Raises ValueError where the strategy's function cannot be written so.
+        """
+        raise ValueError(
+            f"strategy {type(self).__name__} cannot be written into the weights of its base."
+        )
+
+    def structure(self) -> dict[str, Any]:
+        """What beside the configuration decides which layers `attach` makes; for checkpoints."""
+        return {}
+
+    def restore_structure(self, structure: Mapping[str, Any]) -> None:
+        """Take the structure of a checkpoint, before `adopt`, in place of files named in it."""
 
     # The base model.
 
@@ -135,6 +152,11 @@ class TranslationModule(L.LightningModule, ABC):
         loss = self._losses.add(losses, row_units[rows], auxiliary)
         # Lightning divides by the number of micro-batches; StepLoss has already divided.
         return loss * self.trainer.accumulate_grad_batches
+
+    @property
+    def within_step(self) -> bool:
+        """Whether micro-batches have been accumulated for an optimizer step that is to come."""
+        return self._losses.added > 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self._losses.correct(optimizer.param_groups)
@@ -261,6 +283,7 @@ class TranslationModule(L.LightningModule, ABC):
         checkpoint["state_dict"] = {name: state[name] for name in state if name in owned}
         checkpoint["polylect"] = {
             "about": self.about,
+            "structure": self.structure(),
             "base_fingerprint": self.base_fingerprint,
             "random": random_state(),
             "accumulated": self._accumulated(),
@@ -269,10 +292,11 @@ class TranslationModule(L.LightningModule, ABC):
     def _accumulated(self) -> dict[str, Any] | None:
         """Gradients of the micro-batches since the last optimizer step; None if there were none.
 
-        With several processes each has its own, and none is kept: the step then consists of the
-        micro-batches that follow.
+        With several processes each has its own, and none is kept: after a checkpoint that a
+        validation wrote there, the step consists of the micro-batches that follow. A run that is
+        told to stop first ends its step.
         """
-        if self._losses.added == 0 or self.trainer.world_size > 1:
+        if not self.within_step or self.trainer.world_size > 1:
             return None
         named = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         return {"gradients": named, "losses": self._losses.state_dict()}

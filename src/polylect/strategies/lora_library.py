@@ -5,9 +5,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jaxtyping import Int
+from torch import Tensor, nn
+
 from polylect.data.batch import TranslationBatch
 from polylect.hints import nearest
 from polylect.layers.lora import LoRALayer, attach_lora
+from polylect.layers.merge import merged_copy
 from polylect.layers.routing import RoutingContext
 from polylect.library import AdapterLibrary, AdapterStore
 from polylect.library.folder import CONFIG
@@ -137,6 +141,11 @@ class LoRALibrary(TranslationModule):
         names = [self.adapter(direction) for direction in batch.directions]
         self._acquire(names)
         return self.context.route(names)
+
+    def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
+        """The base with one adapter added to its weights."""
+        self.load(name)
+        return merged_copy(self.backbone, name, probe)
 
     def _acquire(self, names: Sequence[str]) -> None:
         for name in dict.fromkeys(names):

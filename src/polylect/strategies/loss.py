@@ -88,24 +88,40 @@ class StepLoss:
         self,
         losses: Float[Tensor, " targets"],
         units: Int[Tensor, " targets"],
-        auxiliary: Float[Tensor, ""],
+        auxiliary: Float[Tensor, "*units"],
     ) -> Float[Tensor, ""]:
-        """The value to differentiate for this micro-batch."""
+        """The value to differentiate for this micro-batch.
+
+        Args:
+            losses: of the target tokens of this process.
+            units: the unit that learns from each.
+            auxiliary: what is added to the loss of every token of a unit, so that the step has its
+                mean weighted by tokens. With several units one value for each, which reaches the
+                parameters of that unit alone; a strategy with one unit may give a scalar.
+
+        Raises:
+            ValueError: a scalar to learn from, with several units.
+        """
+        if auxiliary.requires_grad and auxiliary.dim() == 0 and self.units > 1:
+            raise ValueError(
+                f"auxiliary_loss gave one value for {self.units} units: give one for each, in the "
+                "order of their numbers in units()."
+            )
         self.added += 1
         sums = losses.new_zeros(self.units).index_add(0, units, losses)
-        counts = losses.new_zeros(self.units).index_add(0, units, torch.ones_like(losses.detach()))
+        own = losses.new_zeros(self.units).index_add(0, units, torch.ones_like(losses.detach()))
+        counts = own.clone()
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         if ranks > 1:
             dist.all_reduce(counts)
         if self.first is None or self.total is None or self.sums is None:
-            self.first, self.total, self.sums = counts.clone(), counts.clone(), sums.detach()
+            self.first, self.total, self.sums = counts, counts, sums.detach()
         else:
             self.first = torch.where(self.first == 0, counts, self.first)
             self.total, self.sums = self.total + counts, self.sums + sums.detach()
         present = self.first > 0
         share = torch.where(present, ranks / self.first.clamp(min=1), 0)
-        weight = counts.sum() / self.first.sum().clamp(min=1)  # auxiliary losses weigh by tokens
-        return (sums * share).sum() + auxiliary * weight
+        return ((sums + auxiliary * own) * share).sum()
 
     def mean(self) -> Float[Tensor, ""]:
         """Loss per target token of the step so far, for the log."""

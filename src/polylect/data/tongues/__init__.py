@@ -9,7 +9,6 @@ train, in any tongue.
     >>> parallel("en-de", "train", 1000)
 """
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from itertools import islice
@@ -26,6 +25,7 @@ from polylect.data.tongues.sampling import (
     stream,
 )
 from polylect.data.tongues.synthetic import SyntheticTongue, overlap
+from polylect.hints import nearest
 
 __all__ = [
     "SPLITS",
@@ -68,16 +68,14 @@ def _resolve(code: str, synthetic: Synthetic, asking: tuple[str, ...]) -> Tongue
         if code in TONGUES:
             return TONGUES[code]
         known = [*TONGUES, *synthetic]
-        near = difflib.get_close_matches(code, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown tongue {code!r}; the nearest is {near!r} of {known}.")
+        raise ValueError(f"Unknown tongue {code!r}; {nearest(code, known)}")
     if code in asking:
         raise ValueError(f"Synthetic tongues share in a circle: {' -> '.join((*asking, code))}.")
     dials = dict(synthetic[code])
     names = set(inspect.signature(SyntheticTongue).parameters) - {"code"}
     for name in dials.keys() - names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"The tongue {code!r} has an unknown dial {name!r}; did you mean {near!r}?"
+            f"The tongue {code!r} has an unknown dial {name!r}; {nearest(name, names)}"
         )
     other = dials.pop("shared_with", None)
     if other is not None:

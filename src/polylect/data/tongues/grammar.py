@@ -9,10 +9,11 @@ What is made by the million is marked `no_type_check`: it checks itself, and a r
 would take more time than all the rest.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import no_type_check
+
+from polylect.hints import nearest
 
 _NOUNS_BY_KIND = {
     "person": "man boy king prince farmer fisherman student friend thief merchant "
@@ -159,8 +160,7 @@ LEXEMES = (*NOUNS, *VERBS, *ADJECTIVES, *DETERMINERS, *RELATIONS, *TIMES)
 @no_type_check
 def _known(what: str, name: str, names: Iterable[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.0)
-        raise ValueError(f"Unknown {what} {name!r} in a meaning; the nearest are {near}.")
+        raise ValueError(f"Unknown {what} {name!r} in a meaning; {nearest(name, names)}")
 
 
 @no_type_check

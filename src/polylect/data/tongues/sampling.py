@@ -4,7 +4,6 @@ A meaning belongs to the split that its own hash says, so two streams of differe
 meet, whatever their seeds and sizes.
 """
 
-import difflib
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from polylect.data.tongues.grammar import (
     Place,
     Relative,
 )
+from polylect.hints import nearest
 
 # Per cent of all meanings; the rest is for training.
 _HELD_OUT = {"test": 5, "dev": 5}
@@ -194,8 +194,7 @@ def split_of(meaning: Meaning) -> str:
 def check_request(split: str, size: int) -> None:
     """Raises ValueError for an unknown split or a negative size."""
     if split not in SPLITS:
-        near = difflib.get_close_matches(split, SPLITS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown split {split!r}; the nearest is {near!r} of {SPLITS}.")
+        raise ValueError(f"Unknown split {split!r}; {nearest(split, SPLITS)}")
     if size < 0:
         raise ValueError(f"The number of sentences must not be negative, but is {size}.")
 

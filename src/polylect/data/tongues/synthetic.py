@@ -5,7 +5,6 @@ syllable, so stems and markers never run together in two ways. A word can come f
 with its meaning (shared) or with another meaning (contradicting).
 """
 
-import difflib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from polylect.data.tongues.grammar import (
     Tongue,
     sentence,
 )
+from polylect.hints import nearest
 
 # Consonants and vowels of each script; the first fourteen consonants can close a syllable too.
 SCRIPTS = {
@@ -56,10 +56,7 @@ _SHAPES = {
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"A synthetic tongue has no {name} {value!r}; the nearest is {near!r} of {allowed}."
-        )
+        raise ValueError(f"A synthetic tongue has no {name} {value!r}; {nearest(value, allowed)}")
 
 
 class SyntheticTongue:

@@ -1,0 +1,175 @@
+"""Rows for experts and back: sort by expert, gather, combine with weights.
+
+Dropless: every expert takes all rows sent to it, many or none. Deterministic: the sort is stable
+and no sum is left to chance. `gather` and `combine` are each other's transpose, so each is the
+other's gradient.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polylect.kernels.dispatch import reference
+
+__all__ = ["Dispatch", "combine", "dispatch", "gather"]
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Which row of an expert's input is which choice of which token.
+
+    On a CPU slots of nobody have no row. On other devices they have the rows at and behind
+    `offsets[-1]`, as their number is not known without waiting for the device; `expert_linear`
+    and `gather` make these rows zero, `combine` leaves them out.
+    """
+
+    order: Int[Tensor, " rows"]
+    """slot, as token·k + slot, of each row"""
+    tokens: Int[Tensor, " rows"]
+    """token of each row: `order // k`"""
+    offsets: Int[Tensor, " experts_plus_1"]
+    """first row of each expert, and the end of the last one's rows"""
+    gates: Float[Tensor, " rows"]
+    """weight of each row"""
+    places: Int[Tensor, "tokens k"]
+    """row of each slot"""
+
+
+def dispatch(
+    indices: Int[Tensor, "tokens k"], weights: Float[Tensor, "tokens k"], experts: int
+) -> Dispatch:
+    """Sort the choices of a router by expert.
+
+    Args:
+        indices: experts chosen for each token; -1 for a slot that goes to nobody (padding, or a
+            choice that another group of experts serves).
+        weights: weight of each choice; differentiable.
+        experts: how many there are; each may get any number of rows.
+
+    Raises:
+        ValueError: shapes that differ, or, on a CPU, an index outside of -1 to experts - 1.
+    """
+    if indices.dim() != 2 or indices.shape != weights.shape:
+        raise ValueError(
+            f"dispatch: indices {tuple(indices.shape)} and weights {tuple(weights.shape)} "
+            "must both have the shape (tokens, k)."
+        )
+    on_cpu = indices.device.type == "cpu"
+    if on_cpu and indices.numel():
+        low, high = (int(bound) for bound in indices.aminmax())
+        if low < -1 or high >= experts:
+            raise ValueError(
+                f"dispatch: indices must lie between -1 (nobody) and {experts - 1}, "
+                f"but they reach from {low} to {high}."
+            )
+    order, offsets, places = reference.expert_order(indices, experts)
+    if on_cpu:
+        order = order[: int(offsets[-1])]
+    gates = weights.flatten().index_select(0, order)
+    return Dispatch(order, order // max(1, indices.shape[1]), offsets, gates, places)
+
+
+def gather(x: Float[Tensor, "tokens d"], dispatch: Dispatch) -> Float[Tensor, "rows d"]:
+    """The rows of the experts: `x[dispatch.tokens]`, zero in rows of nobody."""
+    _check("gather", "x", x, dispatch.places.shape[0], "tokens")
+    return _gather(x, None, dispatch.tokens, dispatch.offsets, dispatch.places)
+
+
+def combine(
+    y: Float[Tensor, "rows d"], dispatch: Dispatch, *, weighted: bool = True
+) -> Float[Tensor, "tokens d"]:
+    """The rows of each token, times their gates, summed; zero for a token without rows.
+
+    Args:
+        y: what the experts made of their rows.
+        dispatch: where the rows came from.
+        weighted: False where the rows have been multiplied by `dispatch.gates` before, which
+            spares keeping `y` for the gradient of the gates.
+
+    Raises:
+        ValueError: `y` has another number of rows.
+    """
+    _check("combine", "y", y, dispatch.tokens.shape[0], "rows")
+    gates = dispatch.gates if weighted else None
+    return _combine(y, gates, dispatch.tokens, dispatch.offsets, dispatch.places)
+
+
+def _check(function: str, name: str, x: Tensor, count: int, of: str) -> None:
+    if x.dim() != 2 or x.shape[0] != count:
+        raise ValueError(
+            f"{function}: {name} has the shape {tuple(x.shape)}, but the dispatch is of {count} "
+            f"{of}, so it must be ({count}, d)."
+        )
+
+
+_gather = torch.library.custom_op("polylect::gather", reference.gather, mutates_args=())
+_combine = torch.library.custom_op("polylect::combine", reference.combine, mutates_args=())
+_gate_grad = torch.library.custom_op("polylect::gate_grad", reference.gate_grad, mutates_args=())
+
+
+@_gather.register_kernel("cuda")
+def _(x, gates, tokens, offsets, places):
+    from polylect.kernels.dispatch import kernel
+
+    return kernel.gather(x, gates, tokens, offsets, places)
+
+
+@_combine.register_kernel("cuda")
+def _(y, gates, tokens, offsets, places):
+    from polylect.kernels.dispatch import kernel
+
+    return kernel.combine(y, gates, tokens, offsets, places)
+
+
+@_gate_grad.register_kernel("cuda")
+def _(y, grad, tokens, offsets):
+    from polylect.kernels.dispatch import kernel
+
+    return kernel.gate_grad(y, grad, tokens, offsets)
+
+
+@_gather.register_fake
+def _(x, gates, tokens, offsets, places):
+    return x.new_empty(tokens.shape[0], x.shape[1])
+
+
+@_combine.register_fake
+def _(y, gates, tokens, offsets, places):
+    return y.new_empty(places.shape[0], y.shape[1])
+
+
+@_gate_grad.register_fake
+def _(y, grad, tokens, offsets):
+    return y.new_empty(y.shape[0], dtype=torch.promote_types(y.dtype, torch.float32))
+
+
+def _keep(ctx, inputs, output):
+    values, gates, tokens, offsets, places = inputs
+    of_gates = gates is not None and ctx.needs_input_grad[1]
+    ctx.save_for_backward(values if of_gates else None, gates, tokens, offsets, places)
+
+
+def _gather_backward(ctx, grad):
+    x, gates, tokens, offsets, places = ctx.saved_tensors
+    grad_x = grad_gates = None
+    if ctx.needs_input_grad[0]:
+        grad_x = _combine(grad, gates, tokens, offsets, places)
+    if x is not None:
+        grad_gates = _gate_grad(grad, x, tokens, offsets).to(gates.dtype)
+    return grad_x, grad_gates, None, None, None
+
+
+def _combine_backward(ctx, grad):
+    y, gates, tokens, offsets, places = ctx.saved_tensors
+    grad_y = grad_gates = None
+    if ctx.needs_input_grad[0]:
+        grad_y = _gather(grad, gates, tokens, offsets, places)
+    if y is not None:
+        grad_gates = _gate_grad(y, grad, tokens, offsets).to(gates.dtype)
+    return grad_y, grad_gates, None, None, None
+
+
+_gather.register_autograd(_gather_backward, setup_context=_keep)
+_combine.register_autograd(_combine_backward, setup_context=_keep)

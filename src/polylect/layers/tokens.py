@@ -1,0 +1,163 @@
+"""Where the tokens of one forward pass stand in their sentences, and what is kept of earlier ones.
+
+A layer sees hidden states alone: not which of them are padding, nor how many tokens went before
+them into a cache of keys and values. `watch_tokens` makes a `Tokens` before each forward pass of a
+Hugging Face model. What a layer keeps about a row is stored with that cache: beam search reorders
+the cache's rows, and memory that is kept elsewhere would stay with the wrong hypothesis.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class RowMemory:
+    """A transformers `Cache` that reorders, repeats and selects what layers keep about its rows.
+
+    `Tokens.keep` turns a cache into one, in place: it is the same object and holds the same keys
+    and values.
+
+    Attributes:
+        kept: tensors whose first dimension is the cache's rows.
+    """
+
+    kept: dict[int, Tensor]
+    is_croppable = False
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)
+        self._replace(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._replace(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._replace(lambda rows: rows[indices])
+
+    def reset(self) -> None:
+        super().reset()
+        self.kept.clear()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Raises ValueError: a state that sums up the past cannot be taken back."""
+        raise ValueError(
+            "these router features keep a state that cannot go back to fewer tokens: "
+            "decode without an assistant model"
+        )
+
+    def _replace(self, change: Callable[[Tensor], Tensor]) -> None:
+        for key, rows in self.kept.items():
+            self.kept[key] = change(rows)
+
+
+@functools.cache
+def _with_memory(kind: type) -> type:
+    return type(f"Remembering{kind.__name__}", (RowMemory, kind), {})
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one forward pass.
+
+    Attributes:
+        real: false on padding.
+        positions: how many real tokens of the row went before; so padding does not count.
+        prompt: real tokens of the source prompt, those before the translation.
+        cache: the model's cache of keys and values; None where each pass is on its own.
+        seen: tokens per row, padding included, that the cache held before this pass.
+    """
+
+    real: Bool[Tensor, "rows length"]
+    positions: Int[Tensor, "rows length"]
+    prompt: Bool[Tensor, "rows length"]
+    cache: Any = None
+    seen: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        mask: Int[Tensor, "rows seen_and_length"],
+        prompt_lengths: Int[Tensor, " rows"],
+        cache: Any = None,
+        seen: int = 0,
+    ) -> "Tokens":
+        """From the attention mask of all tokens so far: those after the first `seen` are passing.
+
+        Args:
+            mask: zero on padding.
+            prompt_lengths: real tokens in each row's source prompt.
+        """
+        real = mask.bool()
+        positions = (real.cumsum(1) - 1).clamp_(min=0)[:, seen:]
+        real = real[:, seen:]
+        return cls(real, positions, real & (positions < prompt_lengths[:, None]), cache, seen)
+
+    def recall(self, layer: nn.Module) -> Tensor | None:
+        """What `layer` kept in the pass before; None in a sentence's first pass.
+
+        Raises:
+            RuntimeError: the cache was filled while the layer was not told of it.
+        """
+        if self.cache is None or self.seen == 0:
+            return None
+        kept = getattr(self.cache, "kept", {})
+        if id(layer) not in kept:
+            raise RuntimeError(
+                f"the cache holds {self.seen} tokens of which the router features kept nothing: "
+                "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
+            )
+        return kept[id(layer)]
+
+    def keep(self, layer: nn.Module, rows: Tensor) -> None:
+        """Keeps `rows`, one entry per row, for the next pass; nothing where there is no cache."""
+        if self.cache is None:
+            return
+        if not isinstance(self.cache, RowMemory):
+            self.cache.__class__ = _with_memory(type(self.cache))
+            self.cache.kept = {}
+        self.cache.kept[id(layer)] = rows
+
+
+def watch_tokens(
+    model: nn.Module,
+    prompt_lengths: Callable[[int], Tensor],
+    put: Callable[[Tokens], None],
+) -> RemovableHandle:
+    """Tells `put` about the tokens of every forward pass of `model`, before it.
+
+    Args:
+        model: a Hugging Face decoder, `backbone.base_model`: what both the language model and the
+            training loss call.
+        prompt_lengths: real tokens in each row's source prompt, for a pass of so many rows (beam
+            search multiplies the batch); may raise outside a route.
+        put: takes the tokens to where the layers find them.
+
+    Raises:
+        ValueError: in a forward pass, if the attention mask does not cover rows and tokens.
+    """
+
+    def see(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        ids = kwargs["inputs_embeds"] if ids is None else ids
+        rows, length = ids.shape[:2]
+        cache = kwargs.get("past_key_values")
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(rows, seen + length, dtype=torch.long, device=ids.device)
+        elif mask.shape != (rows, seen + length):
+            raise ValueError(
+                f"the attention mask has shape {tuple(mask.shape)}: the router's features need "
+                f"one entry per row and token so far, {(rows, seen + length)}"
+            )
+        put(Tokens.of(mask.long(), prompt_lengths(rows), cache, seen))
+
+    return model.register_forward_pre_hook(see, with_kwargs=True)

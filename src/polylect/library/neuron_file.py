@@ -1,0 +1,171 @@
+"""What detection has found: scores of all FFN neurons, and who owns which of them, in one file."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_KEY = "polylect_neurons"  # of the metadata; one key, since safetensors writes several in any order
+_AWARENESS = "awareness."
+SIDES = ("source", "target")
+_AXES = {
+    "selected": "kP",
+    "general": "km",
+    "specific": "kPm",
+    "relevance": "PL",
+    "activation": "PLm",
+    **{f"{_AWARENESS}{side}": "PLm" for side in SIDES},
+}
+
+
+@dataclass(frozen=True)
+class NeuronFile:
+    """Scores of every layer, and categories of the k chosen ones.
+
+    A direction owns a neuron of a chosen layer if it uses that layer and the neuron is general or
+    specific to it. A neuron that is neither belongs to nobody.
+
+    Attributes:
+        directions: in the order of the axis `directions`.
+        layers: the chosen ones, ascending, counted from 0; the order of the axis `chosen`.
+        selected: which direction uses which chosen layer.
+        general: neurons that learn from all directions.
+        specific: neurons with their owners; none of them is general.
+        awareness: mean |h dL/dh| in nats over the tokens of "source" (the prompt) and "target".
+        relevance: difference of each layer's FFN from the next one's; 0 for the last.
+        activation: share of tokens with a positive activation.
+        base_fingerprint: of the base model that the scores belong to.
+        about: settings, data hashes, versions; must be JSON. "tokens" has for each side the number
+            of tokens by direction, over which awareness is a mean.
+    """
+
+    directions: tuple[str, ...]
+    layers: tuple[int, ...]
+    selected: Bool[Tensor, "chosen directions"]
+    general: Bool[Tensor, "chosen neurons"]
+    specific: Bool[Tensor, "chosen directions neurons"]
+    awareness: Mapping[str, Float[Tensor, "directions layers neurons"]]
+    relevance: Float[Tensor, "directions layers"]
+    activation: Float[Tensor, "directions layers neurons"]
+    base_fingerprint: str
+    about: Mapping[str, Any]
+
+    def write(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all; equal contents give equal bytes."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "directions": self.directions,
+            "layers": self.layers,
+            "base_fingerprint": self.base_fingerprint,
+            "about": dict(self.about),
+        }
+        metadata = {_KEY: json.dumps(header, ensure_ascii=False)}
+        tensors = {name: t.contiguous() for name, t in self._tensors().items()}
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            save_file(tensors, partial, metadata)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "NeuronFile":
+        """Read a file that `write` has written.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: `polylect detect` writes such a file.")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {})[_KEY])
+                tensors = {name: file.get_tensor(name) for name in _AXES}
+                directions, layers = tuple(header["directions"]), tuple(header["layers"])
+                fingerprint, about = header["base_fingerprint"], header["about"]
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path} is not a neuron file, or a damaged one: `polylect detect` writes another."
+            ) from error
+        _check(path, directions, layers, tensors)
+        return cls(
+            directions=directions,
+            layers=layers,
+            awareness={side: tensors.pop(f"{_AWARENESS}{side}") for side in SIDES},
+            base_fingerprint=fingerprint,
+            about=about,
+            **tensors,
+        )
+
+    def check_base(self, fingerprint: str) -> None:
+        """Raises ValueError unless the scores belong to the base with this fingerprint."""
+        if fingerprint != self.base_fingerprint:
+            raise ValueError(
+                "the neuron file belongs to another base model: fingerprint "
+                f"{self.base_fingerprint[:12]}, this base has {fingerprint[:12]}; run "
+                "`polylect detect` on this base, in this precision."
+            )
+
+    def scores(self, positions: str = "all") -> Float[Tensor, "directions layers neurons"]:
+        """Mean awareness over the tokens of one side, "source" or "target", or over "all"."""
+        if positions != "all":
+            return self.awareness[positions]
+        counted = self.about["tokens"]
+        tokens = {side: torch.tensor(counted[side])[:, None, None] for side in SIDES}
+        total = sum(tokens[side] * self.awareness[side].double() for side in SIDES)
+        return total / sum(tokens.values())
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many neurons each direction owns, over the chosen layers that it uses.
+
+        "alone" counts the specific ones that no other direction owns, "of" all neurons there.
+        """
+        found = {}
+        owners = (self.specific & self.selected[:, :, None]).sum(1)
+        for i, direction in enumerate(self.directions):
+            used = self.selected[:, i]
+            specific = self.specific[used, i]
+            found[direction] = {
+                "general": int(self.general[used].sum()),
+                "specific": int(specific.sum()),
+                "alone": int((specific & (owners[used] == 1)).sum()),
+                "of": self.general[used].numel(),
+            }
+        return found
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {f"{_AWARENESS}{side}": self.awareness[side] for side in SIDES}
+        return named | {name: getattr(self, name) for name in _AXES if name not in named}
+
+
+def _check(
+    path: Path, directions: tuple[str, ...], layers: tuple[int, ...], tensors: Mapping[str, Tensor]
+) -> None:
+    """Raises ValueError where sizes or numbers do not fit together."""
+    sizes = {"k": len(layers), "P": len(directions)}
+    for name, tensor in tensors.items():
+        axes, shape = _AXES[name], tensor.shape
+        if len(axes) != len(shape) or any(
+            sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)
+        ):
+            raise ValueError(
+                f"{path}: {name} has the shape {list(shape)}, which does not fit "
+                f"{len(directions)} directions, {len(layers)} chosen layers and the other scores."
+            )
+    both = tensors["general"][:, None] & tensors["specific"]
+    if list(layers) != sorted(set(layers) & set(range(sizes["L"]))) or bool(both.any()):
+        raise ValueError(
+            f"{path}: layers must ascend from 0 to {sizes['L'] - 1} at most, and no neuron can be "
+            "general and specific."
+        )

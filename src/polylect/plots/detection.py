@@ -1,0 +1,97 @@
+"""What detection found, by layer and direction."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polylect.library.neuron_file import NeuronFile
+from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
+
+
+def specific_share(file: NeuronFile) -> Float[Tensor, "layers directions"]:
+    """Share of a layer's neurons that are specific to a direction; NaN where it uses no slices."""
+    found = torch.full_like(file.relevance.T, torch.nan)
+    share = file.specific.to(found.dtype).mean(-1)
+    found[list(file.layers)] = torch.where(file.selected, share, torch.nan)
+    return found
+
+
+def specific_counts(file: NeuronFile) -> Float[Tensor, "directions directions"]:
+    """How many neurons are specific to both directions, over all layers that both use."""
+    sets = (file.specific & file.selected[:, :, None]).transpose(0, 1).flatten(1).float()
+    return sets @ sets.T
+
+
+def jaccard(file: NeuronFile) -> Float[Tensor, "directions directions"]:
+    """Neurons specific to both directions, as a share of those specific to either; or NaN."""
+    both = specific_counts(file)
+    sizes = both.diagonal()
+    return both / (sizes[:, None] + sizes - both)
+
+
+def of_detection(file: NeuronFile) -> dict[str, Figure]:
+    """All pictures of a neuron file, by name."""
+    return {"neurons": neuron_map(file), "overlap": overlap(file)}
+
+
+def neuron_map(file: NeuronFile) -> Figure:
+    """Heat maps of layers by directions: mean awareness, and the share of specific neurons.
+
+    The first one has all layers; the second has those that detection has chosen.
+    """
+    layers = list(range(file.relevance.shape[1]))
+    width, height = heat_map_size(len(layers), len(file.directions))
+    picture = new_figure(2 * width, height)
+    left, right = picture.subplots(1, 2, sharey=True)
+    awareness, share = 1000 * file.scores().mean(-1).T, 100 * specific_share(file)
+    heat_map(
+        left,
+        awareness,
+        layers,
+        file.directions,
+        "mean awareness |h ∂L/∂h|",
+        "10⁻³ nats per token",
+        text="{:.2g}",
+        origin="lower",
+        norm="log",  # layers differ by orders of magnitude
+    )
+    heat_map(
+        right,
+        share,
+        layers,
+        file.directions,
+        "specific neurons",
+        "% of the layer",
+        text="{:.1f}",
+        origin="lower",
+        vmin=0,
+    )
+    left.set_ylabel("layer")
+    return picture
+
+
+def overlap(file: NeuronFile) -> Figure:
+    """Jaccard index of the sets of specific neurons of every two directions.
+
+    On the diagonal stands how many neurons a direction has. Directions whose languages are related
+    can be compared with the others, and with a file of `categories.rule=random`.
+    """
+    values, counts = jaccard(file), specific_counts(file)
+    values.fill_diagonal_(torch.nan)  # always 1: it would hide the rest
+    picture = new_figure(*heat_map_size(len(values), len(values)))
+    axes = picture.subplots()
+    heat_map(
+        axes,
+        values,
+        file.directions,
+        file.directions,
+        "neurons specific to both,\nof those specific to either",
+        "Jaccard index",
+        text="{:.2f}",
+        vmin=0,
+    )
+    axes.set_ylabel("direction")
+    if len(values) <= MOST_ANNOTATED:
+        for i, count in enumerate(counts.diagonal().tolist()):
+            axes.text(i, i, f"{count:.0f}\nneurons", ha="center", va="center", fontsize=8)
+    return picture

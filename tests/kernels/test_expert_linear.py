@@ -1,0 +1,268 @@
+"""Expert linears against a loop over rows, transformers' experts, and their kernels."""
+
+import jaxtyping
+import pytest
+import torch
+from targets import SHARED_MEMORY, compiled
+from torch import Tensor
+from torch.library import opcheck
+from torch.nn import functional
+from transformers import MixtralConfig, Qwen3MoeConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
+
+from polylect.kernels.dispatch import combine, dispatch, gather
+from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
+
+OFFSETS = {
+    "mixed": [0, 3, 4, 9],
+    "empty experts": [0, 0, 5, 5, 9, 9],
+    "all to one": [0, 0, 9, 9],
+    "rows of nobody": [0, 2, 2, 6],
+    "no expert has a row": [0, 0, 0],
+}
+cases = pytest.mark.parametrize("name", OFFSETS)
+
+
+def made(name: str, d_in: int = 5, d_out: int = 3, rows: int = 9) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and transposed weights that need a gradient, in float64, and the offsets."""
+    offsets = torch.tensor(OFFSETS[name])
+    x = torch.randn(rows, d_in, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(len(offsets) - 1, d_out, d_in, dtype=torch.float64, requires_grad=True)
+    return x, weight.transpose(1, 2), offsets
+
+
+def by_row(x: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    """Row for row, each looking for its expert."""
+    rows = [torch.zeros(weight.shape[2], dtype=x.dtype) for _ in x]
+    for expert, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        for row in range(int(begin), int(end)):
+            rows[row] = x[row] @ weight[expert]
+    return torch.stack(rows)
+
+
+@cases
+def test_every_row_meets_its_expert(name: str) -> None:
+    x, weight, offsets = made(name)
+    torch.testing.assert_close(expert_linear(x, weight, offsets), by_row(x, weight, offsets))
+
+
+@cases
+def test_gradients(name: str) -> None:
+    x, weight, offsets = made(name)
+    inputs = (x, weight.detach().requires_grad_(), offsets)
+    assert torch.autograd.gradcheck(expert_linear, inputs)
+
+
+def test_gradient_of_a_gathered_linear() -> None:
+    indices = torch.tensor([[0, 2], [2, -1], [2, 0]])
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+    found = dispatch(indices, torch.rand(3, 2), 3)
+
+    def gathered(x: Tensor, weight: Tensor) -> Tensor:
+        return gathered_expert_linear(x, weight, found)
+
+    assert torch.autograd.gradcheck(gathered, (x, weight))
+    expected = expert_linear(gather(x, found), weight, found.offsets)
+    assert torch.equal(gathered(x, weight), expected)
+
+
+def test_no_rows() -> None:
+    weight = torch.randn(2, 3, 4, requires_grad=True)
+    y = expert_linear(torch.randn(0, 3), weight, torch.zeros(3, dtype=torch.long))
+    y.sum().backward()
+    assert y.shape == (0, 4) and not weight.grad.any()
+
+
+def test_a_frozen_weight_keeps_no_input_and_gets_no_gradient() -> None:
+    x, weight, offsets = made("mixed")
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = expert_linear(x, weight.detach(), offsets)
+    assert not any(t.shape == x.shape for t in kept)
+    y.sum().backward()  # a gradient without memory of its own
+    expected = by_row(x, weight, offsets).sum()
+    torch.testing.assert_close(x.grad, *torch.autograd.grad(expected, x))
+
+
+def test_the_gradient_of_a_transposed_parameter_is_not_copied() -> None:
+    x, weight, offsets = made("mixed")
+    parameter = weight.detach().transpose(1, 2).requires_grad_()
+    (grad,) = torch.autograd.grad(expert_linear(x, parameter.mT, offsets).sum(), parameter)
+    assert grad.is_contiguous()
+
+
+@pytest.mark.parametrize("layout", ["strided", "expanded", "bfloat16", "float16"])
+def test_any_strides_and_dtypes(layout: str) -> None:
+    x, weight, offsets = (t.detach() for t in made("mixed"))
+    if layout == "strided":
+        x, weight = (
+            torch.randn(18, 10).double()[::2, ::2],
+            torch.randn(6, 5, 9).double()[::2, :, 6:],
+        )
+    elif layout == "expanded":
+        x, weight = x[:1].expand(9, 5), weight[:1].expand(3, 5, 3)
+    else:
+        dtype = getattr(torch, layout)
+        x, weight = x.to(dtype), weight.to(dtype)
+    y = expert_linear(x, weight, offsets)
+    near = {"rtol": 1e-2, "atol": 1e-2} if x.dtype.itemsize == 2 else {}
+    expected = by_row(x.double(), weight.double(), offsets).to(x.dtype)
+    torch.testing.assert_close(y, expected, **near)
+
+
+def test_autocast_casts_as_for_a_linear() -> None:
+    x, weight, offsets = made("mixed")
+    x, weight = x.detach().float(), weight.detach().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = expert_linear(x, weight, offsets)
+    y.float().sum().backward()
+    assert y.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"x": torch.randn(9, 4).double()}, r"x \(9, 4\) and weight \(3, 5, 3\)"),
+        ({"x": torch.randn(9, 5)}, "x is torch.float32 and weight torch.float64"),
+        ({"offsets": torch.tensor([0, 3, 9])}, r"3 experts need \(4,\)"),
+        ({"offsets": torch.tensor([0, 3, 2, 9])}, "must rise from 0 to at most the 9 rows"),
+        ({"offsets": torch.tensor([0, 3, 4, 10])}, "must rise from 0 to at most the 9 rows"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    change: dict[str, Tensor], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, offsets = (t.detach() for t in made("mixed"))
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    with pytest.raises(ValueError, match=says):
+        expert_linear(**({"x": x, "weight": weight, "offsets": offsets} | change))
+
+
+def test_tokens_of_another_dispatch_are_refused() -> None:
+    found = dispatch(torch.tensor([[0], [1]]), torch.rand(2, 1), 2)
+    with pytest.raises(ValueError, match="x has 3 rows, but the dispatch is of 2 tokens"):
+        gathered_expert_linear(torch.randn(3, 4), torch.randn(2, 4, 4), found)
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_the_operators_are_sound(gathered: bool) -> None:
+    found = dispatch(torch.tensor([[0, 2], [2, 1], [2, 0]]), torch.rand(3, 2), 4)
+    weight = torch.randn(4, 2, 5).transpose(1, 2).requires_grad_()
+    x = torch.randn(3 if gathered else 6, 5, requires_grad=True)
+    index = (found.tokens, found.places) if gathered else (None, None)
+    ops = torch.ops.polylect
+    opcheck(ops.expert_linear.default, (x, weight, found.offsets, *index))
+    grad = torch.randn(6, 2)
+    arguments = (x.detach(), grad, weight.detach(), found.offsets, index[0])
+    opcheck(ops.expert_linear_weight_grad.default, arguments)
+
+
+SIZES = {"hidden_size": 12, "num_experts_per_tok": 2, "hidden_act": "silu"}
+PEERS = {
+    "Mixtral": (MixtralExperts, MixtralConfig(num_local_experts=4, intermediate_size=10, **SIZES)),
+    "Qwen3-MoE": (
+        Qwen3MoeExperts,
+        Qwen3MoeConfig(num_experts=4, moe_intermediate_size=10, **SIZES),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", PEERS)
+def test_experts_of_transformers(family: str) -> None:
+    """Same output and gradients as their experts with the same weights and routing."""
+    kind, config = PEERS[family]
+    experts = kind(config)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(11, 12, requires_grad=True)
+    weights, indices = torch.randn(11, 4).softmax(-1).topk(2)
+    weights = weights.detach().requires_grad_()
+
+    def ours(x: Tensor, weights: Tensor) -> Tensor:
+        found = dispatch(indices, weights, 4)
+        both = gathered_expert_linear(x, experts.gate_up_proj.mT, found)
+        gate, up = both.chunk(2, dim=-1)
+        y = expert_linear(functional.silu(gate) * up, experts.down_proj.mT, found.offsets)
+        return combine(y, found)
+
+    leaves = (x, weights, *experts.parameters())
+    toward = torch.randn(11, 12)
+    theirs = experts(x, indices, weights)
+    torch.testing.assert_close(ours(x, weights), theirs, rtol=1e-5, atol=1e-5)
+    expected = torch.autograd.grad(theirs, leaves, toward)
+    for found, grad in zip(
+        torch.autograd.grad(ours(x, weights), leaves, toward), expected, strict=True
+    ):
+        torch.testing.assert_close(found, grad, rtol=1e-5, atol=1e-5)
+
+
+def parity(
+    offsets: Tensor, d_in: int, d_out: int, dtype: torch.dtype, device: str, near: float
+) -> None:
+    """The kernels against the reference in float32, on inputs that are not contiguous."""
+    from polylect.kernels.expert_linear import kernel, reference
+
+    experts, rows = len(offsets) - 1, int(offsets[-1]) + 3
+    tokens = torch.randint(rows // 2, (rows,), device=device)
+    x = torch.randn(d_in, rows, device=device).to(dtype).t()
+    weight = torch.randn(experts, d_out, d_in, device=device).to(dtype).transpose(1, 2) / d_in**0.5
+    grad = torch.randn(rows, 2 * d_out, device=device).to(dtype)[:, ::2]
+    offsets = offsets.to(device)
+    for index in (None, tokens):
+        found = kernel.expert_linear(x, weight, offsets, index)
+        exact = reference.expert_linear(x.float(), weight.float(), offsets, index, None)
+        torch.testing.assert_close(found, exact.to(dtype), rtol=near, atol=near)
+        found = kernel.weight_grad(x, grad, weight, offsets, index)
+        exact = reference.weight_grad(x.float(), grad.float(), weight.float(), offsets, index)
+        assert found.stride() == weight.stride()
+        torch.testing.assert_close(found, exact.to(dtype), rtol=near, atol=near)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU")
+@pytest.mark.usefixtures("poisoned")
+@cases
+def test_interpreted_kernels_agree(name: str) -> None:
+    # single sums of up to 37 products, in another order
+    parity(torch.tensor(OFFSETS[name]), 37, 21, torch.float32, "cpu", 1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU")
+@pytest.mark.usefixtures("poisoned")
+def test_interpreted_kernels_agree_over_several_tiles() -> None:
+    parity(torch.tensor([0, 0, 70, 71, 130]), 70, 65, torch.float32, "cpu", 1e-4)
+
+
+@pytest.mark.gpu
+@cases
+@pytest.mark.parametrize("d_in, d_out", [(37, 21), (256, 512)])
+@pytest.mark.parametrize(
+    # one rounding of the result, after sums in float32; weight gradients reach about 20
+    "dtype, near",
+    [(torch.float32, 1e-4), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)],
+)
+def test_kernels_agree(name: str, d_in: int, d_out: int, dtype: torch.dtype, near: float) -> None:
+    parity(50 * torch.tensor(OFFSETS[name]), d_in, d_out, dtype, "cuda", near)
+
+
+@pytest.mark.parametrize(
+    "element, size, precision",
+    [("*bf16", 2, "tf32"), pytest.param("*fp32", 4, "ieee", marks=pytest.mark.slow)],
+)
+def test_kernels_compile_for_gpus(element: str, size: int, precision: str) -> None:
+    from polylect.kernels.expert_linear import kernel
+
+    fixed = {"GATHER": True, "PRECISION": precision, **kernel.blocks(1000, 1024, 1024, size)}
+    forward = {
+        "kernel": "expert_linear_kernel",
+        "types": dict.fromkeys(("x", "weight", "grad", "out"), element)
+        | dict.fromkeys(("tokens", "offsets"), "*i64"),
+        "constants": {**fixed, "GROUPS": 16, "x_column": 1, "weight_in": 1},
+        "options": kernel.LAUNCH,
+    }
+    constants = {**fixed, "x_column": 1, "grad_column": 1, "out_in": 1}
+    backward = forward | {"kernel": "weight_grad_kernel", "constants": constants}
+    found = compiled(kernel.__name__, [forward, backward])
+    assert len(found) == 4
+    assert all(case["shared"] <= SHARED_MEMORY[case["target"]] for case in found)

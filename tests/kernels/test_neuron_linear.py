@@ -1,0 +1,190 @@
+"""The linear layer with replaced rows or columns, and its gradients, against a dense copy."""
+
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from replaced import BOTH, TOLERANCE, assert_near, assert_same, make
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import polylect.kernels.neuron_linear as operators
+from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, reference
+
+PATHS = pytest.mark.parametrize("path", ["twice", "blocks"], indirect=True)
+
+
+@pytest.fixture
+def path(request, monkeypatch) -> None:
+    """Which of its two ways the reference goes; blocks are tiny."""
+    monkeypatch.setattr(reference, "FEW", {"twice": 1e9, "blocks": -1}[request.param])
+    monkeypatch.setattr(reference, "BLOCK", 1)
+    monkeypatch.setattr(reference, "MIN_ROWS", 3)
+
+
+shapes = st.fixed_dictionaries(
+    {
+        "batch": st.sampled_from([(), (1,), (0,), (4,), (2, 3), (2, 0, 3)]),
+        "d_out": st.integers(1, 9),
+        "d_in": st.integers(1, 9),
+        "n": st.integers(0, 9),
+        "bias": st.booleans(),
+    }
+)
+
+
+@BOTH
+@PATHS
+@settings(
+    deadline=None,
+    max_examples=12,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(shapes)
+def test_is_the_linear_with_the_values_written_in(dim, path, shape):
+    size = (shape["d_out"], shape["d_in"])[dim]
+    assert_same(make(dim, **shape | {"n": min(shape["n"], size)}), TOLERANCE[torch.float64])
+
+
+@BOTH
+@PATHS
+@pytest.mark.parametrize("n", [0, 4, 6])
+def test_gradcheck(dim, path, n):
+    case = make(dim, d_out=6, d_in=6, n=n)
+
+    def ours(*learned):
+        names = [name for name in ("x", "values", "own_bias") if getattr(case, name) is not None]
+        return replace(case, **dict(zip(names, learned, strict=True))).ours()
+
+    assert torch.autograd.gradcheck(ours, case.learned)
+
+
+@BOTH
+def test_operators_keep_to_their_schemas(dim):
+    case = make(dim, dtype=torch.float32)
+    own_bias = case.own_bias if dim == 0 else None
+    plain = (case.weight, case.index, case.values)
+    torch.library.opcheck(operators._forward, (case.x, *plain, case.bias, own_bias, dim))
+    x, values, grad = case.x.detach(), case.values.detach(), torch.randn(5, 7)
+    torch.library.opcheck(operators._input_grad, (grad, case.weight, case.index, values, dim))
+    torch.library.opcheck(operators._values_grad, (grad, x, case.index, values, dim))
+
+
+@BOTH
+@PATHS
+def test_any_strides_are_welcome(dim, path):
+    case = make(dim, batch=(4, 5), d_out=8, d_in=6)
+    case.x = torch.randn(6, 5, 4, dtype=torch.float64).permute(2, 1, 0).requires_grad_()
+    case.weight = torch.randn(6, 8, dtype=torch.float64).t()
+    case.values = case.values.detach().t().contiguous().t().requires_grad_()
+    assert_same(case, TOLERANCE[torch.float64])
+    case.ours().sum().backward()  # an expanded gradient
+    assert_near(case.x.grad, torch.autograd.grad(case.expected().sum(), case.x)[0], 1e-12)
+
+
+@BOTH
+@PATHS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_masters_are_float32_and_so_is_their_gradient(dim, path, dtype):
+    case = make(dim, batch=(33,), d_out=24, d_in=20, n=5, dtype=torch.float32)
+    for name in ("weight", "bias", "x"):
+        setattr(case, name, getattr(case, name).detach().to(dtype))
+    case.x.requires_grad_()
+    assert case.values.dtype == torch.float32
+    assert_same(case, TOLERANCE[dtype])
+
+
+@BOTH
+def test_autocast_computes_in_its_dtype(dim):
+    case = make(dim, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(case, TOLERANCE[torch.bfloat16])
+
+
+@BOTH
+def test_only_what_is_learned_has_a_gradient(dim):
+    case = make(dim)
+    case.x = case.x.detach()
+    case.ours().sum().backward()
+    assert case.x.grad is None
+    assert case.values.grad.shape == case.values.shape
+    assert case.weight.grad is None
+    assert case.bias.grad is None
+    with torch.no_grad():
+        assert not case.ours().requires_grad
+
+
+class LargestTensor(TorchDispatchMode):
+    """Entries of the largest tensor that is made inside."""
+
+    def __init__(self, known: set[int]) -> None:
+        super().__init__()
+        self.known, self.entries = known, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        if isinstance(result, Tensor) and result.untyped_storage().data_ptr() not in self.known:
+            self.entries = max(self.entries, result.untyped_storage().nbytes() // 4)
+        return result
+
+
+@BOTH
+@pytest.mark.parametrize("n", [20, 300])
+def test_no_second_weight_is_ever_made(dim, n):
+    case = make(dim, batch=(64,), d_out=1024, d_in=1280, n=n, dtype=torch.float32)
+    grad = torch.randn(64, 1024)
+    plain = (case.weight, case.index, case.values.detach())
+    known = {t.untyped_storage().data_ptr() for t in (case.x, grad, *plain)}
+    with torch.no_grad(), LargestTensor(known) as largest:
+        reference.forward(case.x, *plain, case.bias, None, dim)
+        reference.input_grad(grad, *plain, dim)
+        reference.values_grad(grad, case.x, *plain[1:], dim)
+    assert 0 < largest.entries <= case.weight.numel() // 2
+
+
+def test_a_wrong_argument_is_named_with_its_shape():
+    # unwrapped: in tests the annotations would refuse wrong shapes first
+    rows, columns = inspect.unwrap(neuron_linear), inspect.unwrap(neuron_linear_in)
+    x, weight, index = torch.randn(5, 6), torch.randn(7, 6), torch.tensor([2, 0])
+    values, values_in = torch.randn(2, 6), torch.randn(7, 2)
+    wrong = {
+        r"x has shape \(5, 7\), expected \(\*batch, 6\)": lambda: rows(
+            torch.randn(5, 7), weight, index, values
+        ),
+        r"weight has shape \(6,\), expected \(d_out, d_in\)": lambda: rows(
+            x, weight[0], index, values
+        ),
+        r"rows has shape \(1, 2\), expected \(n,\)": lambda: rows(x, weight, index[None], values),
+        r"columns has dtype torch.bool": lambda: columns(x, weight, index > 0, values_in),
+        r"values has shape \(7, 2\), expected \(2, 6\) for 2 rows": lambda: rows(
+            x, weight, index, values_in
+        ),
+        r"values has shape \(2, 6\), expected \(7, 2\) for 2 columns": lambda: columns(
+            x, weight, index, values
+        ),
+        r"bias has shape \(2,\), expected \(7,\)": lambda: rows(
+            x, weight, index, values, torch.randn(2)
+        ),
+        r"row_bias has shape \(7,\), expected \(2,\)": lambda: rows(
+            x, weight, index, values, torch.randn(7), torch.randn(7)
+        ),
+        r"weight requires a gradient": lambda: rows(
+            x, torch.randn(7, 6, requires_grad=True), index, values
+        ),
+        r"bias requires a gradient": lambda: columns(
+            x, weight, index, values_in, torch.randn(7, requires_grad=True)
+        ),
+        r"rows has entries from 0 to 7, expected from 0 to 6": lambda: rows(
+            x, weight, torch.tensor([7, 0]), values
+        ),
+        r"columns has entries from -1 to 0, expected from 0 to 5": lambda: columns(
+            x, weight, torch.tensor([0, -1]), values_in
+        ),
+        r"rows has an entry twice": lambda: rows(x, weight, torch.tensor([3, 3]), values),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            call()

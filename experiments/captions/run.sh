@@ -9,7 +9,7 @@ export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
 seed=${SEED:-1}
 polylect evaluate name=captions_frozen data=captions model=local model.path="$POLYLECT_BASE" generation.ratio=1.5
 polylect train experiment=captions name=captions_lora_switch strategy.alpha=32 seed="$seed"
-polylect train experiment=captions name=captions_lora strategy=lora strategy.rank=64 strategy.alpha=128 seed="$seed"
+polylect train experiment=captions name=captions_lora strategy=lora strategy.rank=64 strategy.alpha=32 seed="$seed"
 polylect train experiment=captions_full name=captions_full seed="$seed"
 latest() { ls -d "runs/$1"/*/ | tail -1; }
 python experiments/captions/analyse.py --out experiments/captions/results \

@@ -9,6 +9,10 @@ gate and up projections, columns of the down projection, drawn for each block) l
 - full backward and mask: all weights have gradients, those of other neurons are zeroed.
 
 In "full fine tuning" nothing is masked and every neuron learns. AdamW is fused everywhere.
+
+The forward rows time one feed-forward network with slices (`layers/neuron_ffn.py`; a direction uses
+10 % of the neurons, 7 % general and 3 % specific) in a batch of one or of four directions, without
+and with a gate per token, against the same network without slices.
 """
 
 import argparse
@@ -23,7 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in
+from polylect.layers.gates import AwarenessGate
+from polylect.layers.neuron_bank import NeuronBank, NeuronSet
+from polylect.layers.neuron_ffn import attach_neurons
+from polylect.layers.routing import RoutingContext
 
+DIRECTIONS = ("en-de", "en-fr", "en-cs", "en-hi")
 BLOCKS, HIDDEN, WIDTH, TOKENS = 4, 512, 2048, 512
 TIMES_FASTER = {0.05: 1.5, 0.1: 1.4, 0.3: 1.25}  # by the share of neurons
 
@@ -102,7 +111,9 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     blocks = [Block(hidden, width) for _ in range(BLOCKS)]
     x = torch.randn(tokens, hidden)
     rows = [training(arguments, blocks, x, share) for share in TIMES_FASTER]
-    # A NeuronFFN's forward pass against the plain one's belongs here: rows += forward(...)
+    for gate in ("none", "token"):
+        for directions in (1, 4):
+            rows.append(forward(arguments, hidden, width, directions, gate))
     return rows
 
 
@@ -133,6 +144,60 @@ def training(
         "share": round(ours / whole, 4),
     }
     return result | {"figures": figures}
+
+
+class Plain(nn.Module):
+    """A gated feed-forward network as models have it."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden, width, bias=False)
+        self.up = nn.Linear(hidden, width, bias=False)
+        self.down = nn.Linear(width, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
+
+
+def with_slices(plain: Plain, gate: str) -> tuple[Plain, RoutingContext]:
+    """A copy whose neurons 7 % are general, and 3 % each direction's own."""
+    ffn, context = copy.deepcopy(plain).requires_grad_(False), RoutingContext()
+    hidden, width = ffn.gate.in_features, ffn.gate.out_features
+    order = torch.randperm(width)
+    general, own = round(0.07 * width), round(0.03 * width)
+    sets = [NeuronSet(DIRECTIONS, True, order[:general].sort().values)]
+    for position, direction in enumerate(DIRECTIONS):
+        start = general + position * own
+        sets.append(NeuronSet((direction,), False, order[start : start + own].sort().values))
+    gates = {d: AwarenessGate(hidden, 128, 1, soft=True) for d in DIRECTIONS}
+    bank = NeuronBank(
+        sets, width, gates if gate == "token" else {}, False, context, "ffn", torch.device("cpu")
+    )
+    attach_neurons(ffn, {"gate": ffn.gate, "up": ffn.up}, ffn.down, bank)
+    return ffn.eval(), context
+
+
+def forward(
+    arguments: argparse.Namespace, hidden: int, width: int, directions: int, gate: str
+) -> Row:
+    plain = Plain(hidden, width).requires_grad_(False)
+    ffn, context = with_slices(plain, gate)
+    x = torch.randn(16, max(TOKENS // 16, 1), hidden)
+    names = [DIRECTIONS[row % directions] for row in range(len(x))]
+
+    def ours() -> Tensor:
+        with context.route(names):
+            return ffn(x)
+
+    difference = agreement(ours(), plain(x))  # slices start as the base's neurons
+    times = measure({"ours": ours, "plain": lambda: plain(x)}, arguments.seconds, arguments.rounds)
+    what = {
+        "what": "forward",
+        "directions": directions,
+        "gate": gate,
+        "tokens": x.shape[0] * x.shape[1],
+    }
+    return with_goal(row(what, times, "ours", difference), "plain", least=round(1 / 1.15, 3))
 
 
 def check(ours: Side, masked: Side) -> float:

@@ -30,8 +30,10 @@ GIVEN = {
     "model/local": ["model.path=base"],
     "strategy/landermt": ["strategy.neurons=neurons.safetensors"],
     "experiment/landermt": ["model.path=base", "strategy.neurons=neurons.safetensors"],
-    "experiment/captions_landermt": ["strategy.neurons=neurons.safetensors"],
     "strategy/lora_library": ["strategy.library=adapters"],
+    "strategy/lag": ["strategy.library=adapters"],
+    "strategy/arrow": ["strategy.library=adapters"],
+    "strategy/spectr": ["strategy.library=adapters"],
     "trainer/ddp": ["trainer.accelerator=cpu"],
 }
 PARTS = {
@@ -86,7 +88,7 @@ def test_the_folders_of_conf_are_the_parts_of_the_configuration() -> None:
 
 @pytest.mark.parametrize("program", SCHEMAS)
 def test_every_program_composes_and_validates(program: str) -> None:
-    given = {"translate": ["run=run"], "pretrain": ["out=out"]}
+    given = {"translate": ["run=run"], "pretrain": ["out=out"], "library": ["path=adapters"]}
     validate(config(program, *given.get(program, [])))
 
 

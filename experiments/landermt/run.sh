@@ -7,13 +7,13 @@ cd "$(dirname "$0")/../.."
 : "${POLYLECT_DATA:?set it to the folder that holds multi30k and visual_genome}"
 : "${POLYLECT_BASE:?set it to the model folder of a joint training}"
 export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
-seed=${SEED:-1} steps=${STEPS:-120}
-short=("trainer.max_steps=$steps" "trainer.val_check_interval=$steps" "seed=$seed"
-  'data.test={"*": {kind: aligned, path: "multi30k/test_2016_flickr.{lang}.gz", stop: 200},
-    en-hi: {kind: aligned, path: "visual_genome/test.{lang}.gz", stop: 200}}')
+short=(experiment=captions_continued "seed=${SEED:-1}")
 latest() { ls -d "runs/$1"/*/ | tail -1; }
 neurons() { echo "$(latest "$1")neurons.safetensors"; }
-train() { polylect train experiment=captions_landermt "name=$1" "strategy.neurons=$(neurons "$2")" "${short[@]}" "${@:3}"; }
+train() {
+  polylect train "${short[@]}" "name=$1" strategy=landermt "strategy.neurons=$(neurons "$2")" \
+    strategy.gate_width=32 "${@:3}"
+}
 
 # 599 of 768 neurons in four of six layers: as many trained parameters as the adapters have.
 polylect detect name=neurons data=captions model=local "model.path=$POLYLECT_BASE" categories.share=0.78
@@ -30,13 +30,13 @@ train landermt_general neurons_general strategy.trained=general strategy.gate=no
 train landermt_specific neurons_specific strategy.trained=specific strategy.gate=none
 train landermt_random_neurons neurons_random
 train landermt_random_layers neurons_random_layers
-polylect train experiment=captions_full name=landermt_full optim.optimizer.lr=1e-3 "${short[@]}"
-polylect train experiment=captions name=landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 "${short[@]}"
-polylect train experiment=captions name=landermt_lora_switch strategy.alpha=32 "${short[@]}"
+polylect train "${short[@]}" name=landermt_full strategy=full
+polylect train "${short[@]}" name=landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
+polylect train "${short[@]}" name=landermt_lora_switch strategy.alpha=32 optim.optimizer.lr=5e-3
 # One direction alone, on as many tokens of its own.
-alone=("data.directions=[en-cs]" "trainer.max_steps=$((steps / 4))" "trainer.val_check_interval=$((steps / 4))")
+alone=("data.directions=[en-cs]" trainer.max_steps=30 trainer.val_check_interval=30)
 train landermt_alone neurons "${alone[@]}"
-polylect train experiment=captions_full name=landermt_full_alone optim.optimizer.lr=1e-3 "${short[@]}" "${alone[@]}"
+polylect train "${short[@]}" name=landermt_full_alone strategy=full "${alone[@]}"
 
 for run in landermt landermt_{no_gate,general,specific,random_neurons,random_layers,full,lora,lora_switch,alone,full_alone}; do
   folders+=("$(latest "$run")")

@@ -101,20 +101,23 @@ class Group:
     """Experts of one width, with the weights of some of theirs."""
 
     experts: slice
+    of: int
+    """how many there are in all groups"""
     gate_up: Tensor
     down: Tensor
 
     @classmethod
-    def of(cls, theirs: MixtralExperts, experts: slice, width: int, learns: bool) -> "Group":
+    def like(cls, theirs: MixtralExperts, experts: slice, width: int, learns: bool) -> "Group":
         gate, up = theirs.gate_up_proj.detach()[experts].chunk(2, dim=1)
         gate_up = torch.cat([gate[:, :width], up[:, :width]], 1)
         down = theirs.down_proj.detach()[experts, :, :width].contiguous()
-        return cls(experts, gate_up.requires_grad_(learns), down.requires_grad_(learns))
+        return cls(experts, theirs.num_experts, gate_up.requires_grad_(learns), down.requires_grad_(learns))
 
     def __call__(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         first, end = self.experts.start, self.experts.stop
-        local = torch.where((indices >= first) & (indices < end), indices - first, -1)
-        found = dispatch(local, weights, end - first)
+        if end - first < self.of:
+            indices = torch.where((indices >= first) & (indices < end), indices - first, -1)
+        found = dispatch(indices, weights, end - first)
         both = gathered_expert_linear(x, self.gate_up.mT, found)
         y = expert_linear(SwiGLU.apply(both), self.down.mT, found.offsets)
         return combine(y, found)
@@ -151,7 +154,7 @@ class Job:
         x = torch.randn(case.tokens, case.hidden, dtype=case.dtype, requires_grad=True)
         logits = torch.randn(case.tokens, case.experts, dtype=case.dtype)
         weights, indices = logits.softmax(-1).topk(case.top)
-        groups = [Group.of(theirs, *group) for group in case.groups()]
+        groups = [Group.like(theirs, *group) for group in case.groups()]
         toward = torch.randn_like(x)
         return cls(case, theirs, groups, x, indices, weights.requires_grad_(), toward)
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,14 @@ def detect(runs: Path, *overrides: str) -> Path:
 
 def neurons(folder: Path) -> NeuronFile:
     return NeuronFile.read(folder / program.FILE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """They take time; tests/test_plots.py looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polylect.plots.save_all", lambda *_: {})
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ ANYWHERE = {"hints"}
 MAY_IMPORT = {
     "kernels": set(),
     "layers": {"kernels"},
-    "models": {"data"},
+    "models": {"data", "layers"},
     "data": set(),
     "eval": set(),
     "record": set(),
     "library": set(),
-    "strategies": {"layers", "kernels", "models", "library", "data", "eval"},
+    "plots": {"library"},
+    "strategies": {"layers", "kernels", "models", "library", "data", "eval", "plots"},
     "callbacks": {"strategies", "data"},
     "config": set(),
 }

@@ -14,7 +14,7 @@ from tiny import TRAIN, checkpoint, folders, logged, record, same, train
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "polylect.cli", "train", *TRAIN]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu"]
-SECONDS = 240  # a run takes 20 when nothing else does
+SECONDS = 600  # a run takes 20 when nothing else does
 
 
 def run(*settings: str) -> subprocess.CompletedProcess[str]:
@@ -89,3 +89,11 @@ def test_two_processes_stop_together_after_an_optimizer_step(tmp_path: Path) -> 
     (whole,), (second,) = folders(whole), folders(second)
     for part in ("state_dict", "optimizer_states"):
         assert same(checkpoint(second)[part], checkpoint(whole)[part])
+
+
+def test_two_processes_end_if_one_is_told_to_stop_while_it_loads(tmp_path: Path) -> None:
+    stop = {"_target_": "tiny.Stop", "hook": "setup", "rank": 0}
+    ended = run(*TWO, *(f"+callbacks.stop.{k}={v}" for k, v in stop.items()), f"runs={tmp_path}")
+    assert ended.returncode == 143, ended.stderr
+    (folder,) = folders(tmp_path)
+    assert record(folder)["status"] == "interrupted"

@@ -189,6 +189,17 @@ def test_a_failed_run_says_so(tmp_path: Path) -> None:
     assert not (folder / "scores.json").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_stopped_while_it_loads_says_so(tmp_path: Path, number: int) -> None:
+    stop = {"_target_": "tiny.Stop", "hook": "setup", "number": int(number)}
+    with pytest.raises(SystemExit) as caught:
+        attempt(tmp_path, *(f"+callbacks.stop.{k}={v}" for k, v in stop.items()))
+    assert caught.value.code == 143
+    (folder,) = folders(tmp_path)
+    assert record(folder)["status"] == "interrupted"
+    assert not (folder / "checkpoints").exists()
+
+
 def test_a_run_stopped_while_it_scores_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ class Stop(L.Callback):
         if os.environ.get("LOCAL_RANK", "0") == str(rank):
             setattr(self, hook, self._count)
 
-    def _count(self, *_: object) -> None:
+    def _count(self, *_: object, **__: object) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.number)

@@ -60,6 +60,7 @@ class Case:
 
 
 CASES = (
+    Case(tokens=64, peers=("eager", "batched_mm", "grouped_mm")),
     Case(tokens=512),
     Case(experts=4),
     Case(),
@@ -111,7 +112,9 @@ class Group:
         gate, up = theirs.gate_up_proj.detach()[experts].chunk(2, dim=1)
         gate_up = torch.cat([gate[:, :width], up[:, :width]], 1)
         down = theirs.down_proj.detach()[experts, :, :width].contiguous()
-        return cls(experts, theirs.num_experts, gate_up.requires_grad_(learns), down.requires_grad_(learns))
+        return cls(
+            experts, theirs.num_experts, gate_up.requires_grad_(learns), down.requires_grad_(learns)
+        )
 
     def __call__(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         first, end = self.experts.start, self.experts.stop
@@ -204,7 +207,10 @@ class Job:
             for expert, (gate_up, down) in enumerate(zip(group.gate_up, group.down, strict=True)):
                 rows = int((self.indices == group.experts.start + expert).sum())
                 for weight in (gate_up.detach(), down.detach()):
-                    x, y = weight.new_ones(rows, weight.shape[1]), weight.new_ones(rows, len(weight))
+                    x, y = (
+                        weight.new_ones(rows, weight.shape[1]),
+                        weight.new_ones(rows, len(weight)),
+                    )
                     work += [(x, weight.t(), y.clone()), (y, weight, x.clone())]
                     if gate_up.requires_grad:
                         work.append((y.t(), x, torch.empty_like(weight)))

@@ -1,7 +1,9 @@
 """Callbacks that belong to every run."""
 
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,12 @@ class StopTogether(L.Callback):
         if trainer.world_size > 1:
             trainer._signal_connector._sigterm_notifier_fn = self._ask
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # While a run loads, a signal ends it at once. Lightning registers its own handler next, and
+        # would also call the one that it finds.
+        with suppress(ValueError):  # only the main thread has signals
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     def _ask(self, *_: object) -> None:
         self._asked = True
 
@@ -159,6 +167,14 @@ def log_results(
         if isinstance(logger, WandbLogger):
             columns = ["direction", "source", "translation", "reference"]
             logger.log_table("translations", columns=columns, data=_rows(scores, data, folder))
+
+
+def log_pictures(loggers: Sequence[Any], files: Mapping[str, Path], step: int) -> None:
+    """Show pictures, PNG files by name, in W&B as `pictures/<name>`."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for name, file in files.items():
+                logger.log_image(f"pictures/{name}", [str(file)], step)
 
 
 def _rows(scores: dict[str, dict[str, Any]], data: Any, folder: Path) -> list[list[str]]:

@@ -20,6 +20,7 @@ PROGRAMS = {
     "translate": "translate a file or standard input, line by line",
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",
+    "library": "list, check, align, compare, add or remove the adapters of a folder",
     "pretrain": "make a small base model and its tokenizer from text",
 }
 USAGE = """polylect: one language model, many translation directions, no interference.

@@ -147,6 +147,20 @@ class Recipe:
     stages: Any = field(default_factory=dict)  # name: {program, overrides}, in their order
 
 
+@dataclass
+class Library:
+    """Root of `polylect library`."""
+
+    path: str = "???"  # folder of adapters
+    action: str = "list"  # list, check, align, compare, add, remove
+    adapter: str | None = None  # add, remove: its name; add takes that of the folder by default
+    source: str | None = None  # add: the PEFT folder to copy
+    directions: list[str] | None = None  # add: those that it serves
+    measure: str = "update"  # compare: the table to show; update, arrow or subspace
+    out: str | None = None  # compare: JSON file to write, with all three tables
+    model: Any = None  # check: the base that adapters are to fit
+
+
 SCHEMAS = {
     "train": Train,
     "evaluate": Evaluate,
@@ -154,6 +168,7 @@ SCHEMAS = {
     "detect": Detect,
     "pretrain": Pretrain,
     "recipe": Recipe,
+    "library": Library,
 }
 
 _store = ConfigStore.instance()

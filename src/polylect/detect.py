@@ -68,6 +68,7 @@ def _check(cfg: DictConfig) -> None:
 
 def _run(cfg: DictConfig, folder: Path) -> None:
     begin = time.monotonic()
+    from polylect import plots
     from polylect.terminal import keep_freed_memory, quiet
 
     quiet()
@@ -90,6 +91,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
             record.seconds = round(time.monotonic() - begin, 1)
             record.write(folder)
     show(_table(found))
+    plots.save_all(lambda: plots.of_detection(found), folder)
     print(f"neurons: {folder / FILE}")
 
 

@@ -115,6 +115,8 @@ def _stage(name: str, program: str, overrides: Sequence[str], folder: Path) -> P
     own = new_folder(folder, name)
     own.rmdir()  # the program makes it
     resume = [f"resume={run}" for run in former[-1:] if _resumable(run)]
+    if resume:  # it began from another stage's weights and goes on from its own
+        overrides = [o for o in overrides if not o.startswith("init_from=")]
     command = [sys.executable, "-m", "polylect.cli", program, *overrides, *resume]
     if program == "pretrain":
         command.append(f"out={own}")

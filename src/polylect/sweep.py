@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from polylect.record import new_folder
 
+MODULES = {"library": "library_program"}  # of programs whose name a package has
 RUN_FOLDER = "POLYLECT_RUN_FOLDER"  # set for a job whose folder has been chosen by its parent
 
 
@@ -43,7 +44,7 @@ def task(
                 folders.append(new_folder(Path(cfg.get("runs") or "runs") / "sweeps" / name))
             return _in_own_process(program, given, folders[0], codes)
         try:
-            return import_module(f"polylect.{program}").main(cfg)
+            return import_module(f"polylect.{MODULES.get(program, program)}").main(cfg)
         except Exception as error:
             failures.append(error)
             return None

@@ -83,6 +83,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics["steps"] = trainer.global_step
         _finish(trainer, module, data, cfg, folder, record)
+        _draw(trainer, module, folder)
         record.status = "done"
     except (KeyboardInterrupt, SystemExit) as error:
         record.status = "interrupted"
@@ -170,12 +171,12 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
         import torch
 
         path = checkpoint_path(cfg.init_from)
-        module.load_owned(torch.load(path, map_location="cpu", weights_only=False))
+        module.load_stage(torch.load(path, map_location="cpu", weights_only=False))
     resume = str(_resume_path(cfg.resume)) if cfg.resume else None
-    # Ctrl-C ends the run as SIGTERM does: after the batch, with a checkpoint. A terminal sends it
-    # to all processes, and the first passes it on.
+    # Ctrl-C ends the run as SIGTERM does: at once while it loads, then after a batch, with a
+    # checkpoint. A terminal sends it to all processes, and the first passes it on.
     end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if _rank() == 0 else signal.SIG_IGN
-    with handling({signal.SIGINT: end, signal.SIGTERM: signal.SIG_DFL}):
+    with handling({signal.SIGINT: end, signal.SIGTERM: stop}):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
 
 
@@ -240,6 +241,15 @@ def _finish(
     record.metrics["test"] = evaluate(module, data, folder, cfg.metrics)
     record.metrics["objective"] = mean_chrf(record.metrics["test"])
     log_results(trainer.loggers, record.metrics["test"], data, folder, trainer.global_step)
+
+
+def _draw(trainer: Any, module: Any, folder: Path) -> None:
+    """Save the strategy's pictures, and show them to loggers."""
+    from polylect.callbacks import log_pictures
+    from polylect.plots import save_all
+
+    files = save_all(lambda: module.pictures(folder), folder)
+    log_pictures(trainer.loggers, files, trainer.global_step)
 
 
 def _close_wandb() -> None:

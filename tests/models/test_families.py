@@ -25,6 +25,9 @@ def test_paths_lead_to_linear_layers_and_miss_none(name: str) -> None:
         assert linears == set(FAMILIES[name].targets("all"))
         ffn = layer.get_submodule(FAMILIES[name].ffn)
         assert any(m is layer.get_submodule(FAMILIES[name].down) for m in ffn.modules())
+        activation = layer.get_submodule(FAMILIES[name].activation)
+        assert activation(torch.zeros(2)).tolist() == [0, 0]
+        assert len(list(ffn.children())) == len(FAMILIES[name].projections) + 1
 
 
 @names

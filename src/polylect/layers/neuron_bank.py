@@ -33,13 +33,28 @@ class NeuronSet:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The rows of a batch that use the same slices."""
+class Plan:
+    """Which slices a batch uses, and which of its rows use which.
 
-    direction: str
-    rows: Int[Tensor, " rows"] | None
-    """None: all of them"""
+    Attributes:
+        rows: by direction; None where one direction has all rows.
+        slices: all that a row of the batch owns.
+        index: the neurons of these slices, one after the other, (n,).
+        weights: (rows or 1, 2, neurons + n). What g and 1 - g add to the weight of each neuron of
+            the base and of the slices: 1 or 0 for a slice, -1 or 0 for the base's own.
+        start: (1, 1, neurons + n): 1 for the base's neurons, 0 for those of slices.
+    """
+
+    rows: Mapping[str, Tensor | None]
     slices: tuple[str, ...]
+    index: Int[Tensor, " n"]
+    weights: Float[Tensor, "rows 2 width"]
+    start: Float[Tensor, "1 1 width"]
+
+    @property
+    def single(self) -> bool:
+        """Whether every row owns every slice."""
+        return len(self.rows) == 1
 
 
 class NeuronBank(nn.Module):
@@ -49,7 +64,7 @@ class NeuronBank(nn.Module):
         sets: disjoint sets of neurons.
         neurons: of the network.
         gates: a gate by direction, or one under "shared"; empty for none.
-        literal: the gate multiplies the slices' input, see the module's text.
+        literal: the gate multiplies the slices' input, see `neuron_ffn`.
         context: names the rows' directions.
         name: of the layer, for messages and numbers.
 
@@ -79,99 +94,104 @@ class NeuronBank(nn.Module):
         self.openness: dict[str, Tensor] = {}
         self._open: Tensor | None = None
 
-    @property
-    def replaces(self) -> bool:
-        """Whether slices take the place of the base's neurons."""
-        return self.literal or not self.gates
+    def index(self, name: str) -> Int[Tensor, " n"]:
+        """The neurons of a set."""
+        return getattr(self, f"index_{name}")
 
-    def index(self, part: Part) -> Int[Tensor, " n"]:
-        """Neurons of the part's slices, in the order of the slices."""
-        return joined([getattr(self, f"index_{name}") for name in part.slices])
+    def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
+        """For a batch like x, worked out once per route; None if no row owns anything here."""
+        key = ("plan", self.name, len(x), x.dtype)
+        return self.context.remember(key, lambda: self._plan(len(x), x))
 
-    def parts(self, rows: int) -> list[Part]:
-        """The batch by direction; worked out once per route."""
-        return self.context.remember(("parts", self.name, rows), lambda: self._parts(rows))
-
-    def _parts(self, rows: int) -> list[Part]:
-        names = self.context.rows(rows)
+    def _plan(self, rows: int, like: Tensor) -> Plan | None:
         found: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
+        for row, name in enumerate(self.context.rows(rows)):
             found.setdefault(name, []).append(row)
-        device = self._device()
-        return [
-            Part(
-                direction,
-                None if len(found) == 1 else torch.tensor(at, device=device),
-                tuple(name for name, s in self.sets.items() if direction in s.owners),
-            )
-            for direction, at in found.items()
-        ]
+        owned = {
+            name: [row for d, at in found.items() if d in s.owners for row in at]
+            for name, s in self.sets.items()
+        }
+        slices = tuple(name for name, at in owned.items() if at)
+        if not slices:
+            return None
+        index = joined([self.index(name) for name in slices])
+        width = self.neurons + len(index)
+        weights = like.new_zeros(1 if len(found) == 1 else rows, 2, width)
+        end = self.neurons
+        for name in slices:
+            begin, end = end, end + len(self.index(name))
+            at = [0] if len(found) == 1 else owned[name]
+            kind = 0 if self.sets[name].general else 1
+            weights[at, kind, begin:end] = 1
+            weights[torch.tensor(at, device=like.device)[:, None], kind, self.index(name)] = -1
+        start = (torch.arange(width, device=like.device) < self.neurons).to(like.dtype)
+        by_direction = {
+            d: None if len(found) == 1 else torch.tensor(at, device=like.device)
+            for d, at in found.items()
+        }
+        return Plan(by_direction, slices, index, weights, start.view(1, 1, -1))
 
-    def _device(self) -> torch.device:
-        return next(self.buffers()).device
+    def replaces(self, plan: Plan) -> bool:
+        """Whether slices can take the place of the base's neurons, no row using the latter."""
+        return plan.single and not self.gates
 
     # The gate.
 
     def open_for(self, x: Float[Tensor, "rows length hidden"]) -> None:
         """Work out the openness of this forward; the first projection calls it."""
-        if not self.gates:
+        plan = self.plan(x)
+        if not self.gates or plan is None:
             return
-        parts = self.parts(len(x))
-        shared = "shared" in self.gates
-        opened = [
-            self.gates["shared" if shared else part.direction](take(x, part.rows))
-            if part.slices
-            else x.new_zeros(*take(x, part.rows).shape[:-1], 1)
-            for part in parts
-        ]
-        width = max(g.shape[-1] for g in opened)
-        self._open = put_back(
-            [g.expand(*g.shape[:-1], width) if g.shape[-1] == 1 else g for g in opened], parts
-        )
-        self._observe(parts)
+        found: dict[str, Tensor] = {}
+        for direction, rows in plan.rows.items():
+            own = x if rows is None else x.index_select(0, rows)
+            if any(direction in s.owners for s in self.sets.values()):
+                gate = self.gates["shared" if "shared" in self.gates else direction]
+                found[direction] = gate(own)
+            else:
+                found[direction] = own.new_zeros(*own.shape[:-1], 1)
+        self._open = _in_order(list(found.values()), list(plan.rows.values()))
+        self._observe(plan)
 
-    def _observe(self, parts: Sequence[Part]) -> None:
+    def _observe(self, plan: Plan) -> None:
         """Keep means for dashboards, and the mean that a budget may hold to a value."""
-        assert self._open is not None
-        mask = self.context.mask_like(self._open)
+        mask = self.context.mask_like(self.opened)
         means = {}
-        for part in parts:
-            if part.slices:
-                g = take(self._open, part.rows)
-                kept = g if mask is None else g[take(mask, part.rows)]
-                means[part.direction] = kept.mean()
+        for direction, rows in plan.rows.items():
+            if not any(direction in s.owners for s in self.sets.values()):
+                continue
+            g = self.opened if rows is None else self.opened.index_select(0, rows)
+            if mask is not None:
+                g = g[mask if rows is None else mask.index_select(0, rows)]
+            means[direction] = g.mean()
         self.openness = {direction: mean.detach() for direction, mean in means.items()}
-        if means:
-            self.context.losses[self.name] = torch.stack(list(means.values())).mean()
+        self.context.losses[self.name] = torch.stack(list(means.values())).mean()
 
-    def weight(
-        self, parts: Sequence[Part], dtype: torch.dtype
-    ) -> Float[Tensor, "rows length neurons"]:
-        """g on general, 1 - g on specific neurons that the row uses, 0 on all others."""
-        assert self._open is not None
-        g = self._open
-        general, specific = self._members(parts, len(g), dtype)
+    @property
+    def opened(self) -> Float[Tensor, "rows length gates"]:
+        """The openness of this forward: g."""
+        if self._open is None:
+            raise RuntimeError(f"{self.name}: the gate has not seen the layer's input.")
+        return self._open
+
+    def scale(self, plan: Plan) -> Float[Tensor, "rows length width"]:
+        """The weight of every neuron, those of slices behind the base's; 1 long without a gate."""
+        if not self.gates or self.literal:  # the literal gate has weighed the input
+            return plan.start + plan.weights.sum(1, keepdim=True)
+        return plan.start + self._gated(plan.weights, plan)
+
+    def input_scale(self, plan: Plan) -> Float[Tensor, "rows length n"]:
+        """What the literal gate multiplies the slices' input by."""
+        return self._gated(plan.weights[..., self.neurons :], plan, slices=True)
+
+    def _gated(self, weights: Tensor, plan: Plan, slices: bool = False) -> Tensor:
+        """g times the first and 1 - g times the second row of the weights."""
+        g = self.opened
         if g.shape[-1] == 1:
-            return torch.cat([g, 1 - g], -1) @ torch.cat([general, specific], 1)
-        return g * general + (1 - g) * specific
-
-    def _members(
-        self, parts: Sequence[Part], rows: int, dtype: torch.dtype
-    ) -> tuple[Float[Tensor, "rows 1 neurons"], Float[Tensor, "rows 1 neurons"]]:
-        return self.context.remember(
-            ("members", self.name, rows, dtype), lambda: self._make_members(parts, rows, dtype)
-        )
-
-    def _make_members(
-        self, parts: Sequence[Part], rows: int, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        members = torch.zeros(2, rows, 1, self.neurons, device=self._device(), dtype=dtype)
-        for part in parts:
-            at = slice(None) if part.rows is None else part.rows[:, None]
-            for name in part.slices:
-                which = 0 if self.sets[name].general else 1
-                members[which, at, 0, getattr(self, f"index_{name}")] = 1
-        return members[0], members[1]
+            both = torch.cat([g, 1 - g], -1)
+            return both @ (weights[0] if plan.single else weights)
+        g = g.index_select(-1, plan.index) if slices else torch.cat([g, g[..., plan.index]], -1)
+        return g * weights[:, :1] + (1 - g) * weights[:, 1:]
 
 
 def ownership(
@@ -206,14 +226,10 @@ def joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
 
 
-def take(x: Tensor, rows: Tensor | None) -> Tensor:
-    """The rows of x; all of them for None."""
-    return x if rows is None else x.index_select(0, rows)
-
-
-def put_back(found: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
-    """The parts' rows in the order of the batch."""
-    if parts[0].rows is None:
+def _in_order(found: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
+    """The directions' rows in the order of the batch, all as wide as the widest."""
+    if len(found) == 1:
         return found[0]
-    order = torch.cat([part.rows for part in parts]).argsort()
-    return torch.cat(list(found)).index_select(0, order)
+    width = max(y.shape[-1] for y in found)
+    order = torch.cat([at for at in rows if at is not None]).argsort()
+    return torch.cat([y.expand(*y.shape[:-1], width) for y in found]).index_select(0, order)

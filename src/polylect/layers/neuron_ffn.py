@@ -17,14 +17,16 @@ The projections are changed in place and keep their weights' names, so the model
 the non-linearity between them, whatever the family.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in
-from polylect.layers.neuron_bank import NeuronBank, Part, joined, put_back, take
+from polylect.layers.extended_linear import ExtendedLinear, extended
+from polylect.layers.neuron_bank import NeuronBank, Plan, joined
 
 
 class NeuronLayer(nn.Module):
@@ -33,21 +35,59 @@ class NeuronLayer(nn.Module):
     neuron_values: nn.ParameterDict
     neuron_bias: nn.ParameterDict
     first: bool
+    axis: int
 
     @property
     def bank(self) -> NeuronBank:
         """Kept out of the module tree here: it hangs below the feed-forward network, once."""
         return self.__dict__["_bank"][0]
 
-    def value(self, part: Part) -> Tensor:
-        """The part's slices joined: rows of a projection in, columns of a projection out."""
-        return joined([self.neuron_values[n] for n in part.slices], dim=self.axis)
+    def values(self, plan: Plan) -> Tensor:
+        """The plan's slices joined: rows of a projection in, columns of a projection out."""
+        return joined([self.neuron_values[name] for name in plan.slices], self.axis)
 
-    def bias_of(self, part: Part) -> Tensor | None:
+    def biases(self, plan: Plan) -> Tensor | None:
         """The slices' own biases, where the projection has them."""
         if not len(self.neuron_bias):
             return None
-        return joined([self.neuron_bias[name] for name in part.slices])
+        return joined([self.neuron_bias[name] for name in plan.slices])
+
+    def widened(self, x: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The product with the weight and the slices behind it."""
+        dtype = _dtype(x, self.weight)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+        if torch.is_grad_enabled():
+            flat = x.reshape(-1, x.shape[-1])
+            weight, values = self.weight.to(dtype), self.values(plan)
+            y = ExtendedLinear.apply(flat, weight, values, bias, self.axis)
+            return y.view(*x.shape[:-1], -1)
+        whole = self._kept(plan, lambda: extended(self.weight, self.values(plan), self.axis))
+        return F.linear(x, whole.to(dtype), bias)
+
+    def replaced(self, x: Tensor, plan: Plan) -> Tensor:
+        """The product with the weight in which the slices have taken the place of their neurons."""
+        values, own = self.values(plan), self.biases(plan)
+        if torch.is_grad_enabled():
+            if self.axis == 0:
+                return neuron_linear(x, self.weight, plan.index, values, self.bias, own)
+            return neuron_linear_in(x, self.weight, plan.index, values, self.bias)
+        weight, bias = self.weight, self.bias
+        whole = self._kept(
+            plan, lambda: weight.index_copy(self.axis, plan.index, values.to(weight.dtype))
+        )
+        if own is not None and bias is not None:
+            bias = bias.index_copy(0, plan.index, own.to(bias.dtype))
+        return F.linear(x, whole, bias)
+
+    def _kept(self, plan: Plan, make: Callable[[], Tensor]) -> Tensor:
+        """The matrix in use, kept until slices or weights change: translation makes it once."""
+        tensors = [self.weight, *(self.neuron_values[name] for name in plan.slices)]
+        state: list[Any] = [plan.slices, self.bank.replaces(plan)]
+        state += [(t.data_ptr(), t._version, t.dtype, t.device) for t in tensors]
+        kept = self.__dict__.get("_matrix")
+        if kept is None or kept[0] != state:
+            kept = self.__dict__["_matrix"] = (state, make())
+        return kept[1]
 
 
 class NeuronIn(nn.Linear, NeuronLayer):
@@ -60,51 +100,24 @@ class NeuronIn(nn.Linear, NeuronLayer):
         bank = self.bank
         if self.first:
             bank.open_for(x)
-        parts = bank.parts(len(x))
-        if not any(part.slices for part in parts):
+        plan = bank.plan(x)
+        if plan is None:
             return F.linear(x, self.weight, self.bias)
-        if bank.replaces:
-            return self._replaced(x, bank, parts)
-        base = F.linear(x, self.weight, self.bias)
-        extra = [self._extra(take(x, part.rows), part) for part in parts]
-        return torch.cat([base, put_back(_evened(extra), parts)], -1)
+        if bank.replaces(plan):
+            return self.replaced(x, plan)
+        bias = self._bias(plan)
+        if not bank.literal:
+            return self.widened(x, plan, bias)
+        y = self.widened(x, plan, None)
+        own = y[..., bank.neurons :] * bank.input_scale(plan).to(y.dtype)
+        y = torch.cat([y[..., : bank.neurons], own], -1)
+        return y if bias is None else y + bias.to(y.dtype)
 
-    def _replaced(self, x: Tensor, bank: NeuronBank, parts: Sequence[Part]) -> Tensor:
-        gated = bool(bank.gates)
-        found = []
-        for part in parts:
-            rows = take(x, part.rows)
-            if part.slices:
-                biases = (None, None) if gated else (self.bias, self.bias_of(part))
-                found.append(
-                    neuron_linear(rows, self.weight, bank.index(part), self.value(part), *biases)
-                )
-            else:
-                found.append(F.linear(rows, self.weight, None if gated else self.bias))
-        y = put_back(found, parts)
-        return self._scaled(y, bank, parts) if gated else y
-
-    def _scaled(self, y: Tensor, bank: NeuronBank, parts: Sequence[Part]) -> Tensor:
-        """The slices' neurons as if their input had been multiplied by the gate."""
-        general, specific = bank._members(parts, len(y), y.dtype)
-        y = y * (1 - general - specific + bank.weight(parts, y.dtype))
-        if self.bias is None:
-            return y
-        biases = []
-        for part in parts:
-            bias = self.bias
-            if part.slices:
-                own = self.bias_of(part).to(bias.dtype)
-                bias = bias.index_copy(0, bank.index(part), own)
-            count = len(y) if part.rows is None else len(part.rows)
-            biases.append(bias.expand(count, 1, -1))
-        return y + put_back(biases, parts)
-
-    def _extra(self, x: Tensor, part: Part) -> Tensor:
-        if not part.slices:
-            return x.new_zeros(*x.shape[:-1], 0)
-        bias = self.bias_of(part)
-        return F.linear(x, self.value(part).to(x.dtype), None if bias is None else bias.to(x.dtype))
+    def _bias(self, plan: Plan) -> Tensor | None:
+        own = self.biases(plan)
+        if own is None or self.bias is None:
+            return None
+        return torch.cat([self.bias, own.to(self.bias.dtype)])
 
 
 class NeuronOut(nn.Linear, NeuronLayer):
@@ -114,31 +127,18 @@ class NeuronOut(nn.Linear, NeuronLayer):
 
     def forward(self, h: Tensor) -> Tensor:
         """Activations of the neurons, and of slices behind them, to (rows, length, hidden)."""
-        bank = self.bank
-        parts = bank.parts(len(h))
-        if not any(part.slices for part in parts):
+        plan = self.bank.plan(h)
+        if plan is None:
             return F.linear(h, self.weight, self.bias)
-        if bank.replaces:
-            return put_back(
-                [self._replaced(take(h, part.rows), bank, part) for part in parts], parts
-            )
-        base, extra = h.split([bank.neurons, h.shape[-1] - bank.neurons], -1)
-        weight = bank.weight(parts, h.dtype)
-        y = F.linear(base * (1 - weight), self.weight, self.bias)
-        return y + put_back([self._extra(extra, weight, bank, part) for part in parts], parts)
+        if self.bank.replaces(plan):
+            return self.replaced(h, plan)
+        return self.widened(h * self.bank.scale(plan).to(h.dtype), plan, self.bias)
 
-    def _replaced(self, h: Tensor, bank: NeuronBank, part: Part) -> Tensor:
-        if not part.slices:
-            return F.linear(h, self.weight, self.bias)
-        return neuron_linear_in(h, self.weight, bank.index(part), self.value(part), self.bias)
 
-    def _extra(self, extra: Tensor, weight: Tensor, bank: NeuronBank, part: Part) -> Tensor:
-        h = take(extra, part.rows)
-        if not part.slices:
-            return h.new_zeros(*h.shape[:-1], self.out_features)
-        index = bank.index(part)
-        h = h[..., : len(index)] * take(weight, part.rows).index_select(-1, index)
-        return F.linear(h, self.value(part).to(h.dtype))
+def _dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    """What is computed in: the weight's precision, or that of autocast."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def attach_neurons(
@@ -187,9 +187,3 @@ def _master(weight: Tensor) -> nn.Parameter:
 def neuron_banks(model: nn.Module) -> dict[str, NeuronBank]:
     """The banks of a model, by the name of their layer."""
     return {m.name: m for m in model.modules() if isinstance(m, NeuronBank)}
-
-
-def _evened(found: Sequence[Tensor]) -> list[Tensor]:
-    """As wide as the widest; an activation of zero stays zero, and no slice reads it anyway."""
-    width = max(y.shape[-1] for y in found)
-    return [F.pad(y, (0, width - y.shape[-1])) if y.shape[-1] < width else y for y in found]

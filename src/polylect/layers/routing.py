@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from polylect.layers.tokens import Tokens
+
 
 @dataclass(frozen=True)
 class RowGroups:
@@ -42,20 +44,31 @@ class RoutingContext:
     Attributes:
         losses: auxiliary losses by layer name, of the present route or of the last one. A dict,
             because gradient checkpointing runs a layer twice and must not count its loss twice.
+        routings: likewise, what routers decided in the last forward pass, by layer name.
+        tokens: of the forward pass that is running, where `watch_tokens` puts them here.
     """
 
     def __init__(self) -> None:
         self.losses: dict[str, Tensor] = {}
+        self.routings: dict[str, Any] = {}
+        self.tokens: Tokens | None = None
         self._names: tuple[str, ...] | None = None
         self._mask: Tensor | None = None
+        self._prompts: Tensor | None = None
         self._memory: dict[Hashable, Any] = {}
 
     @contextmanager
-    def route(self, names: Sequence[str | None], mask: Tensor | None = None) -> Iterator[None]:
+    def route(
+        self,
+        names: Sequence[str | None],
+        mask: Tensor | None = None,
+        prompt_lengths: Tensor | None = None,
+    ) -> Iterator[None]:
         """Names the rows of the batch, one each; "" or None is the base alone.
 
         Args:
             mask: (rows, length), zero on padding; for layers that count or average tokens.
+            prompt_lengths: (rows,), tokens of each row's source prompt; for layers that ask.
 
         Raises:
             RuntimeError: a route is open already.
@@ -66,7 +79,8 @@ class RoutingContext:
         if isinstance(names, str) or len(names) == 0:
             raise ValueError(f"a route needs one name per row of the batch, got {names!r}")
         self.losses.clear()
-        with self._opened(tuple(name or "" for name in names), mask):
+        self.routings.clear()
+        with self._opened(tuple(name or "" for name in names), mask, prompt_lengths, None):
             yield
 
     def mask_like(self, x: Tensor) -> Tensor | None:
@@ -98,6 +112,13 @@ class RoutingContext:
             )
         return tuple(name for name in names for _ in range(copies)) if copies > 1 else names
 
+    def prompt_lengths(self, n: int) -> Tensor:
+        """Lengths of the prompts of `n` rows, (n,); raises as `rows`, or if none were given."""
+        self.rows(n)
+        if self._prompts is None:
+            raise ValueError("the route has no prompt_lengths, which one of the layers needs")
+        return self._prompts.repeat_interleave(n // len(self._prompts))
+
     def groups(self, n: int) -> RowGroups:
         """`rows(n)` as equal groups; worked out once per route."""
         return self.remember(("groups", n), lambda: RowGroups.of(self.rows(n)))
@@ -125,23 +146,29 @@ class RoutingContext:
         """
         if self._names is None:
             return nullcontext(), nullcontext()
-        return nullcontext(), self._reopened(self._names, self._mask)
+        return nullcontext(), self._reopened(self._names, self._mask, self._prompts, self.tokens)
 
     @contextmanager
-    def _reopened(self, names: tuple[str, ...], mask: Tensor | None) -> Iterator[None]:
+    def _reopened(self, names: tuple[str, ...], *state: Any) -> Iterator[None]:
         if self._names == names:  # the backward pass was called inside the route
             yield
         elif self._names is not None:
             raise RuntimeError("a backward pass reached into the route of another batch")
         else:
-            with self._opened(names, mask):
+            with self._opened(names, *state):
                 yield
 
     @contextmanager
-    def _opened(self, names: tuple[str, ...], mask: Tensor | None) -> Iterator[None]:
-        self._names, self._mask = names, mask
+    def _opened(
+        self,
+        names: tuple[str, ...],
+        mask: Tensor | None,
+        prompts: Tensor | None,
+        tokens: Tokens | None,
+    ) -> Iterator[None]:
+        self._names, self._mask, self._prompts, self.tokens = names, mask, prompts, tokens
         try:
             yield
         finally:
-            self._names = self._mask = None
+            self._names = self._mask = self._prompts = self.tokens = None
             self._memory.clear()

@@ -54,15 +54,16 @@ class AlignedLibrary:
     def __init__(self, library: AdapterLibrary, align: Align) -> None:
         self.library = library
         self._align = align
-        self._held: dict[str, dict[str, Tensor]] = {}
+        self._held: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
         self._open = functools.lru_cache(_OPEN_FILES)(_opened)
+        self._scaling = functools.lru_cache(_OPEN_FILES)(self._read_scaling)
 
     def state(self, name: str) -> str:
         """Whether an adapter's file is "current", "stale" or "missing"."""
-        stored = self._stored(name)
-        if stored is None:
+        about = self._about(name)
+        if about is None:
             return "missing"
-        return "current" if stored == self._digest(name) else "stale"
+        return "current" if self._fits(name, about) else "stale"
 
     def prepare(self, name: str) -> bool:
         """Sees to it that the aligned form of an adapter can be read; true if it had to be made.
@@ -72,8 +73,7 @@ class AlignedLibrary:
         Raises:
             ValueError: no such adapter, one that cannot be read, or values that are not finite.
         """
-        digest = self._digest(name)
-        if name in self._held or self._stored(name) == digest:
+        if self._fits(name, self._about(name)):
             return False
         tensors, scaling = {}, {}
         for path, update in self.library.load(name).modules.items():
@@ -84,7 +84,7 @@ class AlignedLibrary:
             tensors[f"{path}.a_star"], tensors[f"{path}.b_star"] = a_star, b_star
             tensors[f"{path}.strengths"] = torch.linalg.vector_norm(b_star, dim=0)
             scaling[path] = update.scaling
-        about = {"version": _VERSION, "adapter": digest, "scaling": json.dumps(scaling)}
+        about = {"version": _VERSION, "adapter": self._digest(name), "scaling": json.dumps(scaling)}
         self._keep(name, tensors, about)
         return True
 
@@ -101,7 +101,8 @@ class AlignedLibrary:
 
     def paths(self, name: str) -> list[str]:
         """The modules that an adapter updates, sorted."""
-        keys = self._held[name] if name in self._held else self._open(self._path(name)).keys()
+        held = name in self._held
+        keys = self._held[name][0] if held else self._open(self._path(name)).keys()
         return sorted(key.removesuffix(".a_star") for key in keys if key.endswith(".a_star"))
 
     def arrow(self, name: str, path: str) -> Float[Tensor, " in"]:
@@ -145,34 +146,38 @@ class AlignedLibrary:
         try:
             save_file(tensors, temporary, metadata=about)
             os.replace(temporary, path)
+            self._held.pop(name, None)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
             if not self._held:
                 print(f"{path} cannot be written ({error}): aligned adapters stay in memory.")
-            self._held[name] = tensors | {f"{p}.scaling": s for p, s in _scalings(about).items()}
+            self._held[name] = (tensors, about)
         self._open.cache_clear()
+        self._scaling.cache_clear()
 
-    def _scaling(self, name: str) -> dict[str, float]:
-        if name in self._held:
-            return {p: float(self._held[name][f"{p}.scaling"]) for p in self.paths(name)}
-        return json.loads(self._open(self._path(name)).metadata()["scaling"])
+    def _read_scaling(self, name: str) -> dict[str, float]:
+        return json.loads(self._about(name)["scaling"])
 
     def _entry(self, name: str, key: str) -> Any:
         """A tensor, or what reads one when it is indexed."""
         if name in self._held:
-            return self._held[name][key]
+            return self._held[name][0][key]
         return self._open(self._path(name)).get_slice(key)
 
-    def _stored(self, name: str) -> str | None:
-        """The hash in an adapter's file; None where there is no file of this version."""
-        path = self._path(name)
-        if not path.is_file():
-            return None
+    def _about(self, name: str) -> dict[str, str] | None:
+        """What is noted with the aligned form; None where there is none, empty where damaged."""
+        if name in self._held:
+            return self._held[name][1]
         try:
-            about = safe_open(path, framework="pt").metadata() or {}
-        except SafetensorError:
+            return safe_open(self._path(name), framework="pt").metadata() or {}
+        except FileNotFoundError:
             return None
-        return about.get("adapter", "") if about.get("version") == _VERSION else ""
+        except (OSError, SafetensorError):
+            return {}
+
+    def _fits(self, name: str, about: Mapping[str, str] | None) -> bool:
+        known = about is not None and about.get("version") == _VERSION
+        return known and about.get("adapter") == self._digest(name)
 
     def _digest(self, name: str) -> str:
         """SHA-256 of the weights, and of the configuration since the scaling is there."""
@@ -198,10 +203,6 @@ def _opened(path: Path) -> Any:
 
 def _shape(entry: Any) -> tuple[int, ...]:
     return tuple(entry.shape if isinstance(entry, Tensor) else entry.get_shape())
-
-
-def _scalings(about: Mapping[str, str]) -> dict[str, Tensor]:
-    return {path: torch.tensor(s) for path, s in json.loads(about["scaling"]).items()}
 
 
 def _some(paths: list[str], of: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ class Family:
         attention: linear layers of the attention.
         ffn: the feed-forward block; BLOOM's takes the residual as a second argument and adds it.
         gate: gate projection, None where the FFN has none.
+        activation: the FFN's non-linearity, a module.
         layers: the list of decoder layers.
     """
 
@@ -38,6 +39,7 @@ class Family:
     gate: str | None = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     down: str = "mlp.down_proj"
+    activation: str = "mlp.act_fn"
     layers: str = "model.layers"
 
     @property
@@ -80,6 +82,7 @@ FAMILIES = _by_name(
         gate=None,
         up="mlp.dense_h_to_4h",
         down="mlp.dense_4h_to_h",
+        activation="mlp.gelu_impl",
         layers="transformer.h",
     ),
     Family(
@@ -89,6 +92,7 @@ FAMILIES = _by_name(
         gate=None,
         up="mlp.dense_h_to_4h",
         down="mlp.dense_4h_to_h",
+        activation="mlp.act",
         layers="gpt_neox.layers",
     ),
 )

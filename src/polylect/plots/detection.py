@@ -1,5 +1,7 @@
 """What detection found, by layer and direction."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +33,8 @@ def jaccard(file: NeuronFile) -> Float[Tensor, "directions directions"]:
 
 def of_detection(file: NeuronFile) -> dict[str, Figure]:
     """All pictures of a neuron file, by name."""
-    return {"neurons": neuron_map(file), "overlap": overlap(file)}
+    found = {"neurons": neuron_map(file)}
+    return found | {"overlap": overlap(file)} if len(file.directions) > 1 else found
 
 
 def neuron_map(file: NeuronFile) -> Figure:
@@ -44,7 +47,7 @@ def neuron_map(file: NeuronFile) -> Figure:
     picture = new_figure(2 * width, height)
     left, right = picture.subplots(1, 2, sharey=True)
     awareness, share = 1000 * file.scores().mean(-1).T, 100 * specific_share(file)
-    heat_map(
+    bar = heat_map(
         left,
         awareness,
         layers,
@@ -55,12 +58,13 @@ def neuron_map(file: NeuronFile) -> Figure:
         origin="lower",
         norm="log",  # layers differ by orders of magnitude
     )
+    _plain_numbers(bar.ax.yaxis)
     heat_map(
         right,
         share,
         layers,
         file.directions,
-        "specific neurons",
+        "specific neurons of chosen layers",
         "% of the layer",
         text="{:.1f}",
         origin="lower",
@@ -73,8 +77,9 @@ def neuron_map(file: NeuronFile) -> Figure:
 def overlap(file: NeuronFile) -> Figure:
     """Jaccard index of the sets of specific neurons of every two directions.
 
-    On the diagonal stands how many neurons a direction has. Directions whose languages are related
-    can be compared with the others, and with a file of `categories.rule=random`.
+    On the diagonal stands how many neurons a direction has. Compare pairs of directions with one
+    another, as related languages with others: neurons dealt out by `categories.rule=random` have
+    the same overlaps.
     """
     values, counts = jaccard(file), specific_counts(file)
     values.fill_diagonal_(torch.nan)  # always 1: it would hide the rest
@@ -95,3 +100,11 @@ def overlap(file: NeuronFile) -> Figure:
         for i, count in enumerate(counts.diagonal().tolist()):
             axes.text(i, i, f"{count:.0f}\nneurons", ha="center", va="center", fontsize=8)
     return picture
+
+
+def _plain_numbers(axis: Any) -> None:
+    """2 where a logarithmic axis has 2 x 10^0."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter())

@@ -50,8 +50,8 @@ def heat_map(
     text: str,
     cmap: str = "cividis",
     **options: Any,
-) -> None:
-    """A heat map with its colour bar.
+) -> Any:
+    """A heat map; returns its colour bar.
 
     Args:
         axes: to draw into.
@@ -68,18 +68,19 @@ def heat_map(
 
     colours = colormaps[cmap].with_extremes(bad=NOTHING)
     shown = axes.imshow(values.double().numpy(), cmap=colours, aspect="auto", **options)
-    axes.figure.colorbar(shown, ax=axes, label=unit)
+    bar = axes.figure.colorbar(shown, ax=axes, label=unit)
     axes.set_title(title, fontsize="medium")
     axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 4 else 0)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel("direction")
     if max(len(rows), len(columns)) > MOST_ANNOTATED:
-        return
+        return bar
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):
             if value == value:  # not NaN
                 color = "white" if sum(shown.to_rgba(value)[:3]) < 1.5 else "black"
                 axes.text(j, i, text.format(value), ha="center", va="center", color=color)
+    return bar
 
 
 def save(figure: Figure, path: str | Path) -> None:

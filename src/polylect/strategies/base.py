@@ -1,7 +1,7 @@
 """`TranslationModule`: the one loop, and the hooks a strategy overrides."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,6 +104,10 @@ class TranslationModule(L.LightningModule, ABC):
 
     def export(self, folder: Path) -> None:
         """Write what was trained in a form other programs read; nothing by default."""
+
+    def pictures(self, folder: Path) -> dict[str, Any]:
+        """matplotlib figures of what was trained in the run `folder`, by name; none by default."""
+        return {}
 
     def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
         """A plain copy of the base with what was trained for `name` written into its weights.
@@ -302,6 +306,10 @@ class TranslationModule(L.LightningModule, ABC):
         return {"gradients": named, "losses": self._losses.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_fit(checkpoint, self.owned())
+        self._restored = checkpoint["polylect"]
+
+    def _check_fit(self, checkpoint: dict[str, Any], names: Set[str]) -> None:
         ours = checkpoint.get("polylect")
         if ours is None:
             raise ValueError("the checkpoint was not written by polylect: it lacks its section.")
@@ -310,14 +318,20 @@ class TranslationModule(L.LightningModule, ABC):
                 f"the checkpoint belongs to another base model: fingerprint "
                 f"{ours['base_fingerprint'][:12]}, this base has {self.base_fingerprint[:12]}."
             )
-        check_fit(checkpoint["state_dict"], self.state_dict(), self.owned(), type(self).__name__)
-        self._restored = ours
+        check_fit(checkpoint["state_dict"], self.state_dict(), names, type(self).__name__)
 
-    def load_owned(self, checkpoint: dict[str, Any]) -> None:
-        """Take the weights of a checkpoint, nothing else; raises ValueError if they do not fit."""
-        self.on_load_checkpoint(checkpoint)
-        self._restored = {}
+    def load_owned(self, checkpoint: dict[str, Any], but: Set[str] = frozenset()) -> None:
+        """Take the weights of a checkpoint, nothing else; raises ValueError if they do not fit.
+
+        Args:
+            but: names that the strategy owns and the checkpoint lacks.
+        """
+        self._check_fit(checkpoint, self.owned() - but)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
+
+    def load_stage(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights of the stage before (`init_from`); raises as `load_owned`."""
+        self.load_owned(checkpoint)
 
     def on_train_start(self) -> None:
         restored, self._restored = self._restored, {}

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from polylect import plots
 from polylect.data.batch import TranslationBatch
 from polylect.hints import nearest
 from polylect.layers.gates import AwarenessGate, ConstantGate
@@ -185,6 +186,14 @@ class LANDeRMT(TranslationModule):
         for direction in self._pairs():
             rows = NeuronRows.of(self.backbone, direction, self.base_fingerprint)
             rows.write(folder / "rows" / f"{direction}.safetensors")
+
+    def pictures(self, folder: Path) -> dict[str, Any]:
+        """Neurons, their overlap, and gates where they learn and the run has a metrics.csv."""
+        found = plots.of_detection(self._neuron_file())
+        learns = self.gate in ("token", "neuron")
+        if learns and (folder / "metrics.csv").is_file():
+            found |= plots.of_gates(folder)
+        return found
 
     @torch.no_grad()
     def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:

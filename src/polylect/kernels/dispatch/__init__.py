@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polylect.kernels.dispatch import reference
+from polylect.kernels.operator import operator
 
 __all__ = ["Dispatch", "combine", "dispatch", "gather"]
 
@@ -66,7 +67,7 @@ def dispatch(
             )
     order, offsets, places = reference.expert_order(indices, experts)
     if on_cpu:
-        order = order[: int(offsets[-1])]
+        order = order[: offsets.tolist()[-1]]
     gates = weights.flatten().index_select(0, order)
     return Dispatch(order, order // max(1, indices.shape[1]), offsets, gates, places)
 
@@ -96,53 +97,22 @@ def combine(
     return _combine(y, gates, dispatch.tokens, dispatch.offsets, dispatch.places)
 
 
+def transposed_gather(
+    grad: Float[Tensor, "rows d"],
+    tokens: Int[Tensor, " rows"],
+    offsets: Int[Tensor, " experts_plus_1"],
+    places: Int[Tensor, "tokens k"],
+) -> Float[Tensor, "tokens d"]:
+    """The rows of each token, summed, from the parts of a `Dispatch`: the gradient of a gather."""
+    return _combine(grad, None, tokens, offsets, places)
+
+
 def _check(function: str, name: str, x: Tensor, count: int, of: str) -> None:
     if x.dim() != 2 or x.shape[0] != count:
         raise ValueError(
             f"{function}: {name} has the shape {tuple(x.shape)}, but the dispatch is of {count} "
             f"{of}, so it must be ({count}, d)."
         )
-
-
-_gather = torch.library.custom_op("polylect::gather", reference.gather, mutates_args=())
-_combine = torch.library.custom_op("polylect::combine", reference.combine, mutates_args=())
-_gate_grad = torch.library.custom_op("polylect::gate_grad", reference.gate_grad, mutates_args=())
-
-
-@_gather.register_kernel("cuda")
-def _(x, gates, tokens, offsets, places):
-    from polylect.kernels.dispatch import kernel
-
-    return kernel.gather(x, gates, tokens, offsets, places)
-
-
-@_combine.register_kernel("cuda")
-def _(y, gates, tokens, offsets, places):
-    from polylect.kernels.dispatch import kernel
-
-    return kernel.combine(y, gates, tokens, offsets, places)
-
-
-@_gate_grad.register_kernel("cuda")
-def _(y, grad, tokens, offsets):
-    from polylect.kernels.dispatch import kernel
-
-    return kernel.gate_grad(y, grad, tokens, offsets)
-
-
-@_gather.register_fake
-def _(x, gates, tokens, offsets, places):
-    return x.new_empty(tokens.shape[0], x.shape[1])
-
-
-@_combine.register_fake
-def _(y, gates, tokens, offsets, places):
-    return y.new_empty(places.shape[0], y.shape[1])
-
-
-@_gate_grad.register_fake
-def _(y, grad, tokens, offsets):
-    return y.new_empty(y.shape[0], dtype=torch.promote_types(y.dtype, torch.float32))
 
 
 def _keep(ctx, inputs, output):
@@ -171,5 +141,28 @@ def _combine_backward(ctx, grad):
     return grad_y, grad_gates, None, None, None
 
 
-_gather.register_autograd(_gather_backward, setup_context=_keep)
-_combine.register_autograd(_combine_backward, setup_context=_keep)
+KERNEL = "polylect.kernels.dispatch.kernel"
+_gather = operator(
+    reference.gather,
+    name="gather",
+    kernel=KERNEL,
+    fake=lambda x, gates, tokens, offsets, places: x.new_empty(tokens.shape[0], x.shape[1]),
+    keep=_keep,
+    backward=_gather_backward,
+)
+_combine = operator(
+    reference.combine,
+    name="combine",
+    kernel=KERNEL,
+    fake=lambda y, gates, tokens, offsets, places: y.new_empty(places.shape[0], y.shape[1]),
+    keep=_keep,
+    backward=_combine_backward,
+)
+_gate_grad = operator(
+    reference.gate_grad,
+    name="gate_grad",
+    kernel=KERNEL,
+    fake=lambda y, grad, tokens, offsets: y.new_empty(
+        y.shape[0], dtype=torch.promote_types(y.dtype, torch.float32)
+    ),
+)

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polylect.kernels.dispatch import Dispatch
+from polylect.kernels.dispatch import Dispatch, transposed_gather
 from polylect.kernels.expert_linear import reference
+from polylect.kernels.operator import operator
 
 __all__ = ["expert_linear", "gathered_expert_linear"]
 
@@ -80,42 +81,6 @@ def _checked(
     return _expert_linear(x, weight, offsets, tokens, places)
 
 
-_expert_linear = torch.library.custom_op(
-    "polylect::expert_linear", reference.expert_linear, mutates_args=()
-)
-_weight_grad = torch.library.custom_op(
-    "polylect::expert_linear_weight_grad", reference.weight_grad, mutates_args=()
-)
-
-
-@_expert_linear.register_kernel("cuda")
-def _(x, weight, offsets, tokens, places):
-    if x.dtype == torch.float64:  # the kernel sums in float32
-        return reference.expert_linear(x, weight, offsets, tokens, places)
-    from polylect.kernels.expert_linear import kernel
-
-    return kernel.expert_linear(x, weight, offsets, tokens)
-
-
-@_weight_grad.register_kernel("cuda")
-def _(x, grad, weight, offsets, tokens):
-    if x.dtype == torch.float64:
-        return reference.weight_grad(x, grad, weight, offsets, tokens)
-    from polylect.kernels.expert_linear import kernel
-
-    return kernel.weight_grad(x, grad, weight, offsets, tokens)
-
-
-@_expert_linear.register_fake
-def _(x, weight, offsets, tokens, places):
-    return x.new_empty((x if tokens is None else tokens).shape[0], weight.shape[2])
-
-
-@_weight_grad.register_fake
-def _(x, grad, weight, offsets, tokens):
-    return torch.empty_like(weight)
-
-
 def _keep(ctx, inputs, output):
     x, weight, offsets, tokens, places = inputs
     x = x if ctx.needs_input_grad[1] else None
@@ -128,10 +93,26 @@ def _backward(ctx, grad):
     if ctx.needs_input_grad[0]:
         grad_x = _expert_linear(grad, weight.transpose(1, 2), offsets, None, None)
         if tokens is not None:
-            grad_x = torch.ops.polylect.combine(grad_x, None, tokens, offsets, places)
+            grad_x = transposed_gather(grad_x, tokens, offsets, places)
     if ctx.needs_input_grad[1]:
         grad_weight = _weight_grad(x, grad, weight, offsets, tokens)
     return grad_x, grad_weight, None, None, None
 
 
-_expert_linear.register_autograd(_backward, setup_context=_keep)
+KERNEL = "polylect.kernels.expert_linear.kernel"
+_expert_linear = operator(
+    reference.expert_linear,
+    name="expert_linear",
+    kernel=KERNEL,
+    fake=lambda x, weight, offsets, tokens, places: x.new_empty(
+        (x if tokens is None else tokens).shape[0], weight.shape[2]
+    ),
+    keep=_keep,
+    backward=_backward,
+)
+_weight_grad = operator(
+    reference.weight_grad,
+    name="expert_linear_weight_grad",
+    kernel=KERNEL,
+    fake=lambda x, grad, weight, offsets, tokens: torch.empty_like(weight),
+)

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from polylect.kernels.expert_linear import reference
+
 
 @triton.jit
 def expert_linear_kernel(
@@ -152,8 +154,12 @@ def _tile(size: int, most: int) -> int:
     return max(16, min(most, triton.next_power_of_2(max(1, size))))
 
 
-def expert_linear(x: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None) -> Tensor:
-    """As `reference.expert_linear`."""
+def expert_linear(
+    x: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None, places: Tensor | None
+) -> Tensor:
+    """As `reference.expert_linear`, which serves float64: these kernels sum in float32."""
+    if x.dtype == torch.float64:
+        return reference.expert_linear(x, weight, offsets, tokens, places)
     experts, d_in, d_out = weight.shape
     rows = x.shape[0] if tokens is None else tokens.shape[0]
     out = x.new_empty(rows, d_out)
@@ -184,7 +190,9 @@ def expert_linear(x: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | N
 def weight_grad(
     x: Tensor, grad: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None
 ) -> Tensor:
-    """As `reference.weight_grad`."""
+    """As `reference.weight_grad`, which serves float64."""
+    if x.dtype == torch.float64:
+        return reference.weight_grad(x, grad, weight, offsets, tokens)
     experts, d_in, d_out = weight.shape
     out = torch.empty_like(weight)
     if out.numel():

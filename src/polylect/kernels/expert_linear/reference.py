@@ -1,7 +1,7 @@
 """What an expert linear means, in plain torch; also how it runs on a CPU: one product per expert.
 
 `functional.grouped_mm` is the same loop in C++, with limits of dtype and stride. Where it can be
-had, it takes 0.97 to 0.99 of the time of the loop here (forward and both gradients; 512 and 1024
+had, it takes 0.95 to 0.99 of the time of the loop here (forward and both gradients; 512 and 1024
 rows, 256 and 512 columns, 8 and 32 experts, float32, 1 thread), and 0.75 at 64 rows of 64.
 """
 
@@ -27,7 +27,8 @@ def expert_linear(
         for of_rows, of_weight, of_out in groups:
             if of_rows.shape[0]:
                 torch.mm(of_rows, of_weight, out=of_out)
-    out[out.shape[0] - sizes[-1] :] = 0
+    if sizes[-1]:
+        out[-sizes[-1] :] = 0
     return out
 
 

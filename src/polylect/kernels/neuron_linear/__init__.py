@@ -12,6 +12,7 @@ from importlib import import_module
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.library import CustomOpDef, custom_op
 
 from polylect.kernels.neuron_linear import reference
@@ -74,7 +75,8 @@ def _linear(
     _check_shapes(x, weight, index, values, bias, own_bias, dim)
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    y = _forward(
+    run = _OnCPU.apply if kind == "cpu" and not torch.compiler.is_compiling() else _forward
+    y = run(
         x.reshape(-1, weight.shape[1]).to(dtype),
         weight.to(dtype),
         index.long(),
@@ -182,3 +184,34 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_backward, setup_context=_save)
+
+
+class _OnCPU(torch.autograd.Function):
+    """The same on a CPU: the copy of the weight that the forward pass made serves the backward too.
+
+    An operator could not return it, as whether it is made depends on the shapes.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, index, values, bias, own_bias, dim):
+        y, whole = reference.forward_and_whole(x, weight, index, values, bias, own_bias, dim)
+        kept = x if ctx.needs_input_grad[3] else None
+        ctx.save_for_backward(kept, weight, index, values, whole)
+        ctx.dim, ctx.bias_dtype = dim, None if own_bias is None else own_bias.dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, index, values, whole = ctx.saved_tensors
+        for_x = for_values = for_bias = None
+        if ctx.needs_input_grad[0]:
+            few = whole is None
+            for_x = (
+                reference.input_grad(grad, weight, index, values, ctx.dim) if few else grad @ whole
+            )
+        if ctx.needs_input_grad[3]:
+            for_values = reference.values_grad(grad, x, index, values, ctx.dim)
+        if ctx.needs_input_grad[5]:
+            for_bias = grad.index_select(1, index).sum(0).to(ctx.bias_dtype)
+        return for_x, None, None, for_values, None, for_bias, None

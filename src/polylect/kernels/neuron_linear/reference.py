@@ -1,29 +1,20 @@
 """The products of a linear layer some of whose rows or columns are replaced, in plain PyTorch.
 
 W' is `weight` (d_out, d_in) with the rows (`dim` 0) or columns (`dim` 1) named by `index` replaced
-by `values`. W' never exists as a whole: with few tokens the replaced part is multiplied a second
-time, with many W' is made a block of rows at a time. Also the path taken on a CPU.
+by `values`. With few tokens the replaced part is multiplied a second time; with many a copy of the
+weight is made, which the backward pass uses again. Also the path taken on a CPU.
 """
 
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 NAMES = ("rows", "columns")
 
-BLOCK = 1 << 19
-"""Entries of a block of W', unless `MIN_ROWS` are more: it stays in the cache between copy and
-product, and one product still pays. From 256 to 1024 rows of 512 the time hardly moves."""
-
-MIN_ROWS = 128
-
 FEW = 8
-"""Up to tokens * replaced = FEW * (d_out or d_in) multiplying twice is faster than copying blocks.
+"""Up to tokens * replaced = FEW * (d_out or d_in) multiplying twice is faster than a copy.
 
 Both costs are proportional to the other dimension. 512 x 2048, float32, one thread, times the plain
-product, twice or in blocks: 64 tokens and 10 % of the rows 1.07 or 1.12, 30 % 1.30 or 1.17; 512
+product, twice or with a copy: 64 tokens and 10 % of the rows 1.07 or 1.12, 30 % 1.30 or 1.17; 512
 tokens and 5 % 1.11 or 1.03, 30 % 1.42 or 1.03."""
 
 
@@ -37,36 +28,35 @@ def forward(
     dim: int,
 ) -> Tensor:
     """x W'ᵀ + b' (tokens, d_out), where `own_bias` replaces the entries `index` of the bias."""
+    return forward_and_whole(x, weight, index, values, bias, own_bias, dim)[0]
+
+
+def forward_and_whole(
+    x: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    own_bias: Tensor | None,
+    dim: int,
+) -> tuple[Tensor, Tensor | None]:
+    """`forward`, and W' for the backward pass if it was made."""
     check(index, weight.shape[dim], dim)
     bias = replaced_bias(weight, index, bias, own_bias)
-    if not index.numel():
-        return functional.linear(x, weight, bias)
     values = values.to(weight.dtype)
-    if _are_few(x, weight, index, dim):
+    if are_few(x, weight, index, dim):
         y = _twice(x, weight.t(), index, values.t(), 1 - dim)
-        return y if bias is None else y.add_(bias)
-    y = x.new_empty(x.shape[0], weight.shape[0])
-    for part, block in _blocks(weight, index, values, dim):
-        start, beta = (y[:, part], 0) if bias is None else (bias[part], 1)
-        torch.addmm(start, x, block.t(), beta=beta, out=y[:, part])
-    return y
+        return (y if bias is None else y.add_(bias)), None
+    whole = weight.index_copy(dim, index, values)
+    return functional.linear(x, whole, bias), whole
 
 
 def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
     """grad W' (tokens, d_in)."""
     values = values.to(weight.dtype)
-    if _are_few(grad, weight, index, dim):
+    if are_few(grad, weight, index, dim):
         return _twice(grad, weight, index, values, dim)
-    precise = torch.promote_types(grad.dtype, torch.float32)
-    total = None
-    for part, block in _blocks(weight, index, values, dim):
-        if total is None:
-            total = (grad[:, part] @ block).to(precise)
-        elif precise == grad.dtype:
-            total.addmm_(grad[:, part], block)
-        else:
-            total.add_(grad[:, part] @ block)
-    return total.to(grad.dtype)
+    return grad @ weight.index_copy(dim, index, values)
 
 
 def values_grad(grad: Tensor, x: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
@@ -102,7 +92,8 @@ def replaced_bias(
     return whole.index_copy(0, index, own_bias.to(whole.dtype))
 
 
-def _are_few(tokens: Tensor, weight: Tensor, index: Tensor, dim: int) -> bool:
+def are_few(tokens: Tensor, weight: Tensor, index: Tensor, dim: int) -> bool:
+    """Whether so few tokens or indices that W' is not made."""
     return tokens.shape[0] * index.numel() <= FEW * weight.shape[dim]
 
 
@@ -113,25 +104,3 @@ def _twice(a: Tensor, m: Tensor, index: Tensor, values: Tensor, dim: int) -> Ten
     if dim == 1:
         return (a @ m).index_copy_(1, index, a @ values)
     return (a.index_fill(1, index, 0) @ m).addmm_(a.index_select(1, index), values)
-
-
-def _blocks(
-    weight: Tensor, index: Tensor, values: Tensor, dim: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows of W', each good until the next is asked for."""
-    d_out, d_in = weight.shape
-    size = min(d_out, max(MIN_ROWS, BLOCK // d_in))
-    buffer = weight.new_empty(size, d_in)
-    if dim == 0:
-        ordered, order = index.sort()
-        starts = torch.arange(0, d_out + size, size, device=index.device)
-        cuts = torch.searchsorted(ordered, starts).tolist()
-    for number, start in enumerate(range(0, d_out, size)):
-        part = slice(start, min(start + size, d_out))
-        block = buffer[: part.stop - start].copy_(weight[part])
-        if dim == 0:
-            chosen = slice(cuts[number], cuts[number + 1])
-            block.index_copy_(0, ordered[chosen] - start, values.index_select(0, order[chosen]))
-        else:
-            block.scatter_(1, index.expand(block.shape[0], -1), values[part])
-        yield part, block

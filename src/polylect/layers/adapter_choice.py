@@ -1,0 +1,169 @@
+"""Which adapters of a bank a token gets, and with what weights: the routers and their settings."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polylect.hints import nearest
+from polylect.layers.adapter_bank import AdapterBank
+from polylect.layers.spectral import (
+    FORMS,
+    arrow_scores,
+    lag_project,
+    spectral_scores,
+    top_scored,
+)
+
+ROUTERS = ("lag", "arrow", "spectr", "uniform", "oracle")
+WEIGHTS = ("softmax", "uniform")
+MIXINGS = ("output", "aligned", "trained")
+LEVELS = ("token", "sentence")
+
+_BLOCK = 64
+"""Adapters whose factors are read together where all of them must be scored."""
+
+
+@dataclass(frozen=True)
+class RouterSettings:
+    """How adapters are chosen and what is done with those chosen.
+
+    Attributes:
+        router: "lag" (arXiv 2507.05346: of the `k` best by Arrow the best by SpectR), "arrow"
+            (arXiv 2405.11157: the `k` best by Arrow), "spectr" (COLM 2025: the `k` best by
+            SpectR), "uniform" (all alike) or "oracle" (the one that serves the row's direction).
+        k: see router.
+        form: of the spectral scores: "proj", "energy" or "calibrated".
+        weights: of the k adapters of arrow and spectr: "softmax" of their scores over
+            `temperature`, or "uniform".
+        temperature: see weights.
+        mixing: "output" adds up the adapters' updates. Or their factors are averaged before they
+            are multiplied: "aligned" those that SpectR's code takes, "trained" those that Arrow's
+            code takes, which are the adapters' own.
+        level: "token", or "sentence": all tokens of a row get the adapter with the most weight
+            over the tokens of its prompt. A token of the prompt then depends on later ones of the
+            prompt, but no token on the translation.
+
+    Raises:
+        ValueError: an unknown name, or a number out of its range; by the name of the setting.
+    """
+
+    router: str = "lag"
+    k: int = 20
+    form: str = "proj"
+    weights: str = "softmax"
+    temperature: float | int = 1.0
+    mixing: str = "output"
+    level: str = "token"
+
+    def __post_init__(self) -> None:
+        known = (
+            ("router", ROUTERS),
+            ("form", FORMS),
+            ("weights", WEIGHTS),
+            ("mixing", MIXINGS),
+            ("level", LEVELS),
+        )
+        for name, choices in known:
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(
+                    f"strategy.{name}={value} does not exist; {nearest(value, choices)}"
+                )
+        if self.k < 1:
+            raise ValueError(f"strategy.k must be at least 1 adapter, got {self.k}.")
+        if self.temperature <= 0:
+            raise ValueError(f"strategy.temperature must be positive, got {self.temperature}.")
+        if self.mixing == "trained" and self.router in ("lag", "spectr"):
+            raise ValueError(
+                f"strategy.mixing=trained cannot be routed by {self.router}, whose scores need the "
+                "aligned factors: take mixing=aligned or output."
+            )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The adapters of each token.
+
+    Attributes:
+        indices: positions in the bank.
+        weights: of each.
+        projected: A* x, where one adapter was chosen and its product is there already.
+    """
+
+    indices: Int[Tensor, "tokens k"]
+    weights: Float[Tensor, "tokens k"]
+    projected: Float[Tensor, "tokens rank"] | None = None
+
+
+def choose(x: Float[Tensor, "tokens in"], bank: AdapterBank, settings: RouterSettings) -> Choice:
+    """What the router of the settings chooses for each token; "oracle" has no say here.
+
+    Args:
+        x: the layer's input, in at least float32.
+    """
+    if settings.router == "lag":
+        return _lag(x, bank, settings)
+    adapters = len(bank.names)
+    if settings.router == "uniform":
+        every = torch.arange(adapters, device=x.device).expand(len(x), -1)
+        return Choice(every, x.new_full(every.shape, 1 / adapters))
+    if settings.router == "arrow":
+        scores = arrow_scores(x, bank.arrows)
+    else:
+        scores = _spectral(x, bank, settings)
+    indices = top_scored(scores, settings.k)
+    if settings.weights == "uniform":
+        return Choice(indices, x.new_full(indices.shape, 1 / indices.shape[1]))
+    weights = (scores.gather(1, indices) / settings.temperature).softmax(dim=1)
+    return Choice(indices, weights.to(x.dtype))
+
+
+def _lag(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Choice:
+    used = None
+    if bank.paged:
+        # The candidates among the used adapters are those among all.
+        candidates = top_scored(arrow_scores(x, bank.arrows), settings.k)
+        used, _ = bank.compact(candidates)
+    of_used = (of if used is None or of is None else of[used] for of in _statistics(bank))
+    strengths, mean, std = of_used
+    arrows = bank.arrows if used is None else bank.arrows[used]
+    indices, projected = lag_project(
+        x,
+        arrows,
+        bank.factor("a", used),
+        settings.k,
+        settings.form,
+        strengths=strengths,
+        mean=mean,
+        std=std,
+    )
+    indices = indices if used is None else used[indices]
+    return Choice(indices.unsqueeze(1), x.new_ones(len(x), 1), projected)
+
+
+def _spectral(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Tensor:
+    scores = []
+    for block in bank.blocks(_BLOCK):
+        of_block = (of if block is None or of is None else of[block] for of in _statistics(bank))
+        strengths, mean, std = of_block
+        a_star = bank.factor("a", block)
+        scores.append(
+            spectral_scores(x, a_star, settings.form, strengths=strengths, mean=mean, std=std)
+        )
+    return torch.cat(scores, dim=1)
+
+
+def _statistics(bank: AdapterBank) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return bank.strengths, bank.mean, bank.std
+
+
+def majority(
+    choice: Choice, rows: Int[Tensor, "tokens"], count: int, counted: Tensor, adapters: int
+) -> Int[Tensor, "rows"]:
+    """The adapter with the most weight over the counted tokens of each row; ties as ever."""
+    votes = choice.weights.new_zeros(count, adapters)
+    weights = choice.weights * counted.unsqueeze(1)
+    votes.index_put_((rows.unsqueeze(1), choice.indices), weights, accumulate=True)
+    return top_scored(votes, 1).squeeze(1)

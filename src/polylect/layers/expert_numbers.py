@@ -1,0 +1,93 @@
+"""What a mixture's routers did in one forward pass: losses on it, and numbers that show it."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from polylect.layers.balance import (
+    assigned,
+    balance_loss,
+    expert_shares,
+    lm_prior_loss,
+    routing_entropy,
+    z_loss,
+)
+from polylect.layers.routers import Routing
+
+Groups = Mapping[str, range]
+"""Numbers of the experts by the name of their group, "lm" or "mt"; groups without experts lack."""
+
+
+def router_losses(
+    routing: Routing,
+    groups: Groups,
+    real: Bool[Tensor, " tokens"],
+    monolingual: Bool[Tensor, " tokens"],
+) -> dict[str, Float[Tensor, ""]]:
+    """The auxiliary losses of one layer, without their factors.
+
+    "balance" is the sum over groups of the Switch loss, 1 each if uniform; "z" that of the router
+    z-loss; "lm_prior" pulls monolingual tokens to the LM experts, where there is a choice.
+
+    Args:
+        groups: whose routers learn; the balance of others is not to be changed by lower layers.
+        real: tokens that are no padding.
+        monolingual: those of monolingual text.
+    """
+    found = {"balance": real.new_zeros((), dtype=routing.logits.dtype)}
+    found["z"] = found["lm_prior"] = found["balance"]
+    for group in groups.values():
+        logits = routing.logits[:, group.start : group.stop]
+        share = assigned(routing.indices, routing.weights, group)
+        found["balance"] = found["balance"] + balance_loss(logits, share, real)
+        found["z"] = found["z"] + z_loss(logits, real)
+    if routing.gate is not None:
+        found["lm_prior"] = lm_prior_loss(routing.gate, monolingual & real)
+    return found
+
+
+@torch.no_grad()
+def shares(
+    routing: Routing, groups: Groups, real: Bool[Tensor, " tokens"]
+) -> dict[str, Float[Tensor, " experts"]]:
+    """By group: each expert's share of the group's tokens that are no padding."""
+    return {
+        name: expert_shares(assigned(routing.indices, routing.weights, group), real)
+        for name, group in groups.items()
+    }
+
+
+@torch.no_grad()
+def routing_numbers(
+    routing: Routing,
+    groups: Groups,
+    real: Bool[Tensor, "rows length"],
+    directions: Sequence[str],
+) -> dict[str, float]:
+    """Numbers of one layer for dashboards, all means over tokens that are no padding.
+
+    `lm/0`, `mt/1`: an expert's share of its group's tokens; `entropy/lm`: of the group's softmax in
+    nats; `gate/en-de`: weight of the MT group, 0 to 1, in this direction.
+
+    Args:
+        directions: one per row.
+    """
+    tokens = real.flatten()
+    found: dict[str, Tensor] = {}
+    for name, share in shares(routing, groups, tokens).items():
+        found |= {f"{name}/{expert}": value for expert, value in enumerate(share)}
+        group = groups[name]
+        entropy = routing_entropy(routing.logits[:, group.start : group.stop])
+        found[f"entropy/{name}"] = (entropy * tokens).sum() / tokens.sum().clamp(min=1)
+    if routing.gate is not None:
+        opened = (routing.gate.sigmoid().view_as(real) * real).sum(1)
+        counts = real.sum(1)
+        for direction in dict.fromkeys(directions):
+            rows = [row for row, name in enumerate(directions) if name == direction]
+            found[f"gate/{direction}"] = opened[rows].sum() / counts[rows].sum().clamp(min=1)
+    if not found:
+        return {}
+    values = torch.stack([value.double() for value in found.values()]).tolist()
+    return dict(zip(found, values, strict=True))

@@ -1,0 +1,280 @@
+"""Mix-MoE: experts that keep the languages, experts that learn to translate, and a router.
+
+Arxiv 2605.24681. Feed-forward networks become mixtures of two groups: LM experts, slices of the
+base's networks, which stage "monolingual" trains on monolingual text; and MT experts, which stage
+"parallel" trains on translations while the LM experts keep still. Each stage is a run; the second
+begins from the first by `init_from`.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from polylect.data.batch import IGNORED, TranslationBatch
+from polylect.hints import nearest
+from polylect.layers.balance import CollapseAlarm
+from polylect.layers.expert_ffn import PARTS, expert_layers
+from polylect.layers.expert_numbers import router_losses, routing_numbers, shares
+from polylect.layers.routers import Routing
+from polylect.layers.routing import RoutingContext
+from polylect.layers.tokens import watch_tokens
+from polylect.library.neuron_file import NeuronFile
+from polylect.models.dense import dense_copy
+from polylect.models.mixture import Mixture, put_experts, save_mixture
+from polylect.strategies.base import TranslationModule
+
+log = logging.getLogger(__name__)
+
+STAGES = {
+    "monolingual": ("lm_experts", "lm_router"),
+    "parallel": ("mt_experts", "mt_router"),
+    "joint": PARTS,
+}
+"""What trains in each stage."""
+
+_OF_MT = (".expert_mt.", ".expert_router.mt.", ".expert_router.gate.")
+_SHARED = ("layers", "lm_experts", "slicing", "features", "feature_size", "window")
+"""Settings of the mixture that a stage must have in common with the one before."""
+
+
+class MixMoE(TranslationModule):
+    """Two groups of experts in each feed-forward network, trained one after the other or together.
+
+    Args:
+        stage: "monolingual", "parallel", or "joint" for both in one run.
+        lm_experts: in each layer.
+        mt_experts: likewise; by default as many, and none in stage "monolingual". There they may
+            exist too, frozen, when the stages change places.
+        layers, slicing, mt_start, mt_width, gating, top, features, feature_size, window, seed: see
+            `polylect.models.mixture.Mixture`.
+        activations: for slicing "clustered", the file that `polylect detect` wrote for this base:
+            neurons that are active in the same directions go together.
+        balance: factor of the loss that spreads tokens over the experts of a group.
+        z_loss: factor of the loss that keeps the router's logits small.
+        lm_prior: factor of the loss that pulls tokens of monolingual text to the LM experts, where
+            such text is replayed: monolingual directions among data.directions.
+        unfreeze: what trains beside what the stage trains: of lm_experts, lm_router, mt_experts,
+            mt_router (with the gate between groups), and rest (attention, norms, embeddings).
+        collapse: an expert with less than this part of a fair share of its group's tokens, for
+            `collapse_steps` batches in a row, is warned of; 0 for never.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str = "joint",
+        lm_experts: int = 2,
+        mt_experts: int | None = None,
+        layers: int | Sequence[int] = 1,
+        slicing: str = "contiguous",
+        activations: str | None = None,
+        mt_start: str = "zero",
+        mt_width: int | None = None,
+        gating: str = "group",
+        top: int | None = None,
+        features: str = "fft",
+        feature_size: int | None = None,
+        window: int = 32,
+        seed: int = 0,
+        balance: int | float = 0.01,
+        z_loss: int | float = 0.0,
+        lm_prior: int | float = 0.0,
+        unfreeze: Sequence[str] = (),
+        collapse: int | float = 0.1,
+        collapse_steps: int = 100,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if stage not in STAGES:
+            raise ValueError(f"strategy.stage={stage} does not exist; {nearest(stage, STAGES)}")
+        for part in unfreeze:
+            if part not in (*PARTS, "rest"):
+                hint = nearest(part, (*PARTS, "rest"))
+                raise ValueError(f"strategy.unfreeze names {part}, which does not exist; {hint}")
+        if mt_experts is None:
+            mt_experts = 0 if stage == "monolingual" else lm_experts
+        try:
+            self.mixture = Mixture(
+                layers, lm_experts, mt_experts, slicing, mt_start, mt_width, gating, top, features,
+                feature_size, window, seed,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ValueError(f"strategy: {error}") from error
+        self.trained = tuple(dict.fromkeys((*STAGES[stage], *unfreeze)))
+        self.activations = activations
+        self.factors = {"balance": balance, "z": z_loss, "lm_prior": lm_prior}
+        self._check_losses(stage)
+        self.identity_at_start = self.mixture.starts_as_base
+        self.context = RoutingContext()
+        self._alarm = CollapseAlarm(collapse, collapse_steps) if collapse else None
+        self._rebuilding = False
+        self._mask: Tensor | None = None  # of the batch last routed
+        self._directions: tuple[str, ...] = ()
+        self._auxiliary: dict[str, Tensor] = {}
+
+    def _check_losses(self, stage: str) -> None:
+        if min(self.factors.values()) < 0:
+            raise ValueError("strategy.balance, z_loss and lm_prior must not be negative.")
+        if stage != "monolingual" and not self.mixture.mt_experts:
+            raise ValueError(f"strategy.stage={stage} trains MT experts: mt_experts must not be 0.")
+        if not self.factors["lm_prior"]:
+            return
+        if "mt_router" not in self.trained or all("-" in d for d in self.directions):
+            raise ValueError(
+                "strategy.lm_prior needs a gate that trains (not stage=monolingual) and "
+                "monolingual text: name a language among data.directions, as in [en-de,de]."
+            )
+
+    # The structure.
+
+    def structure(self) -> dict[str, Any]:
+        return {"mixture": dataclasses.asdict(self.mixture)}
+
+    def restore_structure(self, structure: Any) -> None:
+        self._rebuilding = True  # the checkpoint brings slices, and the file may be gone
+
+    def attach(self) -> None:
+        put_experts(self.backbone, self.mixture, self.context, self._activations())
+
+        def put(tokens: Any) -> None:
+            self.context.tokens = tokens
+
+        watch_tokens(self.backbone.base_model, self.context.prompt_lengths, put)
+        self.backbone.requires_grad_(False)
+        for name, parameters in self.parts().items():
+            for parameter in parameters:
+                parameter.requires_grad_(name in self.trained)
+
+    def _activations(self) -> Float[Tensor, "layers neurons directions"] | None:
+        if self.mixture.slicing != "clustered" or self._rebuilding:
+            return None
+        if self.activations is None:
+            raise ValueError(
+                "strategy.slicing=clustered needs strategy.activations=neurons.safetensors, a file "
+                "that `polylect detect` writes for this base."
+            )
+        file = NeuronFile.read(self.activations)
+        file.check_base(self.base_fingerprint)
+        return file.activation.permute(1, 2, 0)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters, by what they are: those of the experts and routers, and the rest."""
+        found: dict[str, list[nn.Parameter]] = {name: [] for name in PARTS}
+        for layer in expert_layers(self.backbone).values():
+            for name, parameters in layer.parts().items():
+                found[name] += parameters
+        known = {id(p) for parameters in found.values() for p in parameters}
+        return found | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
+
+    def owned(self) -> set[str]:
+        """LM experts too where they are frozen: they are not the base's any more."""
+        lm = {id(p) for p in self.parts()["lm_experts"]}
+        return super().owned() | {n for n, p in self.named_parameters() if id(p) in lm}
+
+    def load_stage(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights of the stage before; MT experts that it had not made yet stay new."""
+        former = checkpoint.get("polylect", {}).get("structure", {}).get("mixture", {})
+        for key in _SHARED:
+            here = getattr(self.mixture, key)
+            if former and former[key] != here:
+                raise ValueError(
+                    f"the stage before was trained with strategy.{key}={former[key]}, this one has "
+                    f"{here}: give both the same."
+                )
+        new = {name for name in self.owned() if any(part in name for part in _OF_MT)}
+        if new & checkpoint["state_dict"].keys():
+            new = set()
+        self.load_owned(checkpoint, but=new)
+        if new and self.mixture.mt_start == "copies":  # of the experts that were loaded
+            for layer in expert_layers(self.backbone).values():
+                layer.copy_to_mt()
+
+    # The loop.
+
+    def routing(self, batch: TranslationBatch) -> AbstractContextManager:
+        mask = batch.attention_mask.bool()
+        self._mask, self._directions = mask, batch.directions
+        prompts = ((batch.labels == IGNORED) & mask).sum(1)
+        return self.context.route(batch.directions, batch.attention_mask, prompts)
+
+    def _routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
+        """What each layer's router decided in the last forward, if that saw the whole batch."""
+        for name, routing in self.context.routings.items():
+            if self._mask is not None and len(routing.logits) == self._mask.numel():
+                yield name, routing, self._mask
+
+    def _groups(self) -> dict[str, range]:
+        lm, mt = self.mixture.lm_experts, self.mixture.mt_experts
+        return {"lm": range(lm)} | ({"mt": range(lm, lm + mt)} if mt else {})
+
+    def auxiliary_loss(self) -> Float[Tensor, ""]:
+        """Mean over layers of the routers' losses times their factors."""
+        wanted = {name: factor for name, factor in self.factors.items() if factor}
+        groups = {n: g for n, g in self._groups().items() if f"{n}_router" in self.trained}
+        found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        for _, routing, mask in self._routings():
+            text = torch.tensor(["-" not in d for d in self._directions], device=mask.device)
+            monolingual = text[:, None].expand_as(mask).flatten()
+            losses = router_losses(routing, groups, mask.flatten(), monolingual)
+            for name in wanted:
+                found[name].append(losses[name])
+        means = {name: torch.stack(values).mean() for name, values in found.items() if values}
+        self._auxiliary = {name: mean.detach() for name, mean in means.items()}
+        total = super().auxiliary_loss()
+        for name, mean in means.items():
+            total = total + wanted[name] * mean
+        return total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self._alarm is None:
+            return
+        found = {
+            f"{layer}/{group}": share * len(share)  # 1 is a fair share
+            for layer, routing, mask in self._routings()
+            for group, share in shares(routing, self._groups(), mask.flatten()).items()
+        }
+        for name, expert in self._alarm.step(found):
+            layer, _, group = name.partition("/")
+            log.warning(
+                "%s: %s expert %d has had less than %g of a fair share of the tokens for %d "
+                "batches; a larger strategy.balance spreads them",
+                *(layer, group.upper(), expert, self._alarm.threshold, self._alarm.patience),
+            )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        parts = self.parts()
+        groups = [{"params": parts[name], "unit": 0, "name": name} for name in self.trained]
+        return [group for group in groups if group["params"]]
+
+    def telemetry(self) -> dict[str, float]:
+        found = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
+        for layer, routing, mask in self._routings():
+            numbers = routing_numbers(routing, self._groups(), mask, self._directions)
+            found |= {f"routing/{layer}/{name}": value for name, value in numbers.items()}
+        return found
+
+    # Use.
+
+    def export(self, folder: Path) -> None:
+        """Write the model under `folder/model`, for `polylect.models.mixture.load_mixture`."""
+        save_mixture(self.backbone, self.mixture, self.tokenizer, folder / "model")
+
+    @torch.no_grad()
+    def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
+        """A plain model, the same for all directions, where the routers are constant.
+
+        They are if they are uniform or a group has one expert; MT experts then widen the
+        feed-forward networks. Else raises ValueError.
+        """
+        plain = dense_copy(self.backbone)
+        none = torch.zeros(len(probe), dtype=torch.long, device=probe.device)
+        with self.context.route([name] * len(probe), None, none):
+            expected = self.backbone(input_ids=probe).logits
+        return plain, (plain(input_ids=probe).logits - expected).abs().max().item()

@@ -67,6 +67,19 @@ def test_a_failed_stage_ends_it_and_it_goes_on_from_there(tmp_path: Path, calls:
     assert record(folder)["status"] == "done"
 
 
+def test_a_stage_that_goes_on_does_not_begin_from_the_one_before(
+    tmp_path: Path, calls: list
+) -> None:
+    second = {"program": "train", "overrides": ["init_from={first}"]}
+    stages = TWO | {"second": second}
+    with pytest.raises(ConfigError):
+        recipe.main(configured(tmp_path, stages, extra={"second": ["fail=1"]}))
+    (_, first), (command, half) = calls
+    assert command[1] == f"init_from={first}"
+    recipe.main(configured(tmp_path, stages, resume=str(first.parent)))
+    assert calls[2][0] == ["train", "seed=1", f"resume={half}"]
+
+
 @pytest.mark.parametrize(
     ("stages", "changes", "message"),
     [
@@ -83,23 +96,39 @@ def test_mistakes_are_named(tmp_path: Path, stages: dict, changes: dict, message
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_landermt_runs_from_one_command(tmp_path: Path) -> None:
-    def listed(*overrides: str) -> str:
-        return "[" + ",".join(f'"{override}"' for override in overrides) + "]"
+def listed(*overrides: str) -> str:
+    return "[" + ",".join(f'"{override}"' for override in overrides) + "]"
 
-    data = [o for o in DATA if "data.train" not in o]
-    short = [*data, *LENGTH, "trainer.max_steps=2", "evaluate=false", "evaluate_base=false"]
-    command = [sys.executable, "-m", "polylect.cli", "recipe", "recipe=landermt"]
-    settings = [
-        f"runs={tmp_path}",
-        f"extra.joint={listed(*MODEL, *short)}",
-        f"extra.detect={listed(*data, 'layers.k=1')}",
-        f"extra.train={listed(*short)}",
-    ]
+
+def run(name: str, runs: Path, *settings: str) -> Path:
+    """The folder of a recipe, run by its command."""
+    command = [sys.executable, "-m", "polylect.cli", "recipe", f"recipe={name}", f"runs={runs}"]
     done = subprocess.run([*command, *settings], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (folder,) = tmp_path.glob("landermt/*")
+    (folder,) = runs.glob(f"{name}/*")
     assert record(folder)["status"] == "done"
+    return folder
+
+
+SMALL = [o for o in DATA if "data.train" not in o]
+SHORT = [*LENGTH, "trainer.max_steps=2", "evaluate=false", "evaluate_base=false"]
+
+
+@pytest.mark.slow
+def test_mix_moe_runs_from_one_command(tmp_path: Path) -> None:
+    common = listed(*MODEL, *SHORT, "data.val.size=6")
+    folder = run("mix_moe", tmp_path, f"common={common}")
+    assert (folder / "stage2" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_landermt_runs_from_one_command(tmp_path: Path) -> None:
+    folder = run(
+        "landermt",
+        tmp_path,
+        f"extra.joint={listed(*MODEL, *SMALL, *SHORT)}",
+        f"extra.detect={listed(*SMALL, 'layers.k=1')}",
+        f"extra.train={listed(*SMALL, *SHORT)}",
+    )
     assert (folder / "detect" / "neurons.safetensors").is_file()
     assert list((folder / "train" / "rows").glob("en-*.safetensors"))

@@ -120,6 +120,6 @@ def test_a_job_killed_from_outside_counts_as_failed(
         log.write_text("the last line")
         return -signal.SIGKILL
 
-    monkeypatch.setattr("polylect.sweep._finished", killed)
+    monkeypatch.setattr("polylect.sweep.finished", killed)
     assert run(["train", "-m", *SHORT, f"runs={tmp_path}", "seed=1,2"]) == 1
     assert capsys.readouterr().out.count("FAILED with exit code -9") == 2

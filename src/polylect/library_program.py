@@ -135,8 +135,8 @@ def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         aligned.prepare(name)
-        for path in aligned.paths(name):
-            if aligned.strengths(name, path)[0] > 0:
+        for path, strengths in aligned.strengths(name).items():
+            if strengths[0] > 0:
                 members.setdefault(path, []).append(i)
     sums = {measure: torch.zeros(len(names), len(names)) for measure in MEASURES}
     layers = torch.zeros(len(names), len(names))

@@ -14,6 +14,8 @@ from typing import Any
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 """bytes a block may have, by compute capability"""
 
+NARROW = "ld.global.b16"
+
 
 def compiled(module: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Compile kernels of a module for every target.
@@ -25,7 +27,7 @@ def compiled(module: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
             A constant "tl.x" is that attribute of triton.language.
 
     Returns:
-        The kernel, the target and the bytes of shared memory of each.
+        The kernel, the target, the bytes of shared memory of each, and its loads of 16 bits.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
@@ -46,12 +48,13 @@ def main() -> None:
     found = []
     for case in cases:
         for target in SHARED_MEMORY:
-            shared = compile_one(getattr(kernels, case["kernel"]), target, case)
-            found.append({"kernel": case["kernel"], "target": target, "shared": shared})
+            made = compile_one(getattr(kernels, case["kernel"]), target, case)
+            figures = {"shared": made.metadata.shared, "narrow": made.asm["ptx"].count(NARROW)}
+            found.append({"kernel": case["kernel"], "target": target, **figures})
     print(json.dumps(found))
 
 
-def compile_one(kernel: Any, target: int, case: dict[str, Any]) -> int:
+def compile_one(kernel: Any, target: int, case: dict[str, Any]) -> Any:
     import triton
     from triton import language
     from triton.backends.compiler import GPUTarget
@@ -71,8 +74,7 @@ def compile_one(kernel: Any, target: int, case: dict[str, Any]) -> int:
     }
     source = ASTSource(kernel, signature, constants, aligned)
     options = case.get("options", {})
-    done = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
-    return done.metadata.shared
+    return triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
 
 
 if __name__ == "__main__":

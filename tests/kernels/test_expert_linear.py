@@ -1,5 +1,7 @@
 """Expert linears against a loop over rows, transformers' experts, and their kernels."""
 
+from itertools import pairwise
+
 import jaxtyping
 import pytest
 import torch
@@ -35,8 +37,8 @@ def made(name: str, d_in: int = 5, d_out: int = 3, rows: int = 9) -> tuple[Tenso
 def by_row(x: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     """Row for row, each looking for its expert."""
     rows = [torch.zeros(weight.shape[2], dtype=x.dtype) for _ in x]
-    for expert, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
-        for row in range(int(begin), int(end)):
+    for expert, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        for row in range(begin, end):
             rows[row] = x[row] @ weight[expert]
     return torch.stack(rows)
 

@@ -1,10 +1,12 @@
 """Rows and their names: what a layer is told, when, and what it may keep."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from polylect.layers.routing import RoutingContext, RowGroups
+from polylect.layers.tokens import Tokens
 
 
 def test_rows_have_the_names_of_the_open_route():
@@ -100,6 +102,29 @@ def test_a_recomputation_sees_the_route_of_its_forward():
         assert context.rows(2) == ("de", "fr")
     with pytest.raises(RuntimeError, match="call the backbone"):
         context.rows(2)
+
+
+def test_a_recomputation_sees_the_tokens_and_prompts_of_its_forward():
+    context, mask = RoutingContext(), torch.ones(2, 3, dtype=torch.long)
+    with context.route(["de", "fr"], mask, torch.tensor([1, 2])):
+        assert context.tokens is None
+        tokens = context.tokens = Tokens.of(mask, context.prompt_lengths(2))
+        _, again = context.checkpointing()
+    assert context.tokens is None
+    with again:
+        assert context.tokens is tokens
+        assert context.prompt_lengths(2).tolist() == [1, 2]
+    assert context.tokens is None
+
+
+def test_beams_repeat_the_length_of_each_prompt():
+    context = RoutingContext()
+    with context.route(["de", "fr"], None, torch.tensor([4, 7])):
+        assert context.prompt_lengths(6).tolist() == [4, 4, 4, 7, 7, 7]
+    with context.route(["de"]), pytest.raises(ValueError, match="the route has no prompt_lengths"):
+        context.prompt_lengths(1)
+    with pytest.raises(RuntimeError, match="call the backbone"):
+        context.prompt_lengths(1)
 
 
 def test_a_recomputation_inside_its_own_route_is_no_nesting():

@@ -104,6 +104,16 @@ def test_the_checkpoint_of_stage_two_is_enough(tmp_path: Path) -> None:
     assert same(rebuilt.state_dict(), second.state_dict())
 
 
+def test_what_one_stage_has_unfrozen_the_next_one_keeps(tmp_path: Path) -> None:
+    first = train_a_little(make("monolingual", "+strategy.unfreeze=[rest]"))
+    second = make("parallel")
+    second.load_stage(saved(first))
+    batch = batch_of(second)
+    torch.testing.assert_close(logits(second, batch), logits(first, batch), atol=1e-6, rtol=1e-6)
+    torch.save(saved(second), tmp_path / "best.ckpt")
+    assert torch.equal(logits(load(tmp_path / "best.ckpt")[0], batch), logits(second, batch))
+
+
 def test_stages_may_change_places() -> None:
     first = train_a_little(make("parallel"))
     second = make("monolingual", "+strategy.mt_experts=2")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polylect.layers.experts import AddedExperts, Experts
-from polylect.layers.routers import Router
+from polylect.layers.routers import Router, Routing
 from polylect.layers.routing import RoutingContext
 from polylect.layers.tokens import Tokens
 
@@ -54,17 +54,26 @@ class ExpertFFN(nn.Module):
                 "call the backbone inside strategy.routing(batch)"
             )
         routing = self.context.routings[self.layer_name] = self.expert_router(x, tokens)
-        flat, experts = x.flatten(0, 1), self.experts()
-        if self.expert_router.top is None:
-            parts = [e.run_all(self.activation, flat, routing.weights) for e in experts]
-        else:
-            parts = [e.run_best(self.activation, flat, routing) for e in experts]
-        y = reduce(torch.add, parts)
+        experts = self.experts()
+        y = reduce(torch.add, (self._run(e, x.flatten(0, 1), routing) for e in experts))
         bias = experts[0].down.bias
         y = (y if bias is None else y + bias.to(y.dtype)).view(x.shape)
         if not residual:
             return y
         return residual[0] + F.dropout(y, self.hidden_dropout, self.training)
+
+    def _run(
+        self, experts: Experts, x: Float[Tensor, "tokens d"], routing: Routing
+    ) -> Float[Tensor, "tokens d"]:
+        router = self.expert_router
+        if router.top is None:
+            return experts.run_all(self.activation, x, routing.weights)
+        columns = slice(None)
+        if router.gated:  # each group has chosen its own, LM experts first
+            is_lm = experts.numbers.start < router.experts[0]
+            columns = slice(0, router.top) if is_lm else slice(router.top, None)
+        chosen = routing.indices[:, columns], routing.weights[:, columns]
+        return experts.run_best(self.activation, x, *chosen)
 
     @property
     def activation(self) -> nn.Module:

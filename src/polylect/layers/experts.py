@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from polylect.kernels.dispatch import Dispatch, combine, dispatch
 from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
-from polylect.layers.routers import Routing
 from polylect.layers.weighted import weighted_activation
 
 _AXES = {"gate": 0, "up": 0, "down": 1}
@@ -53,16 +52,19 @@ class Experts:
         return F.linear(h, self.down.weight.to(h.dtype))
 
     def run_best(
-        self, activation: nn.Module, x: Float[Tensor, "tokens d"], routing: Routing
+        self,
+        activation: nn.Module,
+        x: Float[Tensor, "tokens d"],
+        indices: Int[Tensor, "tokens k"],
+        weights: Float[Tensor, "tokens k"],
     ) -> Float[Tensor, "tokens d"]:
-        """The same for those that the router chose.
+        """The same for the experts that each token has chosen; those of others are passed over.
 
-        With an `order` of its own the weights are copied into that order, in every pass.
+        With an `order` of its own the projections are copied into that order, in every pass.
         """
         first = self.numbers.start
-        ours = (routing.indices >= first) & (routing.indices < self.numbers.stop)
-        indices = torch.where(ours, routing.indices - first, -1)
-        found = dispatch(indices, routing.weights, len(self.numbers))
+        ours = (indices >= first) & (indices < self.numbers.stop)
+        found = dispatch(torch.where(ours, indices - first, -1), weights, len(self.numbers))
         rows = [self._rows(x, layer, found) for layer in self._inward()]
         h = weighted_activation(activation, rows, found.gates[:, None])
         down = self.by_expert(self.down.weight, 1).permute(1, 2, 0).to(h.dtype)

@@ -55,6 +55,7 @@ class AlignedLibrary:
         self.library = library
         self._align = align
         self._held: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
+        self._strengths: dict[str, dict[str, Tensor]] = {}
         self._open = functools.lru_cache(_OPEN_FILES)(_opened)
         self._scaling = functools.lru_cache(_OPEN_FILES)(self._read_scaling)
 
@@ -109,9 +110,13 @@ class AlignedLibrary:
         """The first row of A*, of which no more is read."""
         return self._entry(name, f"{path}.a_star")[:1].flatten()
 
-    def strengths(self, name: str, path: str) -> Float[Tensor, " rank"]:
-        """Singular values of the update, largest first."""
-        return self._entry(name, f"{path}.strengths")[:]
+    def strengths(self, name: str) -> dict[str, Float[Tensor, " rank"]]:
+        """Singular values of the update of each module, largest first; read once."""
+        if name not in self._strengths:
+            self._strengths[name] = {
+                path: self._entry(name, f"{path}.strengths")[:] for path in self.paths(name)
+            }
+        return self._strengths[name]
 
     def factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
         """A factor of one module: "a_star" (rank, in) or "b_star" (out, rank)."""
@@ -130,7 +135,7 @@ class AlignedLibrary:
 
     def weakness(self, name: str) -> str | None:
         """Of what in an adapter the arrow tells little or nothing, in one clause."""
-        strengths = {path: self.strengths(name, path) for path in self.paths(name)}
+        strengths = self.strengths(name)
         zero = [path for path, s in strengths.items() if not s[0]]
         equal = [path for path, s in strengths.items() if len(s) > 1 and s[1] > EQUAL * s[0] > 0]
         found = []
@@ -152,6 +157,7 @@ class AlignedLibrary:
             if not self._held:
                 print(f"{path} cannot be written ({error}): aligned adapters stay in memory.")
             self._held[name] = (tensors, about)
+        self._strengths.pop(name, None)
         self._open.cache_clear()
         self._scaling.cache_clear()
 

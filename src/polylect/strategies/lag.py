@@ -169,9 +169,9 @@ class LAG(TranslationModule):
                 )
             if weakness := aligned.weakness(name):
                 weak.append(f"{name} {weakness}")
-            for path, update in outline.modules.items():
-                if aligned.strengths(name, path)[0] > 0:
-                    members.setdefault(path, {})[name] = len(update.a)
+            for path, strengths in aligned.strengths(name).items():
+                if strengths[0] > 0:
+                    members.setdefault(path, {})[name] = len(strengths)
         if made:
             print(f"{aligned.library.path}: {made} adapters aligned.")
         if weak:
@@ -192,7 +192,7 @@ class LAG(TranslationModule):
         rank, width = max(names.values()), self.backbone.get_submodule(path).out_features
         strengths = torch.zeros(len(names), rank)
         for row, (name, own) in zip(strengths, names.items(), strict=True):
-            row[:own] = aligned.strengths(name, path)
+            row[:own] = aligned.strengths(name)[path]
         position = {name: i for i, name in enumerate(names)}
         return AdapterBank(
             list(names),

@@ -8,7 +8,7 @@ begins from the first by `init_from`.
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ class MixMoE(TranslationModule):
         self.context = RoutingContext()
         self._alarm = CollapseAlarm(collapse, collapse_steps) if collapse else None
         self._rebuilding = False
+        self._owns_rest = "rest" in self.trained  # or it was in a stage before
         self._mask: Tensor | None = None  # of the batch last routed
         self._directions: tuple[str, ...] = ()
         self._auxiliary: dict[str, Tensor] = {}
@@ -135,9 +136,10 @@ class MixMoE(TranslationModule):
     # The structure.
 
     def structure(self) -> dict[str, Any]:
-        return {"mixture": dataclasses.asdict(self.mixture)}
+        return {"mixture": dataclasses.asdict(self.mixture), "rest": self._owns_rest}
 
-    def restore_structure(self, structure: Any) -> None:
+    def restore_structure(self, structure: Mapping[str, Any]) -> None:
+        self._owns_rest = structure["rest"]
         self._rebuilding = True  # the checkpoint brings slices, and the file may be gone
 
     def attach(self) -> None:
@@ -174,13 +176,17 @@ class MixMoE(TranslationModule):
         return found | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
 
     def owned(self) -> set[str]:
-        """LM experts too where they are frozen: they are not the base's any more."""
-        lm = {id(p) for p in self.parts()["lm_experts"]}
-        return super().owned() | {n for n, p in self.named_parameters() if id(p) in lm}
+        """With what another stage has trained, or may have: it is not the base's any more."""
+        parts = self.parts()
+        tuned = parts["lm_experts"] + (parts["rest"] if self._owns_rest else [])
+        known = {id(p) for p in tuned}
+        return super().owned() | {n for n, p in self.named_parameters() if id(p) in known}
 
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights of the stage before; MT experts that it had not made yet stay new."""
-        former = checkpoint.get("polylect", {}).get("structure", {}).get("mixture", {})
+        structure = checkpoint.get("polylect", {}).get("structure", {})
+        former = structure.get("mixture", {})
+        self._owns_rest |= structure.get("rest", False)
         for key in _SHARED:
             here = getattr(self.mixture, key)
             if former and former[key] != here:

@@ -57,10 +57,7 @@ def expert_linear_kernel(
     row_inside = row < tl.load(offsets + expert + 1, mask=expert < experts, other=rows)
     column = tl.program_id(1) * OUT + tl.arange(0, OUT)
     column_inside = column < d_out
-    if GATHER:
-        source = tl.load(tokens + row, mask=row_inside, other=0).to(tl.int64)
-    else:
-        source = row
+    source = tl.load(tokens + row, mask=row_inside, other=0).to(tl.int64) if GATHER else row
     inner = tl.arange(0, IN)
     x_tile = x + source[:, None] * x_row + inner[None, :] * x_column
     weight_tile = weight + expert.to(tl.int64) * weight_expert
@@ -114,10 +111,7 @@ def weight_grad_kernel(
     for start in range(begin, end, ROWS):
         row = start + tl.arange(0, ROWS).to(tl.int64)
         row_inside = row < end
-        if GATHER:
-            source = tl.load(tokens + row, mask=row_inside, other=0).to(tl.int64)
-        else:
-            source = row
+        source = tl.load(tokens + row, mask=row_inside, other=0).to(tl.int64) if GATHER else row
         a = tl.load(
             x + source[None, :] * x_row + above[:, None] * x_column,
             mask=(above < d_in)[:, None] & row_inside[None, :],
@@ -139,8 +133,8 @@ def weight_grad_kernel(
 def blocks(rows_per_expert: int, d_in: int, d_out: int, itemsize: int) -> dict[str, int]:
     """Tile sizes: a power of two from 16, no larger than what there is to do.
 
-    At most 64 x 64 x 128 in 16 bit and 64 x 32 x 64 in 32 bit: with three tiles in flight 72 and
-    48 KiB of shared memory, which every GPU from sm_80 on has.
+    At most 64 x 64 x 128 in 16 bit and 64 x 32 x 64 in 32 bit: at most 72 KiB of shared memory
+    (compiled for sm_80 and sm_90), which every GPU from sm_80 on has.
     """
     inner, out = (64, 128) if itemsize == 2 else (32, 64)
     return {

@@ -1,13 +1,14 @@
 """Mix-MoE: what is particular to it; what all strategies do is in test_contract."""
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from neurons import write_neurons
-from small import ROWS, base, batch_of, build, examples, logits, train_a_little
+from small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
 from tiny import LENGTH, attempt, checkpoint, folders, logged, record, same, train
 
 from polylect.build import load
@@ -17,14 +18,27 @@ from polylect.layers.features import FEATURES
 from polylect.models.mixture import load_mixture
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
+from polylect.strategies.mix_moe import MixMoE
 from polylect.translator import Translator
 
 TEXT = (("de", "", "Wir lesen heute das neue Buch."), ("fr", "", "Le petit chat le voit."))
-MIXED = "data.directions=[en-de,en-fr,en-hi,de,fr]"
 
 
-def make(stage: str = "joint", *overrides: str) -> TranslationModule:
-    return build("mix_moe", f"strategy.stage={stage}", *overrides)
+@cache
+def configuration() -> dict[str, Any]:
+    return build("mix_moe").about["config"]
+
+
+def make(stage: str = "joint", **settings: Any) -> MixMoE:
+    """As `build`, without composing a configuration anew."""
+    torch.manual_seed(0)
+    config = configuration()
+    strategy = config["strategy"] | {"stage": stage} | settings
+    options = {"directions": DIRECTIONS} | {k: v for k, v in strategy.items() if k != "_target_"}
+    module = MixMoE(template=config["data"]["template"], **options)
+    module.about = {"config": config | {"strategy": strategy}}
+    module.adopt(*base())
+    return module
 
 
 def saved(module: TranslationModule) -> dict[str, Any]:
@@ -61,19 +75,20 @@ def moved(module: TranslationModule, batch: TranslationBatch) -> set[str]:
 @pytest.mark.parametrize(
     ("stage", "settings", "parts"),
     [
-        ("monolingual", [], {"lm_experts", "lm_router"}),
-        ("parallel", [], {"mt_experts", "mt_router"}),
-        ("parallel", ["strategy.top=1"], {"mt_experts", "mt_router"}),
-        ("joint", [], {"lm_experts", "lm_router", "mt_experts", "mt_router"}),
-        ("monolingual", ["+strategy.mt_experts=2"], {"lm_experts", "lm_router"}),
-        ("parallel", ["+strategy.unfreeze=[lm_router]"], {"mt_experts", "mt_router", "lm_router"}),
-        ("parallel", ["+strategy.unfreeze=[rest]"], {"mt_experts", "mt_router", "rest"}),
+        ("monolingual", {}, {"lm_experts", "lm_router"}),
+        ("parallel", {}, {"mt_experts", "mt_router"}),
+        ("parallel", {"top": 1}, {"mt_experts", "mt_router"}),
+        ("joint", {}, {"lm_experts", "lm_router", "mt_experts", "mt_router"}),
+        ("joint", {"mt_experts": 0}, {"lm_experts", "lm_router"}),
+        ("monolingual", {"mt_experts": 2}, {"lm_experts", "lm_router"}),
+        ("parallel", {"unfreeze": ["lm_router"]}, {"mt_experts", "mt_router", "lm_router"}),
+        ("parallel", {"unfreeze": ["rest"]}, {"mt_experts", "mt_router", "rest"}),
     ],
 )
 def test_a_stage_trains_its_parts_and_leaves_the_others_bit_for_bit(
-    stage: str, settings: list[str], parts: set[str]
+    stage: str, settings: dict[str, Any], parts: set[str]
 ) -> None:
-    module = train_a_little(make(stage, *settings))
+    module = train_a_little(make(stage, **settings))
     rows = TEXT if stage == "monolingual" else ROWS
     assert moved(module, batch_of(module, rows)) == parts
     assert {group["name"] for group in module.parameter_groups()} == parts
@@ -105,7 +120,7 @@ def test_the_checkpoint_of_stage_two_is_enough(tmp_path: Path) -> None:
 
 
 def test_what_one_stage_has_unfrozen_the_next_one_keeps(tmp_path: Path) -> None:
-    first = train_a_little(make("monolingual", "+strategy.unfreeze=[rest]"))
+    first = train_a_little(make("monolingual", unfreeze=["rest"]))
     second = make("parallel")
     second.load_stage(saved(first))
     batch = batch_of(second)
@@ -116,7 +131,7 @@ def test_what_one_stage_has_unfrozen_the_next_one_keeps(tmp_path: Path) -> None:
 
 def test_stages_may_change_places() -> None:
     first = train_a_little(make("parallel"))
-    second = make("monolingual", "+strategy.mt_experts=2")
+    second = make("monolingual", mt_experts=2)
     second.load_stage(saved(first))
     batch = batch_of(second)
     assert torch.equal(logits(second, batch), logits(first, batch))
@@ -126,7 +141,7 @@ def test_stages_may_change_places() -> None:
 
 
 def test_copies_are_of_what_stage_one_has_made_of_the_experts() -> None:
-    second = make("parallel", "strategy.mt_start=copies")
+    second = make("parallel", mt_start="copies")
     second.load_stage(saved(train_a_little(make("monolingual"))))
     for layer in expert_layers(second.backbone).values():
         lm, mt = layer.experts()
@@ -137,7 +152,7 @@ def test_copies_are_of_what_stage_one_has_made_of_the_experts() -> None:
 def test_a_stage_before_of_another_kind_is_refused() -> None:
     checkpoint = saved(make("monolingual"))
     with pytest.raises(ValueError, match=r"trained with strategy\.features=fft, this one has dct"):
-        make("parallel", "strategy.features=dct").load_stage(checkpoint)
+        make("parallel", features="dct").load_stage(checkpoint)
     lost = {n: t for n, t in checkpoint["state_dict"].items() if "layers.1." not in n}
     with pytest.raises(ValueError, match=r"does not fit MixMoE: it lacks"):
         make("parallel").load_stage(checkpoint | {"state_dict": lost})
@@ -152,8 +167,7 @@ def test_a_stage_before_of_another_kind_is_refused() -> None:
 
 def test_clustered_slices_are_in_the_checkpoint(tmp_path: Path) -> None:
     file = write_neurons(tmp_path, base()[0], ["en-de", "en-fr", "en-hi"])
-    settings = ["strategy.slicing=clustered", f"+strategy.activations={file}"]
-    module = train_a_little(make("joint", *settings))
+    module = train_a_little(make(slicing="clustered", activations=str(file)))
     orders = [layer.expert_order for layer in expert_layers(module.backbone).values()]
     assert not torch.equal(orders[0], orders[1])
     torch.save(saved(module), tmp_path / "best.ckpt")
@@ -161,18 +175,18 @@ def test_clustered_slices_are_in_the_checkpoint(tmp_path: Path) -> None:
     rebuilt, _ = load(tmp_path / "best.ckpt")
     assert torch.equal(logits(rebuilt, batch_of(module)), logits(module, batch_of(module)))
     with pytest.raises(ValueError, match=r"needs strategy\.activations=neurons\.safetensors"):
-        make("joint", "strategy.slicing=clustered")
+        make(slicing="clustered")
 
 
 # What a token may see.
 
-SEEING = [*((name, []) for name in (*FEATURES, "uniform")), ("fft", ["strategy.top=1"])]
-SEEING += [("fft_short_time", ["strategy.gating=joint", "strategy.top=2", "+strategy.window=4"])]
+SEEING = [{"features": name} for name in (*FEATURES, "uniform")]
+SEEING += [{"top": 1}, {"features": "fft_short_time", "gating": "joint", "top": 2, "window": 4}]
 
 
-@pytest.mark.parametrize(("features", "settings"), SEEING, ids=str)
-def test_no_option_sees_what_follows_nor_its_neighbours(features: str, settings: list[str]) -> None:
-    module = train_a_little(make("joint", f"strategy.features={features}", *settings))
+@pytest.mark.parametrize("settings", SEEING, ids=str)
+def test_no_option_sees_what_follows_nor_its_neighbours(settings: dict[str, Any]) -> None:
+    module = train_a_little(make(**settings))
     batch = batch_of(module)
     before = logits(module, batch)
     for row, example in enumerate(ROWS):
@@ -189,19 +203,9 @@ def test_no_option_sees_what_follows_nor_its_neighbours(features: str, settings:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize(
-    ("features", "settings"),
-    [
-        ("fft", ["strategy.top=1"]),
-        ("fft_prompt", []),
-        ("fft_short_time", ["strategy.gating=joint", "strategy.top=2", "+strategy.window=4"]),
-        ("shuffled", []),
-    ],
-)
-def test_decoding_with_a_cache_is_decoding_without(
-    features: str, settings: list[str], beams: int
-) -> None:
-    module = train_a_little(make("joint", f"strategy.features={features}", *settings))
+@pytest.mark.parametrize("settings", [*SEEING[-2:], {"features": "fft_prompt"}], ids=str)
+def test_decoding_with_a_cache_is_decoding_without(settings: dict[str, Any], beams: int) -> None:
+    module = train_a_little(make(**settings))
     batch = collate(examples(module), pad_id(module.tokenizer), "left")
     options = {"attention_mask": batch.attention_mask, "num_beams": beams, "max_new_tokens": 7}
     found = []
@@ -211,12 +215,11 @@ def test_decoding_with_a_cache_is_decoding_without(
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("top", ["null", "1"])
-def test_gradient_checkpointing_gives_the_same_gradients(top: str) -> None:
+@pytest.mark.parametrize("top", [None, 1])
+def test_gradient_checkpointing_gives_the_same_gradients(top: int | None) -> None:
     found = []
     for checkpointing in (False, True):
-        settings = ["strategy.features=fft_prompt", "strategy.balance=1", f"strategy.top={top}"]
-        module = train_a_little(make("joint", *settings))
+        module = train_a_little(make(features="fft_prompt", balance=1, top=top))
         if checkpointing:
             old, new = "gradient_checkpointing_enable", "activation_checkpointing_enable"
             enable = getattr(module.backbone, new, None) or getattr(module.backbone, old)
@@ -236,7 +239,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(top: str) -> None:
 
 
 def test_uniform_routers_are_balanced() -> None:
-    module = make("joint", "strategy.balance=0.5", "+strategy.z_loss=0.25")
+    module = make(balance=0.5, z_loss=0.25)
     logits(module, batch_of(module))
     z = 2 * torch.tensor(2.0).log().square()  # two groups of two logits of zero
     torch.testing.assert_close(module.auxiliary_loss(), 0.5 * 2 + 0.25 * z)
@@ -250,14 +253,14 @@ def test_uniform_routers_are_balanced() -> None:
 
 
 def test_a_frozen_router_is_not_balanced_by_what_is_below_it() -> None:
-    module = make("parallel", "strategy.balance=1")
+    module = make("parallel", balance=1)
     logits(module, batch_of(module))
     torch.testing.assert_close(module.auxiliary_loss(), torch.tensor(1.0))
-    assert not make("joint", "strategy.features=uniform").auxiliary_loss().requires_grad
+    assert not make(features="uniform").auxiliary_loss().requires_grad
 
 
 def test_the_prior_pulls_replayed_text_to_the_lm_experts_and_nothing_else() -> None:
-    module = make("parallel", MIXED, "+strategy.lm_prior=1", "strategy.balance=0")
+    module = make("parallel", directions=(*DIRECTIONS, "de", "fr"), lm_prior=1, balance=0)
     batch = batch_of(module, (*ROWS, *TEXT))
     logits(module, batch)
     torch.testing.assert_close(module.auxiliary_loss(), torch.tensor(2.0).log())
@@ -275,7 +278,7 @@ def test_the_prior_pulls_replayed_text_to_the_lm_experts_and_nothing_else() -> N
 
 
 def test_a_collapsed_expert_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    module = make("joint", "strategy.top=1", "+strategy.collapse_steps=2")
+    module = make(top=1, collapse_steps=2)
     layer = expert_layers(module.backbone)["layer_1"]
     with torch.no_grad():
         layer.expert_router.lm.semantic[1] = layer.expert_router.lm.semantic[0]  # never above it
@@ -292,25 +295,25 @@ def test_a_collapsed_expert_is_warned_of_once(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["strategy.stage=parallell"], "stage=parallell does not exist; did you mean parallel"),
-        (["+strategy.unfreeze=[lm_expert]"], "unfreeze names lm_expert, which does not exist; did"),
-        (["+strategy.mt_experts=0"], "stage=joint trains MT experts: mt_experts must not be 0"),
-        (["strategy.features=ftt"], "strategy: features=ftt does not exist"),
-        (["strategy.balance=-1"], "must not be negative"),
-        (["+strategy.lm_prior=0.1"], "monolingual text: name a language among data.directions"),
-        (["+strategy.collapse=2"], "threshold 2 and patience 100 of the collapse alarm"),
+        ({"stage": "parallell"}, "stage=parallell does not exist; did you mean parallel"),
+        ({"unfreeze": ["lm_expert"]}, "unfreeze names lm_expert, which does not exist; did you"),
+        ({"stage": "parallel", "mt_experts": 0}, "stage=parallel trains MT experts: mt_experts"),
+        ({"features": "ftt"}, "strategy: features=ftt does not exist"),
+        ({"balance": -1}, "must not be negative"),
+        ({"lm_prior": 0.1}, "monolingual text: name a language among data.directions"),
+        ({"collapse": 2}, "threshold 2 and patience 100 of the collapse alarm"),
     ],
 )
-def test_bad_settings_die_early(settings: list[str], message: str) -> None:
+def test_bad_settings_die_early(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build("mix_moe", *settings)
+        MixMoE(directions=DIRECTIONS, **settings)
 
 
 # Use.
 
 
 def test_an_exported_model_translates_by_itself(tmp_path: Path) -> None:
-    module = train_a_little(make("joint"))
+    module = train_a_little(make())
     module.export(tmp_path)
     model, _ = load_mixture(tmp_path / "model")
     batch = batch_of(module)
@@ -319,10 +322,10 @@ def test_an_exported_model_translates_by_itself(tmp_path: Path) -> None:
 
 
 def test_uniform_experts_become_a_plain_model_and_others_do_not(tmp_path: Path) -> None:
-    module = train_a_little(make("joint", "strategy.features=uniform"))
+    module = train_a_little(make(features="uniform"))
     assert Translator(module, "cpu").export_merged("en-de", tmp_path / "plain") < 1e-4
     with pytest.raises(ValueError, match="decides token by token"):
-        Translator(train_a_little(make("joint")), "cpu").export_merged("en-de", tmp_path / "no")
+        Translator(train_a_little(make()), "cpu").export_merged("en-de", tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 

@@ -91,7 +91,7 @@ class Mixture:
     def starts_as_base(self) -> bool:
         """Whether it computes what the base does, until it is trained."""
         silent = not self.mt_experts or self.mt_start == "zero"
-        moved = self.gating == "joint" and self.slicing == "copies"  # see `_router_of`
+        moved = self.gating == "joint" and self.slicing == "copies"  # see `router`
         return self.top is None and silent and not moved
 
     def layer_numbers(self, count: int) -> list[int]:

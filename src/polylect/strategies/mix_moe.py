@@ -51,7 +51,7 @@ class MixMoE(TranslationModule):
         stage: "monolingual", "parallel", or "joint" for both in one run.
         lm_experts: in each layer.
         mt_experts: likewise; by default as many, and none in stage "monolingual". There they may
-            exist too, frozen, when the stages change places.
+            exist too, frozen, when the stages change places; in "joint" 0 leaves one group.
         layers, slicing, mt_start, mt_width, gating, top, features, feature_size, window, seed: see
             `polylect.models.mixture.Mixture`.
         activations: for slicing "clustered", the file that `polylect detect` wrote for this base:
@@ -123,8 +123,8 @@ class MixMoE(TranslationModule):
     def _check_losses(self, stage: str) -> None:
         if min(self.factors.values()) < 0:
             raise ValueError("strategy.balance, z_loss and lm_prior must not be negative.")
-        if stage != "monolingual" and not self.mixture.mt_experts:
-            raise ValueError(f"strategy.stage={stage} trains MT experts: mt_experts must not be 0.")
+        if stage == "parallel" and not self.mixture.mt_experts:
+            raise ValueError("strategy.stage=parallel trains MT experts: mt_experts must not be 0.")
         if not self.factors["lm_prior"]:
             return
         if "mt_router" not in self.trained or all("-" in d for d in self.directions):
@@ -225,8 +225,8 @@ class MixMoE(TranslationModule):
         wanted = {name: factor for name, factor in self.factors.items() if factor}
         groups = {n: g for n, g in self._groups().items() if f"{n}_router" in self.trained}
         found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        text = torch.tensor(["-" not in d for d in self._directions], device=self.device)
         for _, routing, mask in self._routings():
-            text = torch.tensor(["-" not in d for d in self._directions], device=mask.device)
             monolingual = text[:, None].expand_as(mask).flatten()
             losses = router_losses(routing, groups, mask.flatten(), monolingual)
             for name in wanted:

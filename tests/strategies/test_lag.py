@@ -263,6 +263,7 @@ def test_weak_arrows_and_new_alignments_are_told_once(
         lag(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_thousand_adapters_are_paged(tmp_path: Path) -> None:
     """They take four times the memory that they are given."""
     path = "model.layers.0.self_attn.q_proj"

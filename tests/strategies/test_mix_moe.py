@@ -329,6 +329,7 @@ def test_uniform_experts_become_a_plain_model_and_others_do_not(tmp_path: Path) 
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_two_stages(tmp_path: Path) -> None:
     short = ["strategy=mix_moe", "trainer.max_steps=2", "trainer.val_check_interval=2", *LENGTH]
     text = ["data.directions=[de,fr]", "strategy.stage=monolingual", "evaluate=true"]

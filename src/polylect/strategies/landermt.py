@@ -5,7 +5,7 @@ neurons; this strategy trains them.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,8 @@ class LANDeRMT(TranslationModule):
         found = plots.of_detection(self._neuron_file())
         learns = self.gate in ("token", "neuron")
         if learns and (folder / "metrics.csv").is_file():
-            found |= plots.of_gates(folder)
+            with suppress(ValueError):  # a run shorter than the logging interval tells of none
+                found |= plots.of_gates(folder)
         return found
 
     @torch.no_grad()

@@ -4,6 +4,8 @@ import os
 import shutil
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # waiting threads sleep: two cores are shared
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the network fails at once
 os.environ["WANDB_MODE"] = "offline"
@@ -17,7 +19,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """The same random numbers in every test, whichever tests ran before it."""
+    """The same random numbers and loggers in every test, whichever tests ran before it."""
+    import logging
     import random
 
     import numpy
@@ -26,6 +29,11 @@ def seeded() -> None:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
+    logging.root.setLevel(logging.WARNING)
+    logging.getLogger("polylect").setLevel(logging.NOTSET)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("polylect") and isinstance(logger, logging.Logger):
+            logger.disabled = False  # Hydra disables those it finds, and lowers the root's level
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     connector = "lightning.pytorch.trainer.connectors.signal_connector"
     logging.getLogger(connector).setLevel(logging.WARNING)
+    logging.getLogger("polylect").setLevel(logging.WARNING)  # Hydra has set the root to errors only
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")

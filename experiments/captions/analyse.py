@@ -3,12 +3,12 @@
 For a run with adapters: every adapter on every direction (chrF++, the first sentences of each test
 set). For every run: nats per token of held-out monolingual captions in each language, as the model
 stands after training; with adapters, under each adapter and under none. Writes one JSON per run,
-which also holds the run's own record, into --out, and its hypotheses beside it.
+which also holds the run's own record, into --out. The translations stay in the run folder:
+a model trained on captions at times writes one that stands in the data, which is not ours to give.
 """
 
 import argparse
 import json
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,6 @@ def main() -> None:
         if (run / "config.yaml").is_file():
             found["analysis"] = analyse(run, arguments.sentences)
         write_json(arguments.out / f"{name}.json", found)
-        shutil.copytree(
-            run / "outputs", arguments.out.parent / "outputs" / name, dirs_exist_ok=True
-        )
         print(name, record.status, json.dumps(found.get("analysis"), indent=1))
 
 

@@ -41,5 +41,5 @@ polylect train "${short[@]}" name=landermt_full_alone strategy=full "${alone[@]}
 for run in landermt landermt_{no_gate,general,specific,random_neurons,random_layers,full,lora,lora_switch,alone,full_alone}; do
   folders+=("$(latest "$run")")
 done
-python experiments/captions/analyse.py --out experiments/landermt/results --sentences 100 \
+python experiments/captions/analyse.py --out experiments/landermt/results --sentences 60 \
   "$(latest landermt_base)" "${folders[@]}"

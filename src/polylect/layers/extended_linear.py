@@ -1,8 +1,7 @@
 """A frozen linear layer with further trainable rows or columns behind its own.
 
 Rows make the output wider, columns take a wider input. Weight and extension are multiplied as one
-matrix, made once for forward and backward: one large product instead of a large and a small one
-with a concatenation of their outputs, which for 512 tokens costs as much as the small one.
+matrix, made once for forward and backward: one product, and no concatenation of two outputs.
 """
 
 import torch

@@ -22,6 +22,7 @@ cache gives what one pass over the sentence gives. Features are computed in floa
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,7 @@ class _Magnitudes(torch.autograd.Function):
         return torch.fft.irfft(spectrum * factor, n=d, norm="ortho"), None
 
 
-class RouterFeatures(nn.Module):
+class RouterFeatures(nn.Module, ABC):
     """Base of all options.
 
     Args:
@@ -82,11 +83,11 @@ class RouterFeatures(nn.Module):
         """Random numbers for fixed tensors: the same whatever else drew some before."""
         return torch.Generator().manual_seed(self.seed)
 
+    @abstractmethod
     def forward(
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
         """Features of each token from its own hidden state and, at most, earlier ones."""
-        raise NotImplementedError
 
     def spectrum(self, x: Float[Tensor, "rows length d"]) -> Float[Tensor, "rows length size"]:
         """Magnitudes of the lowest frequencies along the hidden axis."""

@@ -98,6 +98,10 @@ class NeuronBank(nn.Module):
         """The neurons of a set."""
         return getattr(self, f"index_{name}")
 
+    def serves(self, direction: str) -> bool:
+        """Whether a direction owns anything here."""
+        return any(direction in s.owners for s in self.sets.values())
+
     def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
         """For a batch like x, worked out once per route; None if no row owns anything here."""
         key = ("plan", self.name, len(x), x.dtype)
@@ -145,7 +149,7 @@ class NeuronBank(nn.Module):
         found: dict[str, Tensor] = {}
         for direction, rows in plan.rows.items():
             own = x if rows is None else x.index_select(0, rows)
-            if any(direction in s.owners for s in self.sets.values()):
+            if self.serves(direction):
                 gate = self.gates["shared" if "shared" in self.gates else direction]
                 found[direction] = gate(own)
             else:
@@ -158,7 +162,7 @@ class NeuronBank(nn.Module):
         mask = self.context.mask_like(self.opened)
         means = {}
         for direction, rows in plan.rows.items():
-            if not any(direction in s.owners for s in self.sets.values()):
+            if not self.serves(direction):
                 continue
             g = self.opened if rows is None else self.opened.index_select(0, rows)
             if mask is not None:

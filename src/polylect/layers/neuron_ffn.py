@@ -5,13 +5,13 @@ projection. The base stays frozen; a slice holds the tuned rows and columns of t
 set of directions owns, as parameters of their own: only they have gradients and optimizer state,
 and a slice that no row of a batch owns is not touched, by momentum and decay neither.
 
-Two ways to put slices to use:
+Without a gate, and with one direction in the batch, slices take the place of the base's neurons.
+Otherwise they are multiplied beside them and every activation gets a weight (`NeuronBank.scale`):
 
-- replacing: a slice's neurons take the place of the base's. Without a gate; and with one in the
-  literal form of LANDeRMT, equation 7, where the gate multiplies the input of the slices:
+- `FFN(x) + g D_G(x) + (1 - g) D_S(x)`, where D is what the tuned neurons of a set give, less what
+  the base's own give. The function of the base at the start, whatever the gate.
+- literally, as in equation 7 of LANDeRMT, where the gate multiplies the input of the slices:
   `FFN_G(g x) + FFN_S((1 - g) x) + FFN_rest(x)`.
-- beside the base: `FFN(x) + g D_G(x) + (1 - g) D_S(x)`, where D is what the tuned neurons of a set
-  give, less what the base's own give. The function of the base at the start, whatever the gate.
 
 The projections are changed in place and keep their weights' names, so the model's own code computes
 the non-linearity between them, whatever the family.
@@ -34,13 +34,9 @@ class NeuronLayer(nn.Module):
 
     neuron_values: nn.ParameterDict
     neuron_bias: nn.ParameterDict
+    bank: NeuronBank
     first: bool
     axis: int
-
-    @property
-    def bank(self) -> NeuronBank:
-        """Kept out of the module tree here: it hangs below the feed-forward network, once."""
-        return self.__dict__["_bank"][0]
 
     def values(self, plan: Plan) -> Tensor:
         """The plan's slices joined: rows of a projection in, columns of a projection out."""
@@ -147,7 +143,7 @@ def attach_neurons(
     """Give the projections of one feed-forward network their slices, in place.
 
     Args:
-        ffn: gets the bank as `neurons`.
+        ffn: gets the bank as `neuron_bank`.
         rows: up and, where there is one, gate projection, by name, in the order of computation.
         down: the down projection.
 
@@ -169,11 +165,11 @@ def attach_neurons(
 @torch.no_grad()
 def _become(kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool) -> None:
     layer.__class__ = kind
-    layer.__dict__["_bank"] = [bank]
+    layer.__dict__["bank"] = bank  # not as a submodule: it hangs below the network, once
     layer.first = first
     layer.neuron_values, layer.neuron_bias = nn.ParameterDict(), nn.ParameterDict()
     for name in bank.sets:
-        index = getattr(bank, f"index_{name}")
+        index = bank.index(name)
         layer.neuron_values[name] = _master(layer.weight.index_select(kind.axis, index))
         if kind is NeuronIn and layer.bias is not None:
             layer.neuron_bias[name] = _master(layer.bias[index])

@@ -50,7 +50,7 @@ class NeuronRows:
             if not names:
                 continue
             axis[path] = layer.axis
-            index[path] = torch.cat([getattr(layer.bank, f"index_{n}") for n in names])
+            index[path] = torch.cat([layer.bank.index(n) for n in names])
             values[path] = torch.cat([layer.neuron_values[n].detach() for n in names], layer.axis)
             if len(layer.neuron_bias):
                 biases[path] = torch.cat([layer.neuron_bias[n].detach() for n in names])
@@ -134,7 +134,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
             module.__class__ = nn.Linear
             for name in ("neuron_values", "neuron_bias"):
                 delattr(module, name)
-            del module.first, module.__dict__["_bank"]
+            del module.first, module.bank
         elif "neuron_bank" in module._modules:
             del module.neuron_bank
     return copied

@@ -7,6 +7,7 @@ method makes a router without MT experts; stage 2 adds `mt` and `gate` and keeps
 Logits and weights are computed in float32 or better, under autocast too.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,7 @@ def read(
     return logits
 
 
-class Router(nn.Module):
+class Router(nn.Module, ABC):
     """Base of the routers; its submodules `lm`, `mt` and `gate` can each be frozen alone.
 
     Args:
@@ -176,6 +177,7 @@ class Router(nn.Module):
                 gate = gate + self.gate.bias.to(gate.dtype)
             return self.route(lm, mt, gate, tokens.positions.flatten())
 
+    @abstractmethod
     def route(
         self,
         lm: Float[Tensor, "tokens lm"],
@@ -184,7 +186,6 @@ class Router(nn.Module):
         turn: Int[Tensor, " tokens"],
     ) -> Routing:
         """From logits to experts and weights; `turn` decides where routing is uniform."""
-        raise NotImplementedError
 
     def is_uniform(self) -> bool:
         """Whether all LM experts have the same weight for every token."""

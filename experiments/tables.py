@@ -9,6 +9,13 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     captions/bleu         a metric of the runs in experiments/captions/results/*.json
     captions/matrix/RUN   chrF++ of each of that run's adapters in every direction
     captions/nats         held-out nats per token in each language after each run
+    mix_moe/targets       nats per target token of each direction after each run
+    mix_moe/tongues/bleu  a table of the runs RUN_seedN.json in experiments/mix_moe/results/tongues,
+                          with mean and standard deviation over the seeds
+    lag/domains/bleu      a metric of test sets DOMAIN_DIRECTION: means over directions
+    lag/oracle/bleu       the same, as shares of what the run `oracle` has
+    lag/routing           how often the right adapter was chosen, or one of its direction or domain
+    lag/layers/RUN        how often that run chose the right adapter, by layer
 
 Runs from a changed working tree (`scratch`) stay out of the tables of experiments; a benchmark's
 table says of itself what it comes from.
@@ -18,11 +25,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
+
+import routing_tables
 
 from polylect.eval.metrics import TITLES
 from polylect.eval.table import Table, matrix_table
@@ -83,14 +93,25 @@ def table(experiments: Path, name: str) -> str:
     if folder == "bench":
         return benchmark(read(results / f"{what}.json"))
     kind, _, detail = what.partition("/")
+    seeds = kind == "tongues"
+    if seeds:
+        results, kind = results / kind, detail
     makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
         "matrix": lambda runs: adapters(runs, detail),
         "nats": likelihoods,
+        "targets": target_likelihoods,
+        "domains": lambda runs: routing_tables.domains(runs, detail),
+        "oracle": lambda runs: routing_tables.of_oracle(runs, detail),
+        "routing": routing_tables.routing,
+        "layers": lambda runs: routing_tables.layers(runs, detail),
         **{metric: lambda runs, metric=metric: scores(runs, metric) for metric in TITLES},
     }
     if kind not in makers:
         raise ValueError(f"there is no table {name}; known are {folder}/{', '.join(makers)}")
-    return of_runs(results, folder, makers[kind])
+    make = makers[kind]
+    if seeds:
+        return of_runs(results, "tongues", lambda runs: over_seeds(make(runs)))
+    return of_runs(results, folder, make)
 
 
 def read(path: Path) -> Record:
@@ -129,16 +150,50 @@ def adapters(runs: Mapping[str, Record], run: str) -> Table:
 
 
 def likelihoods(runs: Mapping[str, Record]) -> Table:
-    """Rows are runs, with each of their adapters; columns languages."""
+    """Rows are runs, with each of their adapters and the stage before; columns languages."""
     rows: dict[str, Mapping[str, float]] = {}
     for name, record in runs.items():
         for adapter, values in record.get("analysis", {}).get("nats_per_token", {}).items():
             rows[name if adapter == "none" else f"{name}, {adapter}"] = values
-    languages = list(dict.fromkeys(code for values in rows.values() for code in values))
+    return _nats("nats per token", rows)
+
+
+def target_likelihoods(runs: Mapping[str, Record]) -> Table:
+    """Rows are runs, columns directions: nats per target token."""
+    rows = {
+        name: record.get("analysis", {}).get("nats_per_target") for name, record in runs.items()
+    }
+    return _nats("nats per target token", {name: row for name, row in rows.items() if row})
+
+
+def _nats(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     cells = [
-        (name, *(f"{v[c]:.3f}" if c in v else "-" for c in languages)) for name, v in rows.items()
+        (name, *(f"{v[c]:.3f}" if c in v else "-" for c in columns)) for name, v in rows.items()
     ]
-    return Table(("nats per token", *languages), tuple(cells))
+    return Table((title, *columns), tuple(cells))
+
+
+def over_seeds(table: Table) -> Table:
+    """Rows that differ in `_seedN` alone as one: mean and standard deviation of each column."""
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for name, *cells in table.rows:
+        rows.setdefault(re.sub(r"_seed\d+", "", name), []).append(tuple(cells))
+    merged = [
+        (name, *(_spread(column) for column in zip(*found, strict=True)))
+        for name, found in rows.items()
+    ]
+    counts = ", ".join(f"{name} {len(found)}" for name, found in rows.items())
+    return replace(table, rows=tuple(merged), notes=(*table.notes, f"Seeds: {counts}"))
+
+
+def _spread(cells: Sequence[str]) -> str:
+    """Mean and standard deviation of numbers as they stand in a table, with as many digits."""
+    if "-" in cells or len(cells) == 1:
+        return cells[0] if len(set(cells)) == 1 else "-"
+    digits = len(cells[0].partition(".")[2])
+    values = [float(cell) for cell in cells]
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
 def _sorted(results: Path) -> list[Path]:

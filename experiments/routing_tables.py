@@ -1,0 +1,105 @@
+"""Tables of systems that route among adapters, tested on sets named DOMAIN_DIRECTION."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polylect.eval.metrics import TITLES
+from polylect.eval.table import Table
+
+Record = Mapping[str, Any]
+ALL = "all"
+
+
+def domains(runs: Mapping[str, Record], metric: str) -> Table:
+    """Means over the directions of each domain, apart where signatures differ, and over all.
+
+    A run that lacks some of the test sets has no mean over all.
+    """
+    found = {name: _means(_tested(run, metric)) for name, run in runs.items()}
+    sizes: dict[tuple[str, str], int] = {}
+    for each in found.values():
+        for column, of in each.items():
+            sizes[column] = max(sizes.get(column, 0), len(of))
+    columns = sorted(sizes, key=lambda column: column[0] == ALL)
+    rows = [
+        (name, *(_mean(of.get(c, []), sizes[c]) for c in columns)) for name, of in found.items()
+    ]
+    signatures = sorted({signature for _, signature in columns})
+    header = (TITLES[metric], *(_title(*c, signatures) for c in columns))
+    notes = tuple(f"{TITLES[metric]}: {signature}" for signature in signatures)
+    return Table(header, tuple(rows), notes)
+
+
+def of_oracle(runs: Mapping[str, Record], metric: str) -> Table:
+    """The mean over test sets of a run's score as a share of the oracle's, in per cent."""
+    if "oracle" not in runs:
+        raise ValueError(f"there is no run oracle to compare with; runs are {', '.join(runs)}")
+    oracle = {test: value for test, _, value in _tested(runs["oracle"], metric) if value}
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, run in runs.items():
+        for test, _, value in _tested(run, metric):
+            for column in (split(test)[0], ALL) if test in oracle else ():
+                shares = found.setdefault(name, {}).setdefault(column, [])
+                shares.append(100 * value / oracle[test])
+    columns = [*dict.fromkeys(split(test)[0] for test in oracle), ALL]
+    sizes = {column: len(found["oracle"][column]) for column in columns}
+    rows = [(n, *(_mean(of.get(c, []), sizes[c]) for c in columns)) for n, of in found.items()]
+    return Table((f"% of the Oracle's {TITLES[metric]}", *columns), tuple(rows))
+
+
+def routing(runs: Mapping[str, Record]) -> Table:
+    """Shares of the tokens in per cent: the right adapter, one of its direction, of its domain."""
+    sides, whats = ("source", "target"), ("adapter", "direction", "domain")
+    rows = [
+        (name, *(f"{100 * found[side][what]:.1f}" for side in sides for what in whats))
+        for name, run in runs.items()
+        if (found := run["metrics"].get("routing", {}).get("all"))
+    ]
+    header = ("% of tokens", *(f"{side}: {what}" for side in sides for what in whats))
+    return Table(header, tuple(rows))
+
+
+def layers(runs: Mapping[str, Record], run: str) -> Table:
+    """Rows are blocks of the model, columns its linear layers; source / target, in per cent."""
+    if run not in runs:
+        raise ValueError(f"there is no run {run!r}; runs are {', '.join(runs)}")
+    cells: dict[str, dict[str, str]] = {}
+    for layer, of in runs[run]["metrics"]["routing"]["layers"].items():
+        block = next((part for part in layer.split(".") if part.isdigit()), "-")
+        shown = " / ".join(f"{100 * of[side]['adapter']:.0f}" for side in ("source", "target"))
+        cells.setdefault(block, {})[layer.split(".")[-1]] = shown
+    columns = list(dict.fromkeys(kind for of in cells.values() for kind in of))
+    rows = [(block, *(of.get(kind, "-") for kind in columns)) for block, of in cells.items()]
+    return Table(("right adapter, %", *columns), tuple(rows), ("Source / target tokens.",))
+
+
+def split(test: str) -> tuple[str, str]:
+    """Domain and direction."""
+    domain, _, direction = test.rpartition("_")
+    return domain, direction
+
+
+def _tested(run: Record, metric: str) -> list[tuple[str, str, float]]:
+    """Test set, signature and value."""
+    tests = run["metrics"]["test"].items()
+    return [(t, of[metric]["signature"], of[metric]["value"]) for t, of in tests if metric in of]
+
+
+def _means(tested: Sequence[tuple[str, str, float]]) -> dict[tuple[str, str], list[float]]:
+    """Values by domain, or all, and signature."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for test, signature, value in tested:
+        for domain in (split(test)[0], ALL):
+            values.setdefault((domain, signature), []).append(value)
+    return values
+
+
+def _mean(values: Sequence[float], wanted: int) -> str:
+    """Of so many values, or nothing."""
+    return f"{sum(values) / wanted:.1f}" if len(values) == wanted else "-"
+
+
+def _title(domain: str, signature: str, signatures: Sequence[str]) -> str:
+    """The domain, and what sets the signature apart from others."""
+    shared = set.intersection(*(set(s.split("|")) for s in signatures))
+    return " ".join([domain, *(part for part in signature.split("|") if part not in shared)])

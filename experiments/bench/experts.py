@@ -1,4 +1,4 @@
-"""A layer of SwiGLU experts, forward and backward, against transformers' experts.
+"""The layer of SwiGLU experts, forward and backward, against transformers' experts.
 
     python experiments/bench/experts.py --out experiments/bench/results/experts.json
 
@@ -9,30 +9,39 @@ that kind, it gets the nearest that computes the same:
 
 - two widths: half of the experts are half as wide; theirs are filled up with zeros;
 - half frozen: half of the weights take no gradient; theirs are one parameter, which takes one;
-- odd sizes, float64: `grouped_mm` refuses them, which leaves `eager`.
+- odd sizes, float64: `grouped_mm` refuses them, which leaves `eager`;
+- all run: every token has every expert, which ours computes without sorting.
 
-"kept for backward" are the floats that wait for the backward pass, as multiples of the hidden size
-and for each choice of each token, without what is there anyway: weights, tokens, gates.
+`batched_mm` copies a weight for each choice of each token, so it has one case of its own. "kept for
+backward" are the floats that wait for the backward pass, as multiples of the hidden size and for
+each choice of each token, without what is there anyway: weights, tokens, gates.
+
+"router features": the whole layer, 4 LM and 4 MT experts with their router, with the features of
+the Fourier transform and without.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness import Row, agreement, main, measure, row, with_goal  # sets the environment
 
 # ruff: isort: split
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
+from torch import Tensor, nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from polylect.kernels.dispatch import combine, dispatch
-from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
+from polylect.layers.expert_ffn import ExpertFFN, attach_experts
+from polylect.layers.experts import Experts
+from polylect.layers.routers import make_router
+from polylect.layers.routing import RoutingContext
+from polylect.layers.tokens import Tokens
 
-NOT_SLOWER = 1 / 1.05  # than the fastest of theirs
+NOT_SLOWER = round(1 / 1.05, 3)  # than the fastest of theirs
+FASTER = 1.1  # where they cannot follow
+FEATURES_SHARE = 0.1  # of the layer's time, at most
+ACTIVATION = nn.SiLU()
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class Case:
     """the first half of the experts, where they are a group of their own"""
     dtype: torch.dtype = torch.float32
     peers: tuple[str, ...] = ("eager", "grouped_mm")
+    least: float = NOT_SLOWER
+    """goal for the fastest peer's time over ours"""
 
     def groups(self) -> list[tuple[slice, int, bool]]:
         """Experts, width, and whether they learn, of each group."""
@@ -60,70 +71,33 @@ class Case:
 
 
 CASES = (
-    Case(tokens=64, peers=("eager", "batched_mm", "grouped_mm")),
-    Case(tokens=512),
-    Case(experts=4),
+    *(
+        Case(tokens=tokens, experts=experts, top=top)
+        for tokens in (512, 4096)
+        for experts in (4, 16)
+        for top in (1, 2)
+    ),
     Case(),
-    Case(top=1),
-    Case(experts=16),
-    Case(experts=32),
     Case(hidden=512, width=1024),
-    Case(tokens=4096),
-    Case("two widths", second_width=256),
-    Case("half frozen", second_width=512, frozen=True),
-    Case("odd sizes", hidden=250, width=509, peers=("eager",)),
-    Case("float64", dtype=torch.float64, peers=("eager",)),
+    Case("two widths", second_width=256, least=FASTER),
+    Case("half frozen", second_width=512, frozen=True, least=FASTER),
+    Case("odd sizes", hidden=250, width=509, peers=("eager",), least=FASTER),
+    Case("float64", dtype=torch.float64, peers=("eager",), least=FASTER),
+    Case("all run", experts=4, top=4, least=FASTER),
+    Case(tokens=512, peers=("batched_mm",)),
 )
 
 
-class SwiGLU(torch.autograd.Function):
-    """silu(gate) · up, which keeps its input alone."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, both: Tensor) -> Tensor:
-        ctx.save_for_backward(both)
-        gate, up = both.chunk(2, dim=-1)
-        return functional.silu(gate).mul_(up)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        (both,) = ctx.saved_tensors
-        gate, up = both.chunk(2, dim=-1)
-        of_both = torch.empty_like(both)
-        of_gate, of_up = of_both.chunk(2, dim=-1)
-        torch.mul(grad, functional.silu(gate), out=of_up)
-        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=of_gate)
-        return of_both
+def linear(weight: Tensor, learns: bool = True) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, *weight.t().shape, bias=False, dtype=weight.dtype)
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=learns)
+    return layer
 
 
-@dataclass
-class Group:
-    """Experts of one width, with the weights of some of theirs."""
-
-    experts: slice
-    of: int
-    """how many there are in all groups"""
-    gate_up: Tensor
-    down: Tensor
-
-    @classmethod
-    def like(cls, theirs: MixtralExperts, experts: slice, width: int, learns: bool) -> "Group":
-        gate, up = theirs.gate_up_proj.detach()[experts].chunk(2, dim=1)
-        gate_up = torch.cat([gate[:, :width], up[:, :width]], 1)
-        down = theirs.down_proj.detach()[experts, :, :width].contiguous()
-        return cls(
-            experts, theirs.num_experts, gate_up.requires_grad_(learns), down.requires_grad_(learns)
-        )
-
-    def __call__(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-        first, end = self.experts.start, self.experts.stop
-        if end - first < self.of:
-            indices = torch.where((indices >= first) & (indices < end), indices - first, -1)
-        found = dispatch(indices, weights, end - first)
-        both = gathered_expert_linear(x, self.gate_up.mT, found)
-        y = expert_linear(SwiGLU.apply(both), self.down.mT, found.offsets)
-        return combine(y, found)
+def side_by_side(gate_up: Tensor, down: Tensor, width: int) -> list[Tensor]:
+    """Weights of some of their experts as those of linear layers, gate, up and down."""
+    gate, up = (half[:, :width].flatten(0, 1) for half in gate_up.chunk(2, dim=1))
+    return [gate, up, down[:, :, :width].transpose(0, 1).flatten(1)]
 
 
 @dataclass
@@ -132,7 +106,7 @@ class Job:
 
     case: Case
     theirs: MixtralExperts
-    groups: list[Group]
+    groups: list[Experts]
     x: Tensor
     indices: Tensor
     weights: Tensor
@@ -157,13 +131,26 @@ class Job:
         x = torch.randn(case.tokens, case.hidden, dtype=case.dtype, requires_grad=True)
         logits = torch.randn(case.tokens, case.experts, dtype=case.dtype)
         weights, indices = logits.softmax(-1).topk(case.top)
-        groups = [Group.like(theirs, *group) for group in case.groups()]
+        groups = []
+        for experts, width, learns in case.groups():
+            given = [weight.detach()[experts] for weight in theirs.parameters()]
+            layers = (linear(weight, learns) for weight in side_by_side(*given, width))
+            groups.append(Experts(range(experts.start, experts.stop), *layers))
         toward = torch.randn_like(x)
         return cls(case, theirs, groups, x, indices, weights.requires_grad_(), toward)
 
     def ours(self) -> Tensor:
-        first, *others = (group(self.x, self.indices, self.weights) for group in self.groups)
-        return sum(others, start=first)
+        parts = (self.of_group(group) for group in self.groups)
+        return sum(parts, start=next(parts))
+
+    def of_group(self, experts: Experts) -> Tensor:
+        if self.case.top < self.case.experts:
+            return experts.run_best(ACTIVATION, self.x, self.indices, self.weights)
+        in_order = self.weights.gather(1, self.indices.argsort(dim=1))
+        return experts.run_all(ACTIVATION, self.x, in_order)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [layer.weight for g in self.groups for layer in (g.gate, g.up, g.down)]
 
     def of_transformers(self, implementation: str) -> Tensor:
         self.theirs.config._experts_implementation = implementation
@@ -175,7 +162,7 @@ class Job:
         return [y, *torch.autograd.grad(y, (self.x, self.weights, *parameters), self.toward)]
 
     def variants(self) -> dict[str, Callable[[], list[Tensor]]]:
-        learning = [p for g in self.groups for p in (g.gate_up, g.down) if p.requires_grad]
+        learning = [p for p in self.parameters() if p.requires_grad]
         variants = {"ours": lambda: self.step(self.ours, learning)}
         for peer in self.case.peers:
             variants[peer] = lambda peer=peer: self.step(
@@ -193,9 +180,7 @@ class Job:
             theirs = [*common]
             for experts, width, learns in self.case.groups():
                 if learns:
-                    gate, up = of_gate_up[experts].chunk(2, dim=1)
-                    theirs.append(torch.cat([gate[:, :width], up[:, :width]], 1))
-                    theirs.append(of_down[experts, :, :width])
+                    theirs += side_by_side(of_gate_up[experts], of_down[experts], width)
             ours = [y, of_x, of_gates, *of_ours]
             differences += [agreement(a, b) for a, b in zip(ours, theirs, strict=True)]
         return max(differences)
@@ -203,16 +188,14 @@ class Job:
     def products(self) -> Callable[[], None]:
         """The matrix products of all experts, on operands and into results that are ready."""
         work: list[tuple[Tensor, Tensor, Tensor]] = []
-        for group in self.groups:
-            for expert, (gate_up, down) in enumerate(zip(group.gate_up, group.down, strict=True)):
-                rows = int((self.indices == group.experts.start + expert).sum())
-                for weight in (gate_up.detach(), down.detach()):
-                    x, y = (
-                        weight.new_ones(rows, weight.shape[1]),
-                        weight.new_ones(rows, len(weight)),
-                    )
+        for experts, width, learns in self.case.groups():
+            for expert in range(experts.start, experts.stop):
+                rows = int((self.indices == expert).sum())
+                for d_out, d_in in ((2 * width, self.case.hidden), (self.case.hidden, width)):
+                    x, y = self.x.new_ones(rows, d_in), self.x.new_ones(rows, d_out)
+                    weight = self.x.new_ones(d_out, d_in)
                     work += [(x, weight.t(), y.clone()), (y, weight, x.clone())]
-                    if gate_up.requires_grad:
+                    if learns:
                         work.append((y.t(), x, torch.empty_like(weight)))
 
         def run() -> None:
@@ -223,10 +206,8 @@ class Job:
 
     def kept(self, forward: Callable[[], Tensor]) -> float:
         """Hidden-size floats that wait for the backward pass, for each choice of each token."""
-        there = {t.untyped_storage().data_ptr() for t in (self.x, self.weights)}
-        parameters = [*self.theirs.parameters()]
-        parameters += [p for g in self.groups for p in (g.gate_up, g.down)]
-        there |= {p.untyped_storage().data_ptr() for p in parameters}
+        given = (self.x, self.weights, *self.theirs.parameters(), *self.parameters())
+        there = {tensor.untyped_storage().data_ptr() for tensor in given}
         held: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -243,15 +224,16 @@ class Job:
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:
-    return [compared(case, arguments) for case in CASES]
+    cases = [compared(case, arguments) for case in CASES]
+    return cases + [features(top, arguments) for top in (None, 1)]
 
 
 def compared(case: Case, arguments: argparse.Namespace) -> Row:
     torch.manual_seed(arguments.seed)
     if arguments.tiny:
         half = case.second_width and 8
-        sizes = {"tokens": 24, "hidden": 8, "width": 16, "second_width": half}
-        case = Case(case.what, experts=4, frozen=case.frozen, peers=case.peers, **sizes)
+        sizes = {"tokens": 24, "experts": 4, "hidden": 8, "width": 16, "second_width": half}
+        case = replace(case, **sizes)
     job = Job.of(case)
     difference = job.difference()
     timed = job.variants() | {"products alone": job.products()}
@@ -260,11 +242,47 @@ def compared(case: Case, arguments: argparse.Namespace) -> Row:
     what = {"what": case.what} | {name: getattr(case, name) for name in names}
     result = row(what, times, "ours", difference)
     fastest = min(case.peers, key=lambda peer: result["over_ours"][peer]["median"])
-    result = with_goal(result, fastest, least=round(NOT_SLOWER, 3))
+    result = with_goal(result, fastest, least=case.least)
     forwards = {"ours": job.ours}
     forwards |= {peer: lambda peer=peer: job.of_transformers(peer) for peer in case.peers}
     kept = {f"kept for backward, {name}": job.kept(f) for name, f in forwards.items()}
     return result | {"figures": kept}
+
+
+def features(top: int | None, arguments: argparse.Namespace) -> Row:
+    """The layer with its router; new features weigh nothing, so that both compute the same."""
+    torch.manual_seed(arguments.seed)
+    tokens, hidden, width = (24, 8, 32) if arguments.tiny else (1024, 256, 1024)
+    base = [torch.randn(width, hidden) / 16, torch.randn(width, hidden) / 16]
+    base.append(torch.randn(hidden, width) / 32)
+    x = torch.randn(1, tokens, hidden, requires_grad=True)
+    toward = torch.randn_like(x)
+    mask = torch.ones(1, tokens, dtype=torch.long)
+
+    def layer(name: str) -> ExpertFFN:
+        ffn = nn.ModuleDict(dict(zip(PROJECTIONS, map(linear, base), strict=True)))
+        ffn["activation"] = ACTIVATION
+        ffn.__class__ = Plain
+        router = make_router(hidden, 4, 4, top=top, features=name)
+        context = RoutingContext()
+        context.tokens = Tokens.of(mask, torch.tensor([tokens // 2]))
+        return attach_experts(
+            ffn, PROJECTIONS, "activation", router, context, "layer", mt_start="random"
+        )
+
+    def step(ffn: ExpertFFN) -> list[Tensor]:
+        y = ffn(x)
+        return [y, *torch.autograd.grad(y, (x, *ffn.parameters()), toward)]
+
+    layers = {"ours": layer("fft"), "without features": layer("none")}
+    (y, of_x, *_), (expected, of_expected, *_) = (step(ffn) for ffn in layers.values())
+    difference = max(agreement(y, expected), agreement(of_x, of_expected))
+    timed = {name: lambda ffn=ffn: step(ffn) for name, ffn in layers.items()}
+    times = measure(timed, arguments.seconds, arguments.rounds)
+    run = "all run" if top is None else f"top {top} of each group"
+    what = {"what": f"router features, {run}", "tokens": tokens, "hidden": hidden, "width": width}
+    result = row(what, times, "ours", difference)
+    return with_goal(result, "without features", least=1 - FEATURES_SHARE)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
 #!/usr/bin/env bash
 # LANDeRMT and its placebos on the captions, from a short joint training of POLYLECT_BASE.
-# POLYLECT_DATA is the folder of the text.
+# POLYLECT_DATA is the folder of the text. Runs that are done are not repeated.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${POLYLECT_DATA:?set it to the folder that holds multi30k and visual_genome}"
 : "${POLYLECT_BASE:?set it to a base model folder}"
 export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
-latest() { ls -d "runs/$1"/*/ | tail -1; }
+source experiments/runs.sh
+seed=${SEED:-1}
 neurons() { echo "$(latest "$1")neurons.safetensors"; }
-run() { polylect train experiment=captions_continued "seed=${SEED:-1}" "name=$1" "${@:2}"; }
+run() { train "$1" experiment=captions_continued "${@:2}"; }
+detect() { done_before "$1" || polylect detect "name=$1" "${@:2}"; }
 slices() {
   run "$1" strategy=landermt "strategy.neurons=$(neurons "$2")" strategy.gate_width=32 "${@:3}"
 }
 
-polylect train experiment=captions_full name=landermt_joint trainer.max_steps=400 trainer.val_check_interval=400
+train landermt_joint experiment=captions_full trainer.max_steps=400 trainer.val_check_interval=400
 POLYLECT_BASE=$(latest landermt_joint)model
 
 # 599 of 768 neurons in four of six layers: as many trained parameters as the adapters have.
-polylect detect name=neurons data=captions model=local "model.path=$POLYLECT_BASE" categories.share=0.78
+detect neurons data=captions model=local "model.path=$POLYLECT_BASE" categories.share=0.78
 scores="scores=$(neurons neurons)"
-polylect detect name=neurons_random "$scores" categories.share=0.78 categories.rule=random
-polylect detect name=neurons_random_layers "$scores" categories.share=0.78 layers.rule=random
+detect neurons_random "$scores" categories.share=0.78 categories.rule=random
+detect neurons_random_layers "$scores" categories.share=0.78 layers.rule=random
 
 # The loss at step 0: one step at a rate of zero.
 still=(trainer.max_steps=1 trainer.val_check_interval=1 optim.optimizer.lr=0 evaluate=false)
@@ -32,13 +34,12 @@ slices landermt_random_neurons neurons_random
 run landermt_full strategy=full optim.optimizer.lr=1e-3
 run landermt_lora_switch strategy.alpha=32 optim.optimizer.lr=5e-3
 slices landermt_no_gate neurons strategy.gate=none
-slices landermt_random_layers neurons_random_layers
-run landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
 # One direction alone, on as many tokens of its own.
 alone=("data.directions=[en-cs]" trainer.max_steps=62 trainer.val_check_interval=62)
 slices landermt_alone neurons "${alone[@]}"
 run landermt_full_alone strategy=full optim.optimizer.lr=1e-3 "${alone[@]}"
-
+slices landermt_random_layers neurons_random_layers
+run landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
 names=(landermt landermt_{joint,step0,step0_literal,random_neurons,full,lora_switch,no_gate,random_layers,lora,alone,full_alone})
 for name in "${names[@]}"; do folders+=("$(latest "$name")"); done
 python experiments/captions/analyse.py --out experiments/landermt/results --sentences 60 "${folders[@]}"

@@ -10,7 +10,7 @@ export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
 seed=${SEED:-1} steps1=${STEPS1:-150} steps2=${STEPS2:-300}
 features=${FEATURES-fft dct random mlp uniform}
 suffix=$([[ $seed == 1 ]] || echo "_seed$seed")
-source experiments/mix_moe/runs.sh
+source experiments/runs.sh
 stage1=("trainer.max_steps=$steps1" "trainer.val_check_interval=$steps1")
 stage2=("trainer.max_steps=$steps2" "trainer.val_check_interval=$((steps2 / 2))")
 short='data.test={"*":{kind:aligned,path:"multi30k/test_2016_flickr.{lang}.gz",stop:200},en-hi:{kind:aligned,path:"visual_genome/test.{lang}.gz",stop:200}}'

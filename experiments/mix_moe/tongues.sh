@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export GOMP_SPINCOUNT=0
-source experiments/mix_moe/runs.sh
+source experiments/runs.sh
 steps=${STEPS:-150}
 short=(evaluate_base=false "trainer.max_steps=$steps" "trainer.val_check_interval=$steps")
 

@@ -1,4 +1,4 @@
-# Shell functions of run.sh and tongues.sh, which source it.
+# Shell functions of the scripts in the folders here, which source it.
 
 # The newest run of this name.
 latest() { ls -d "runs/$1"/*/ | tail -1; }

@@ -1,0 +1,258 @@
+"""Routing among many adapters: against PEFT's Arrow, router against router, and a whole model.
+
+    python experiments/bench/lag.py --out experiments/bench/results/lag.json
+
+- layer: a linear layer of 512 x 512 with Arrow, top 4 of adapters of rank 8, here and in PEFT, with
+  the same prototypes (PEFT estimates them, ours are exact). `no adapter` is the frozen layer.
+- router: LAG (k = 5) on such a layer against our Arrow (top 1 and top 4) and SpectR (top 1), and
+  LAG over 1000 adapters against LAG over 10. What is compared before: LAG with k = 1 is Arrow, with
+  k = all SpectR.
+- model: a Llama with LAG (k = 5) over 64 adapters of rank 16 on all linear layers, against the same
+  model with one plain adapter: prefill of 32 rows of 32 tokens, and a decoding step after them.
+  "profile" is the share of the processor's time by kind of operation.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+from harness import Row, agreement, main, measure, row, with_goal  # sets the environment
+
+# ruff: isort: split
+import torch
+from lora_bench import ALPHA, CONFIG, LENGTH, RANK, ROWS, tokens
+from peft import ArrowConfig, LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from transformers import DynamicCache, LlamaForCausalLM
+
+from polylect.layers.adapter_bank import AdapterBank
+from polylect.layers.adapter_choice import RouterSettings
+from polylect.layers.adapter_routing import AdapterRouter, attach_routing
+from polylect.layers.alignment import align, singular_values
+from polylect.layers.lora import attach_all
+from polylect.layers.routing import RoutingContext
+from polylect.layers.surgery import find_linears
+
+WIDTH, LAYER_RANK, TOP = 512, 8, 4
+TIMES_FASTER = {(64, 32): 3, (64, 256): 3, (64, 1024): 5, (64, 4096): 5, (256, 1024): 10}
+ROUTED_TOKENS = {8: 256, 64: 256, 256: 256, 1000: 256}
+LAG = RouterSettings("lag", k=5)
+ROUTERS = {
+    "lag": LAG,
+    "arrow top 1": RouterSettings("arrow", k=1),
+    "arrow top 4": RouterSettings("arrow", k=TOP),
+    "spectr": RouterSettings("spectr", k=1, weights="uniform"),
+}
+LIBRARY = 64  # adapters of the whole model
+MOST = 2.0  # times a plain adapter
+KINDS = {
+    "products": ("mm", "bmm", "addmm", "linear"),
+    "choice": ("topk", "sort", "max", "abs", "norm", "vector_norm", "bincount", "unique"),
+    "gathering and scattering": ("gather", "index", "scatter", "cat", "where", "copy", "nonzero"),
+}
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    share = arguments.seconds / (len(TIMES_FASTER) + len(ROUTED_TOKENS) + 4)
+    cases = [lambda s, r, c=c: layer(*c, s, r) for c in TIMES_FASTER]
+    cases += [lambda s, r, n=n: routers(n, ROUTED_TOKENS[n], s, r) for n in ROUTED_TOKENS]
+    cases += [scale, *(lambda s, r, of=of: model(of, s, r) for of in ("prefill", "decode"))]
+    if arguments.tiny:
+        cases = [
+            lambda s, r: layer(4, 8, s, r),
+            lambda s, r: routers(4, 8, s, r),
+            lambda s, r: model("decode", s, r, library=4),
+        ]
+    rows = []
+    for case in cases:
+        torch.manual_seed(arguments.seed)
+        rows.append(case(share, arguments.rounds))
+    return rows
+
+
+class Layer:
+    """A linear layer with random adapters, here and in PEFT."""
+
+    def __init__(self, adapters: int, *, peft: bool = False) -> None:
+        base = nn.Linear(WIDTH, WIDTH, bias=False).requires_grad_(False)
+        a = torch.randn(adapters, LAYER_RANK, WIDTH) / WIDTH**0.5
+        b = torch.randn(adapters, WIDTH, LAYER_RANK) / LAYER_RANK**0.5
+        self.frozen = copy.deepcopy(base)
+        self.peft = in_peft(base, a, b) if peft else None
+        self.router = AdapterRouter(RouterSettings("arrow", k=TOP))
+        banks = {"library": bank(a, b, 1.0)}
+        self.routed = attach_routing(base, self.router, banks, "layer")
+        if peft:
+            arrow = self.peft.base_model.model.layer.lora_arrow["arrow_router"]
+            arrow.register_buffer("prototypes", banks["library"].arrows, persistent=False)
+            arrow._protos_ready = True
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, settings: RouterSettings) -> Tensor:
+        self.router.settings = settings
+        with self.router.route(["all"], torch.tensor([x.shape[1]])):
+            return self.routed(x)
+
+
+def bank(a: Tensor, b: Tensor, scaling: float) -> AdapterBank:
+    """Adapters (adapters, rank, in) and (adapters, out, rank) of one layer."""
+    factors = {str(i): align(*of, scaling) for i, of in enumerate(zip(a, b, strict=True))}
+    return AdapterBank(
+        list(factors),
+        torch.stack([a_star[0] for a_star, _ in factors.values()]),
+        torch.stack([singular_values(b_star) for _, b_star in factors.values()]),
+        lambda name, which: factors[name][which == "b"],
+        b.shape[1],
+    )
+
+
+def in_peft(base: nn.Linear, a: Tensor, b: Tensor) -> PeftModel:
+    """The layer in a model of its own, with adapters "task_i" and the Arrow router on."""
+    names = [f"task_{i}" for i in range(len(a))]
+    options = {"r": LAYER_RANK, "lora_alpha": LAYER_RANK, "target_modules": ["layer"]}
+    theirs = get_peft_model(
+        nn.ModuleDict({"layer": copy.deepcopy(base)}), LoraConfig(**options), names[0]
+    )
+    for name in names[1:]:
+        theirs.add_adapter(name, LoraConfig(**options))
+    lora = theirs.base_model.model.layer
+    for name, of_a, of_b in zip(names, a, b, strict=True):
+        lora.lora_A[name].weight.data.copy_(of_a)
+        lora.lora_B[name].weight.data.copy_(of_b)
+    arrow = ArrowConfig(top_k=TOP, router_temperature=1.0)
+    arrow.task_adapter_names, arrow.gks_adapter_names = names, []
+    theirs.add_adapter("arrow_router", LoraConfig(arrow_config=arrow, **options))
+    theirs.base_model.set_adapter("arrow_router")
+    return theirs.eval()
+
+
+def layer(adapters: int, count: int, seconds: float, rounds: int) -> Row:
+    """Arrow on one layer against PEFT's."""
+    one = Layer(adapters, peft=True)
+    x = torch.randn(1, count, WIDTH)
+    settings = RouterSettings("arrow", k=TOP)
+    theirs = one.peft.base_model.model.layer
+
+    @torch.inference_mode()
+    def peft() -> Tensor:
+        return theirs(x)
+
+    @torch.inference_mode()
+    def no_adapter() -> Tensor:
+        return one.frozen(x)
+
+    difference = agreement(one(x, settings), peft())
+    variants = {"ours": lambda: one(x, settings), "peft": peft, "no_adapter": no_adapter}
+    times = measure(variants, seconds, rounds)
+    what = {"what": "layer", "adapters": adapters, "tokens": count}
+    found = row(what, times, "ours", difference)
+    least = TIMES_FASTER.get((adapters, count))
+    return with_goal(found, "peft", least=least) if least else found
+
+
+def routers(adapters: int, count: int, seconds: float, rounds: int) -> Row:
+    """Our routers on one layer against LAG."""
+    one = Layer(adapters)
+    x = torch.randn(1, count, WIDTH)
+    difference = max(
+        agreement(one(x, RouterSettings("lag", k=1)), one(x, ROUTERS["arrow top 1"])),
+        agreement(one(x, RouterSettings("lag", k=adapters)), one(x, ROUTERS["spectr"])),
+    )
+    variants = {name: lambda of=of: one(x, of) for name, of in ROUTERS.items()}
+    times = measure(variants, seconds, rounds)
+    what = {"what": "router", "adapters": adapters, "tokens": count}
+    return row(what, times, "lag", difference)
+
+
+def scale(seconds: float, rounds: int) -> Row:
+    """LAG over 10 and over 1000 adapters."""
+    few, many = Layer(10), Layer(1000)
+    x = torch.randn(1, 256, WIDTH)
+    variants = {"10": lambda: few(x, LAG), "1000 adapters": lambda: many(x, LAG)}
+    times = measure(variants, seconds, rounds)
+    difference = agreement(many(x, RouterSettings("lag", k=1000)), many(x, ROUTERS["spectr"]))
+    return row({"what": "router, adapters 10", "tokens": 256}, times, "10", difference)
+
+
+def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Row:
+    """A whole model with LAG over a library against the model with one adapter."""
+    base = LlamaForCausalLM(CONFIG).eval().requires_grad_(False)
+    plain, router = copy.deepcopy(base), AdapterRouter(LAG)
+    context = RoutingContext()
+    layers = attach_all(plain, "all-linear", context)
+    for path, linear in find_linears(base, "all-linear").items():
+        a = torch.randn(library, RANK, linear.in_features) / linear.in_features**0.5
+        b = torch.randn(library, linear.out_features, RANK) / 100
+        layers[path].set("0", a[0], b[0], ALPHA / RANK)
+        routed = bank(a, b, ALPHA / RANK)
+        routed.serving["own"] = 0
+        attach_routing(linear, router, {"library": routed}, path)
+    router.watch(base.base_model)
+    routes = (
+        lambda: router.route(["own"] * ROWS, torch.full((ROWS,), LENGTH)),
+        lambda: context.route(["0"] * ROWS),
+    )
+    with ExitStack() as open_routes:
+        router.settings = RouterSettings("oracle")  # that adapter, to compare results
+        ours, one = (
+            PHASES[phase](of, route, open_routes)
+            for of, route in zip((base, plain), routes, strict=True)
+        )
+        difference = agreement(ours(), one())
+        router.settings = LAG
+        times = measure({"ours": ours, "one plain adapter": one}, seconds, rounds)
+        spent = shares(ours)
+    found = row({"what": f"model, {phase}", "adapters": library}, times, "ours", difference)
+    found = with_goal(found, "one plain adapter", least=1 / MOST)
+    return found | {"figures": {f"profile, {k} %": v for k, v in spent.items()}}
+
+
+def prefill(base: nn.Module, route: Callable, _: ExitStack) -> Callable[[], Tensor]:
+    """A route and a forward pass."""
+    ids = tokens(LENGTH)
+
+    @torch.inference_mode()
+    def step() -> Tensor:
+        with route():
+            return base(ids, use_cache=False).logits
+
+    return step
+
+
+def decode(base: nn.Module, route: Callable, open_routes: ExitStack) -> Callable[[], Tensor]:
+    """One generated token, inside a route that stays open as in `generate`."""
+    ids, cache = tokens(LENGTH + 1), DynamicCache(config=CONFIG)
+    open_routes.enter_context(route())
+    with torch.inference_mode():
+        base(ids[:, :LENGTH], past_key_values=cache)
+
+    @torch.inference_mode()
+    def step() -> Tensor:
+        logits = base(ids[:, LENGTH:], past_key_values=cache).logits
+        cache.crop(-1)
+        return logits
+
+    return step
+
+
+PHASES: Mapping[str, Callable] = {"prefill": prefill, "decode": decode}
+
+
+def shares(step: Callable[[], Tensor]) -> dict[str, float]:
+    """Per cent of the processor's time by kind of operation."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(3):
+            step()
+    spent = dict.fromkeys([*KINDS, "rest"], 0.0)
+    for event in found.key_averages():
+        name = event.key.removeprefix("aten::").strip("_")
+        kind = next((k for k, names in KINDS.items() if name.split("_")[0] in names), "rest")
+        spent[kind] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {kind: round(100 * time / total, 1) for kind, time in spent.items()}
+
+
+if __name__ == "__main__":
+    main("lag", __doc__, run)

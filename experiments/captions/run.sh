@@ -12,5 +12,5 @@ polylect train experiment=captions name=captions_lora_switch strategy.alpha=32 s
 polylect train experiment=captions name=captions_lora strategy=lora strategy.rank=64 strategy.alpha=32 seed="$seed"
 polylect train experiment=captions_full name=captions_full seed="$seed"
 latest() { ls -d "runs/$1"/*/ | tail -1; }
-python experiments/captions/analyse.py --out experiments/captions/results \
+python experiments/analyse.py --out experiments/captions/results --text data=captions_mono --matrix 200 -- \
   "$(latest captions_frozen)" "$(latest captions_lora)" "$(latest captions_lora_switch)" "$(latest captions_full)"

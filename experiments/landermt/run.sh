@@ -42,4 +42,4 @@ slices landermt_random_layers neurons_random_layers
 run landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
 names=(landermt landermt_{joint,step0,step0_literal,random_neurons,full,lora_switch,no_gate,random_layers,lora,alone,full_alone})
 for name in "${names[@]}"; do folders+=("$(latest "$name")"); done
-python experiments/captions/analyse.py --out experiments/landermt/results --sentences 60 "${folders[@]}"
+python experiments/analyse.py --out experiments/landermt/results --text data=captions_mono -- "${folders[@]}"

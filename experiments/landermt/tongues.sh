@@ -46,4 +46,7 @@ alone=("data.directions=[en-ta]" trainer.max_steps=38 trainer.val_check_interval
 slices alone neurons "${alone[@]}"
 train full_alone strategy=full optim=full_small "${alone[@]}"
 
-python experiments/landermt/gather.py --out "experiments/landermt/tongues/seed$seed" "$runs"/*/*/
+names=(joint landermt literal no_gate general specific random_neurons random_layers full lora lora_switch step0 step0_literal alone full_alone)
+for name in "${names[@]}"; do folders+=("$(latest "$name")"); done
+python experiments/analyse.py --out experiments/landermt/results/tongues --name "tongues_{}_seed$seed" \
+  --text data=tongues 'data.directions=[en,de,fr,hi,ta]' -- "${folders[@]}"

@@ -35,5 +35,4 @@ train "mix_moe_lora_switch$suffix" experiment=captions_stage2 strategy.rank=29 s
 runs+=("mix_moe_full$suffix" "mix_moe_lora$suffix" "mix_moe_lora_switch$suffix")
 
 for run in "${runs[@]}"; do folders+=("$(latest "$run")"); done
-python experiments/mix_moe/analyse.py --out experiments/mix_moe/results \
-  --monolingual "$(latest "mix_moe_full${suffix}_stage1")" "${folders[@]}"
+python experiments/analyse.py --out experiments/mix_moe/results --text data=captions_mono -- "${folders[@]}"

@@ -114,7 +114,7 @@ def scores(
 
 
 def using(translator: Translator, adapter: str) -> AbstractContextManager[Any]:
-    """Every row through this adapter of a library, or through none; other strategies as they are."""
+    """Every row through this adapter of a library, or none; other strategies as they are."""
     return translator.module.using(adapter) if _is_library(translator) else nullcontext()
 
 

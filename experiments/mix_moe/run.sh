@@ -13,9 +13,8 @@ suffix=$([[ $seed == 1 ]] || echo "_seed$seed")
 source experiments/runs.sh
 stage1=("trainer.max_steps=$steps1" "trainer.val_check_interval=$steps1")
 stage2=("trainer.max_steps=$steps2" "trainer.val_check_interval=$((steps2 / 2))")
-short='data.test={"*":{kind:aligned,path:"multi30k/test_2016_flickr.{lang}.gz",stop:200},en-hi:{kind:aligned,path:"visual_genome/test.{lang}.gz",stop:200}}'
 
-evaluate mix_moe_base data=captions "$short" model=local "model.path=$POLYLECT_BASE" generation.ratio=1.5
+evaluate mix_moe_base data=captions_short model=local "model.path=$POLYLECT_BASE" generation.ratio=1.5
 runs=(mix_moe_base)
 for feature in $features; do
   name=mix_moe_$feature$suffix

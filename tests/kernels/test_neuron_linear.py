@@ -5,23 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from replaced import BOTH, TOLERANCE, assert_near, assert_same, make
+from replaced import BOTH, TOLERANCE, Case, assert_near, assert_same, make
 from torch import Tensor
+from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import polylect.kernels.neuron_linear as operators
-from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, reference
+from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, written_linear
 
-PATHS = pytest.mark.parametrize("path", ["twice", "copied"], indirect=True)
-
-
-@pytest.fixture
-def path(request, monkeypatch) -> None:
-    """Which of its two ways the reference goes."""
-    monkeypatch.setattr(reference, "FEW", {"twice": 1e9, "copied": -1}[request.param])
-
+ops = torch.ops.polylect
 
 shapes = st.fixed_dictionaries(
     {
@@ -35,22 +28,16 @@ shapes = st.fixed_dictionaries(
 
 
 @BOTH
-@PATHS
-@settings(
-    deadline=None,
-    max_examples=12,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(deadline=None, max_examples=24)
 @given(shapes)
-def test_is_the_linear_with_the_values_written_in(dim, path, shape):
+def test_is_the_linear_with_the_values_written_in(dim, shape):
     size = (shape["d_out"], shape["d_in"])[dim]
     assert_same(make(dim, **shape | {"n": min(shape["n"], size)}), TOLERANCE[torch.float64])
 
 
 @BOTH
-@PATHS
 @pytest.mark.parametrize("n", [0, 4, 6])
-def test_gradcheck(dim, path, n):
+def test_gradcheck(dim, n):
     case = make(dim, d_out=6, d_in=6, n=n)
 
     def ours(*learned):
@@ -65,15 +52,14 @@ def test_operators_keep_to_their_schemas(dim):
     case = make(dim, dtype=torch.float32)
     own_bias = case.own_bias if dim == 0 else None
     plain = (case.weight, case.index, case.values)
-    torch.library.opcheck(operators._forward, (case.x, *plain, case.bias, own_bias, dim))
+    opcheck(ops.neuron_linear.default, (case.x, *plain, case.bias, own_bias, dim))
     x, values, grad = case.x.detach(), case.values.detach(), torch.randn(5, 7)
-    torch.library.opcheck(operators._input_grad, (grad, case.weight, case.index, values, dim))
-    torch.library.opcheck(operators._values_grad, (grad, x, case.index, values, dim))
+    opcheck(ops.neuron_linear_input_grad.default, (grad, case.weight, case.index, values, dim))
+    opcheck(ops.neuron_linear_values_grad.default, (grad, x, case.index, values, dim))
 
 
 @BOTH
-@PATHS
-def test_any_strides_are_welcome(dim, path):
+def test_any_strides_are_welcome(dim):
     case = make(dim, batch=(4, 5), d_out=8, d_in=6)
     case.x = torch.randn(6, 5, 4, dtype=torch.float64).permute(2, 1, 0).requires_grad_()
     case.weight = torch.randn(6, 8, dtype=torch.float64).t()
@@ -84,9 +70,8 @@ def test_any_strides_are_welcome(dim, path):
 
 
 @BOTH
-@PATHS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_masters_are_float32_and_so_is_their_gradient(dim, path, dtype):
+def test_masters_are_float32_and_so_is_their_gradient(dim, dtype):
     case = make(dim, batch=(33,), d_out=24, d_in=20, n=5, dtype=torch.float32)
     for name in ("weight", "bias", "x"):
         setattr(case, name, getattr(case, name).detach().to(dtype))
@@ -184,3 +169,62 @@ def test_a_wrong_argument_is_named_with_its_shape():
     for message, call in wrong.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+class Written(Case):
+    """A case whose index is the end, with two tensors of values, which the weight holds."""
+
+    def ours(self) -> Tensor:
+        with torch.no_grad():
+            weight = self.weight.index_copy(self.dim, self.index, self.values.to(self.weight.dtype))
+            bias, biases = self.bias, ()
+            if self.own_bias is not None:
+                bias = bias.index_copy(0, self.index, self.own_bias.to(bias.dtype))
+        sizes = [1, len(self.index) - 1]
+        if self.own_bias is not None:
+            biases = self.own_bias.split(sizes)
+        values = self.values.split(sizes, self.dim)
+        return written_linear(self.x, weight, values, self.dim, bias, biases)
+
+
+def written(dim, **shape) -> Written:
+    case = make(dim, d_out=9, d_in=8, n=4, **shape)
+    case.index = torch.arange((9, 8)[dim] - 4, (9, 8)[dim])
+    return Written(**vars(case))
+
+
+@BOTH
+@pytest.mark.parametrize("batch", [(), (5,), (0,), (2, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_that_are_written_learn_as_replacing_ones(dim, batch, bias):
+    case = written(dim, batch=batch, bias=bias)
+    assert_same(case, TOLERANCE[torch.float64])
+    with torch.no_grad():
+        assert_near(case.ours(), case.expected(), 1e-12)
+    case.x = case.x.detach()
+    assert_same(case, TOLERANCE[torch.float64])
+
+
+@BOTH
+def test_written_values_are_masters_of_a_weight_of_half_precision(dim):
+    case = written(dim, batch=(33,), dtype=torch.float32)
+    for name in ("weight", "bias", "x"):
+        setattr(case, name, getattr(case, name).detach().bfloat16())
+    case.x.requires_grad_()
+    assert_same(case, TOLERANCE[torch.bfloat16])
+
+
+def test_a_weight_written_to_before_the_backward_pass_is_refused():
+    values = torch.randn(2, 6, requires_grad=True)
+    weight = torch.cat([torch.randn(3, 6), values.detach()])
+    y = written_linear(torch.randn(4, 6, requires_grad=True), weight, [values], 0)
+    weight[3:] = 0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_values_that_are_no_part_of_the_weight_are_refused():
+    x, weight = torch.randn(4, 6), torch.randn(5, 6)
+    for wrong, axis in ((torch.randn(2, 5), 0), (torch.randn(6, 6), 0), (torch.randn(2, 6), 1)):
+        with pytest.raises(ValueError, match="cannot be the last"):
+            written_linear(x, weight, [wrong], axis)

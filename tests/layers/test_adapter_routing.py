@@ -73,7 +73,7 @@ def by_loop(layer, x, choices):
 def form(request, monkeypatch):
     """Both ways to multiply tokens with their adapters, whatever the sizes."""
     cost = -(10**15) if request.param == "grouped" else 10**15
-    monkeypatch.setattr("polylect.layers.adapter_mixing._GROUP_COST", cost)
+    monkeypatch.setattr("polylect.layers.adapter_products._GROUP_COST", cost)
     return request.param
 
 

@@ -1,5 +1,6 @@
 """Mixtures of experts against a loop over tokens and experts, and what they may not disturb."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from polylect.layers.routers import Routing, make_router
 from polylect.layers.routing import RoutingContext
 from polylect.layers.slicing import SLICINGS, balanced_clusters, neuron_order
 from polylect.layers.tokens import Tokens
-from polylect.layers.weighted import weighted_activation
+from polylect.layers.weighted import weighted_output
 
 D, NEURONS, LM = 6, 12, 3
 KINDS = [(True, False), (False, True), (True, True)]
@@ -208,27 +209,29 @@ def test_no_tokens_and_experts_without_tokens_are_fine(top: int | None) -> None:
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_the_activation_keeps_what_it_is_given_and_nothing_else(gated: bool) -> None:
-    tokens, neurons = 4, 6
+@pytest.mark.parametrize("activation", [F.silu, F.relu, nn.Identity()])
+@pytest.mark.parametrize("kind", ["side by side", "mixed", "sorted"])
+def test_the_way_out_keeps_what_it_is_given_and_nothing_else(
+    gated: bool, activation: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    tokens, neurons, experts = 4, 6, 3
     inward = [torch.randn(tokens, neurons, dtype=torch.float64) for _ in range(1 + gated)]
-    weights = torch.rand(tokens, 3, dtype=torch.float64)
-    members = F.one_hot(torch.tensor([2, 0, 1, 1, 0, 2])).T.double()
-    for tensor in (*inward, weights):
-        tensor.requires_grad_()
-    for given in (None, members):
-        kept: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t
-        ):
-            weighted_activation(F.silu, inward, weights, given)
-        assert sum(kept) == sum(t.numel() for t in (*inward, weights)) + (
-            0 if given is None else given.numel()
-        )
+    weights = torch.rand(tokens, 1 if kind == "sorted" else experts, dtype=torch.float64)
+    down = torch.randn(*([experts] if kind == "sorted" else []), neurons, 2, dtype=torch.float64)
+    offsets = torch.tensor([0, 3, 3, 4]) if kind == "sorted" else None
+    members = F.one_hot(torch.tensor([2, 0, 1, 1, 0, 2])).T.double() if kind == "mixed" else None
+    given = [tensor.requires_grad_() for tensor in (*inward, weights, down)]
 
-        def run(*tensors: Tensor, given: Tensor | None = given) -> Tensor:
-            return weighted_activation(F.silu, tensors[:-1], tensors[-1], given)
+    def run(*tensors: Tensor) -> Tensor:
+        *inward, weights, down = tensors
+        return weighted_output(activation, inward, weights, down, offsets, members)
 
-        assert torch.autograd.gradcheck(run, (*inward, weights))
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        run(*given)
+    wanted = [t for t in (*given, offsets, members) if t is not None]
+    assert sorted(t.data_ptr() for t in kept) == sorted(t.data_ptr() for t in wanted)
+    assert torch.autograd.gradcheck(run, given)
 
 
 @pytest.mark.parametrize("top", [None, 1])

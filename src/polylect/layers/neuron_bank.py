@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from polylect.layers.routing import RoutingContext
 
 GENERAL = "general"
+
+ALIGNMENT = 16
+"""Widths are rounded up to a multiple: products of odd widths are slower by more than that adds."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +38,50 @@ class NeuronSet:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which slices a batch uses, and which of its rows use which.
+    """Which slices a batch uses, and what the columns of the activations are.
+
+    In this order: the base's neurons without slices here, zeros that round the width up, the
+    base's own of the slices `beside`, these slices, and the slices `swapped`. A gate, and rows that
+    own other slices than their neighbours, weigh the last ones only: the `tail`.
 
     Attributes:
         rows: by direction; None where one direction has all rows.
-        slices: all that a row of the batch owns.
-        index: the neurons of these slices, one after the other, (n,).
-        weights: (rows or 1, 2, neurons + n). What g and 1 - g add to the weight of each neuron of
-            the base and of the slices: 1 or 0 for a slice, -1 or 0 for the base's own.
-        start: (1, 1, neurons + n): 1 for the base's neurons, 0 for those of slices.
+        beside: slices that are multiplied beside the base's neurons.
+        swapped: slices in the place of the base's neurons, which no row uses.
+        index: neurons of all these slices, one after the other.
+        order: by column, a neuron of the base; a slice's is the one that it is a copy of.
+        zeros: first column that is nothing, and the first after it that is something.
+        owned: what a tail's activations weigh without a gate: 1 or 0. 1 row if all are alike.
+        start: what they weigh if the gate is closed (g = 0).
+        slope: what g times they weigh more.
     """
 
     rows: Mapping[str, Tensor | None]
-    slices: tuple[str, ...]
+    beside: tuple[str, ...]
+    swapped: tuple[str, ...]
     index: Int[Tensor, " n"]
-    weights: Float[Tensor, "rows 2 width"]
-    start: Float[Tensor, "1 1 width"]
+    order: Int[Tensor, " width"]
+    zeros: tuple[int, int]
+    owned: Float[Tensor, "rows 1 tail"]
+    start: Float[Tensor, "rows 1 tail"]
+    slope: Float[Tensor, "rows 1 tail"]
 
     @property
-    def single(self) -> bool:
-        """Whether every row owns every slice."""
-        return len(self.rows) == 1
+    def slices(self) -> tuple[str, ...]:
+        """All of them, in the order of their columns."""
+        return self.beside + self.swapped
+
+    @property
+    def tail(self) -> int:
+        """How many columns may have weights."""
+        return self.owned.shape[-1]
+
+    def in_order(self, tensor: Tensor, axis: int) -> Tensor:
+        """A copy of a weight or bias of the base with an entry per column."""
+        copied = tensor.index_select(axis, self.order)
+        begin, end = self.zeros
+        copied.narrow(axis, begin, end - begin).zero_()
+        return copied
 
 
 class NeuronBank(nn.Module):
@@ -93,6 +120,7 @@ class NeuronBank(nn.Module):
         self.name = name
         self.openness: dict[str, Tensor] = {}
         self._open: Tensor | None = None
+        self._planned: tuple[Any, Plan | None] = (None, None)
 
     def index(self, name: str) -> Int[Tensor, " n"]:
         """The neurons of a set."""
@@ -103,41 +131,62 @@ class NeuronBank(nn.Module):
         return any(direction in s.owners for s in self.sets.values())
 
     def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
-        """For a batch like x, worked out once per route; None if no row owns anything here."""
-        key = ("plan", self.name, len(x), x.dtype)
-        return self.context.remember(key, lambda: self._plan(len(x), x))
+        """For a batch like x; None if no row owns anything here."""
+        owners = tuple(s.owners for s in self.sets.values())
+        key = (self.context.rows(len(x)), owners, x.device)
+        if self._planned[0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # kept for passes with gradients
+                self._planned = key, self._plan(key[0], x.device)
+        return self._planned[1]
 
-    def _plan(self, rows: int, like: Tensor) -> Plan | None:
+    def _plan(self, names: Sequence[str], device: torch.device) -> Plan | None:
         found: dict[str, list[int]] = {}
-        for row, name in enumerate(self.context.rows(rows)):
+        for row, name in enumerate(names):
             found.setdefault(name, []).append(row)
-        owned = {
-            name: [row for d, at in found.items() if d in s.owners for row in at]
-            for name, s in self.sets.items()
-        }
-        slices = tuple(name for name, at in owned.items() if at)
-        if not slices:
+        single = len(found) == 1
+        used = [name for name, s in self.sets.items() if not found.keys().isdisjoint(s.owners)]
+        if not used:
             return None
-        index = joined([self.index(name) for name in slices])
-        width = self.neurons + len(index)
-        weights = like.new_zeros(1 if len(found) == 1 else rows, 2, width)
-        end = self.neurons
-        for name in slices:
-            begin, end = end, end + len(self.index(name))
-            at = [0] if len(found) == 1 else owned[name]
-            kind = 0 if self.sets[name].general else 1
-            weights[at, kind, begin:end] = 1
-            weights[torch.tensor(at, device=like.device)[:, None], kind, self.index(name)] = -1
-        start = (torch.arange(width, device=like.device) < self.neurons).to(like.dtype)
-        by_direction = {
-            d: None if len(found) == 1 else torch.tensor(at, device=like.device)
-            for d, at in found.items()
-        }
-        return Plan(by_direction, slices, index, weights, start.view(1, 1, -1))
+        weighed = bool(self.gates) and not self.literal
+        swapped = [n for n in used if not weighed and found.keys() <= set(self.sets[n].owners)]
+        beside = [n for n in used if n not in swapped]
 
-    def replaces(self, plan: Plan) -> bool:
-        """Whether slices can take the place of the base's neurons, no row using the latter."""
-        return plan.single and not self.gates
+        def flags(rows: list[list[bool]]) -> Tensor:
+            sizes = torch.tensor([len(self.index(n)) for n in beside + swapped])
+            each = torch.tensor(rows).repeat_interleave(sizes, 1)[:, None]
+            return each.to(device, torch.float32)
+
+        index = joined([self.index(name) for name in beside + swapped])
+        own = index[: sum(len(self.index(name)) for name in beside)]
+        others = index.new_ones(self.neurons, dtype=torch.bool).index_fill_(0, index, False)
+        rest = others.nonzero()[:, 0]
+        width = len(rest) + len(own) + len(index)
+        zeros = -width % ALIGNMENT if beside else 0
+
+        rows = names[:1] if single else names
+        owned = flags([[d in self.sets[n].owners for n in beside + swapped] for d in rows])
+        general = flags([[self.sets[n].general for n in beside + swapped]])
+        start, slope = owned * (1 - general), owned * (2 * general - 1)
+        count = len(own)
+        return Plan(
+            {d: None if single else torch.tensor(at, device=device) for d, at in found.items()},
+            tuple(beside),
+            tuple(swapped),
+            index,
+            torch.cat([rest, index.new_zeros(zeros), own, index]),
+            (len(rest), len(rest) + zeros),
+            torch.cat([1 - owned[..., :count], owned], -1),
+            torch.cat([1 - start[..., :count], start], -1),
+            torch.cat([-slope[..., :count], slope], -1),
+        )
+
+    def multiplies_in_place(self, plan: Plan) -> bool:
+        """Whether a kernel reads base and slices where they are, for which no matrix is made.
+
+        On a CUDA device in training, where slices take the place of neurons.
+        """
+        cuda = plan.index.is_cuda and torch.is_grad_enabled()
+        return cuda and not plan.beside and not self.literal
 
     # The gate.
 
@@ -178,24 +227,23 @@ class NeuronBank(nn.Module):
             raise RuntimeError(f"{self.name}: the gate has not seen the layer's input.")
         return self._open
 
-    def scale(self, plan: Plan) -> Float[Tensor, "rows length width"]:
-        """The weight of every neuron, those of slices behind the base's; 1 long without a gate."""
+    def scale(self, plan: Plan) -> Float[Tensor, "rows length tail"]:
+        """What the activations of the tail weigh; 1 long without a gate."""
         if not self.gates or self.literal:  # the literal gate has weighed the input
-            return plan.start + plan.weights.sum(1, keepdim=True)
-        return plan.start + self._gated(plan.weights, plan)
+            return plan.owned
+        return self._gated(plan, plan.tail)
 
     def input_scale(self, plan: Plan) -> Float[Tensor, "rows length n"]:
         """What the literal gate multiplies the slices' input by."""
-        return self._gated(plan.weights[..., self.neurons :], plan, slices=True)
+        return self._gated(plan, len(plan.index))
 
-    def _gated(self, weights: Tensor, plan: Plan, slices: bool = False) -> Tensor:
-        """g times the first and 1 - g times the second row of the weights."""
-        g = self.opened
-        if g.shape[-1] == 1:
-            both = torch.cat([g, 1 - g], -1)
-            return both @ (weights[0] if plan.single else weights)
-        g = g.index_select(-1, plan.index) if slices else torch.cat([g, g[..., plan.index]], -1)
-        return g * weights[:, :1] + (1 - g) * weights[:, 1:]
+    def _gated(self, plan: Plan, columns: int) -> Tensor:
+        """What the last columns weigh."""
+        g, at = self.opened, slice(plan.tail - columns, None)
+        if g.shape[-1] > 1:  # a gate per neuron
+            g = g.index_select(-1, plan.order[-columns:])
+        start, slope = plan.start[..., at].to(g.dtype), plan.slope[..., at].to(g.dtype)
+        return torch.addcmul(start, g, slope)
 
 
 def ownership(

@@ -5,8 +5,8 @@ projection. The base stays frozen; a slice holds the tuned rows and columns of t
 set of directions owns, as parameters of their own: only they have gradients and optimizer state,
 and a slice that no row of a batch owns is not touched, by momentum and decay neither.
 
-Without a gate, and with one direction in the batch, slices take the place of the base's neurons.
-Otherwise they are multiplied beside them and every activation gets a weight (`NeuronBank.scale`):
+Slices take the place of the base's neurons where every row of the batch owns them and no gate
+weighs them. Others are multiplied beside the base's, and both get weights (`NeuronBank.scale`):
 
 - `FFN(x) + g D_G(x) + (1 - g) D_S(x)`, where D is what the tuned neurons of a set give, less what
   the base's own give. The function of the base at the start, whatever the gate.
@@ -17,73 +17,87 @@ The projections are changed in place and keep their weights' names, so the model
 the non-linearity between them, whatever the family.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in
-from polylect.layers.extended_linear import ExtendedLinear, extended
+from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, written_linear
 from polylect.layers.neuron_bank import NeuronBank, Plan, joined
 
 
+class Written:
+    """A matrix with slices written into it, and what of; a copy of its layer starts without."""
+
+    def __init__(self) -> None:
+        self.base: Any = None
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+
+    def __reduce__(self) -> tuple:
+        return Written, ()
+
+
 class NeuronLayer(nn.Module):
-    """What a projection gains: slices of its rows (in) or columns (out), and their bank."""
+    """What a projection gains: slices of its rows (in) or columns (out), and their bank.
+
+    One matrix with the slices in use is kept, which takes as much memory as the projection's
+    weight. Once in every route slices that have changed are written to it in place, at a cost
+    proportional to their size; other slices begin another matrix. In training on a CUDA device
+    without a gate none is needed.
+    """
 
     neuron_values: nn.ParameterDict
     neuron_bias: nn.ParameterDict
     bank: NeuronBank
     first: bool
     axis: int
+    kept: Written
 
-    def values(self, plan: Plan) -> Tensor:
-        """The plan's slices joined: rows of a projection in, columns of a projection out."""
-        return joined([self.neuron_values[name] for name in plan.slices], self.axis)
+    def values(self, plan: Plan) -> list[Tensor]:
+        """The plan's slices: rows of a projection in, columns of a projection out."""
+        return [self.neuron_values[name] for name in plan.slices]
 
-    def biases(self, plan: Plan) -> Tensor | None:
-        """The slices' own biases, where the projection has them."""
-        if not len(self.neuron_bias):
-            return None
-        return joined([self.neuron_bias[name] for name in plan.slices])
+    def biases(self, plan: Plan) -> list[Tensor]:
+        """The slices' own biases, if the projection has them."""
+        return [self.neuron_bias[name] for name in plan.slices] if len(self.neuron_bias) else []
 
-    def widened(self, x: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
-        """The product with the weight and the slices behind it."""
-        dtype = _dtype(x, self.weight)
-        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
-        if torch.is_grad_enabled():
-            flat = x.reshape(-1, x.shape[-1])
-            weight, values = self.weight.to(dtype), self.values(plan)
-            y = ExtendedLinear.apply(flat, weight, values, bias, self.axis)
-            return y.view(*x.shape[:-1], -1)
-        whole = self._kept(plan, lambda: extended(self.weight, self.values(plan), self.axis))
-        return F.linear(x, whole.to(dtype), bias)
+    def written(self, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """The weight in the order of the plan's columns, its end being the slices; and the bias."""
+        kept, context = self.kept, self.bank.context
+        own = [self.weight] if self.bias is None else [self.weight, self.bias]
+        base = plan.beside, plan.swapped, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
+        # ordinary tensors, as the next pass may have a gradient
+        with torch.inference_mode(False), torch.no_grad():
+            if kept.base != base:
+                # new ones, as a backward pass may need the old ones
+                context.forget(("written", id(self)))
+                kept.base = None
+                kept.weight = plan.in_order(self.weight, self.axis).to(dtype)
+                if self.bias is not None:
+                    bias = plan.in_order(self.bias, 0) if self.axis == 0 else self.bias
+                    kept.bias = bias.to(dtype)
+                kept.base = base
+            context.remember(("written", id(self)), lambda: self._write(plan))
+        return kept.weight, kept.bias
 
-    def replaced(self, x: Tensor, plan: Plan) -> Tensor:
-        """The product with the weight in which the slices have taken the place of their neurons."""
-        values, own = self.values(plan), self.biases(plan)
-        if torch.is_grad_enabled():
-            if self.axis == 0:
-                return neuron_linear(x, self.weight, plan.index, values, self.bias, own)
-            return neuron_linear_in(x, self.weight, plan.index, values, self.bias)
-        weight, bias = self.weight, self.bias
-        whole = self._kept(
-            plan, lambda: weight.index_copy(self.axis, plan.index, values.to(weight.dtype))
-        )
-        if own is not None and bias is not None:
-            bias = bias.index_copy(0, plan.index, own.to(bias.dtype))
-        return F.linear(x, whole, bias)
+    def _write(self, plan: Plan) -> None:
+        _write(self.kept.weight, self.values(plan), self.axis)
+        if biases := self.biases(plan):
+            _write(self.kept.bias, biases, 0)
 
-    def _kept(self, plan: Plan, make: Callable[[], Tensor]) -> Tensor:
-        """The matrix in use, kept until slices or weights change: translation makes it once."""
-        tensors = [self.weight, *(self.neuron_values[name] for name in plan.slices)]
-        state: list[Any] = [plan.slices, self.bank.replaces(plan)]
-        state += [(t.data_ptr(), t._version, t.dtype, t.device) for t in tensors]
-        kept = self.__dict__.get("_matrix")
-        if kept is None or kept[0] != state:
-            kept = self.__dict__["_matrix"] = (state, make())
-        return kept[1]
+
+def _write(matrix: Tensor, slices: Sequence[Tensor], axis: int) -> None:
+    """Make the slices the last rows or columns, without touching those that are."""
+    begin = matrix.shape[axis] - sum(s.shape[axis] for s in slices)
+    for own in slices:
+        place = matrix.narrow(axis, begin, own.shape[axis])
+        own = own.to(matrix.dtype)
+        if not torch.equal(place, own):  # versions would not do: fused optimizers leave them
+            place.copy_(own)
+        begin += own.shape[axis]
 
 
 class NeuronIn(nn.Linear, NeuronLayer):
@@ -92,28 +106,27 @@ class NeuronIn(nn.Linear, NeuronLayer):
     axis = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, length, hidden) to (rows, length, neurons), and slices behind if not replacing."""
+        """(rows, length, hidden) to (rows, length, columns of the plan)."""
         bank = self.bank
         if self.first:
             bank.open_for(x)
         plan = bank.plan(x)
         if plan is None:
             return F.linear(x, self.weight, self.bias)
-        if bank.replaces(plan):
-            return self.replaced(x, plan)
-        bias = self._bias(plan)
+        values, biases = self.values(plan), self.biases(plan)
+        if bank.multiplies_in_place(plan):
+            own = joined(biases) if biases else None
+            return neuron_linear(x, self.weight, plan.index, joined(values), self.bias, own)
+        dtype = _dtype(x, self.weight)
+        weight, bias = self.written(plan, dtype)
         if not bank.literal:
-            return self.widened(x, plan, bias)
-        y = self.widened(x, plan, None)
-        own = y[..., bank.neurons :] * bank.input_scale(plan).to(y.dtype)
-        y = torch.cat([y[..., : bank.neurons], own], -1)
-        return y if bias is None else y + bias.to(y.dtype)
-
-    def _bias(self, plan: Plan) -> Tensor | None:
-        own = self.biases(plan)
-        if own is None or self.bias is None:
-            return None
-        return torch.cat([self.bias, own.to(self.bias.dtype)])
+            return written_linear(x.to(dtype), weight, values, self.axis, bias, biases)
+        y = written_linear(x.to(dtype), weight, values, self.axis)
+        rest, own = y.split((len(plan.order) - len(plan.index), len(plan.index)), -1)
+        y = torch.cat([rest, own * bank.input_scale(plan).to(dtype)], -1)
+        if bias is None:
+            return y
+        return y + torch.cat([bias[: rest.shape[-1]], *(b.to(dtype) for b in biases)])
 
 
 class NeuronOut(nn.Linear, NeuronLayer):
@@ -122,13 +135,23 @@ class NeuronOut(nn.Linear, NeuronLayer):
     axis = 1
 
     def forward(self, h: Tensor) -> Tensor:
-        """Activations of the neurons, and of slices behind them, to (rows, length, hidden)."""
+        """(rows, length, columns of the plan) to (rows, length, hidden)."""
         plan = self.bank.plan(h)
         if plan is None:
             return F.linear(h, self.weight, self.bias)
-        if self.bank.replaces(plan):
-            return self.replaced(h, plan)
-        return self.widened(h * self.bank.scale(plan).to(h.dtype), plan, self.bias)
+        values = self.values(plan)
+        if self.bank.multiplies_in_place(plan):
+            return neuron_linear_in(h, self.weight, plan.index, joined(values, 1), self.bias)
+        h = h.to(_dtype(h, self.weight))
+        weight, bias = self.written(plan, h.dtype)
+        if not plan.beside:
+            return written_linear(h, weight, values, self.axis, bias)
+        # the many neurons without weights are multiplied apart: not even read to be weighed
+        rest = len(plan.order) - plan.tail
+        plain, tail = h.flatten(0, -2).split((rest, plan.tail), -1)
+        y = F.linear(plain, weight[:, :rest], bias).view(*h.shape[:-1], self.out_features)
+        tail = tail.view(*h.shape[:-1], plan.tail) * self.bank.scale(plan).to(h.dtype)
+        return y + written_linear(tail, weight[:, rest:], values, self.axis)
 
 
 def _dtype(x: Tensor, weight: Tensor) -> torch.dtype:
@@ -166,7 +189,7 @@ def attach_neurons(
 def _become(kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool) -> None:
     layer.__class__ = kind
     layer.__dict__["bank"] = bank  # not as a submodule: it hangs below the network, once
-    layer.first = first
+    layer.first, layer.kept = first, Written()
     layer.neuron_values, layer.neuron_bias = nn.ParameterDict(), nn.ParameterDict()
     for name in bank.sets:
         index = bank.index(name)

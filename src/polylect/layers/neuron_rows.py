@@ -134,7 +134,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
             module.__class__ = nn.Linear
             for name in ("neuron_values", "neuron_bias"):
                 delattr(module, name)
-            del module.first, module.bank
+            del module.first, module.bank, module.kept
         elif "neuron_bank" in module._modules:
             del module.neuron_bank
     return copied

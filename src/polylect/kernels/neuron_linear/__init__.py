@@ -4,21 +4,21 @@ A neuron of a feed-forward block is a row of its up and gate projections and a c
 projection. `neuron_linear` takes the trained rows beside the frozen weight, `neuron_linear_in` the
 trained columns; no other part of the weight has a gradient or an optimizer state. On a CUDA device
 the products are Triton kernels, everywhere else plain PyTorch.
-"""
 
-from collections.abc import Callable
-from importlib import import_module
+`written_linear` takes a weight into which the trained rows or columns have been written: forward it
+is any linear layer, and the price is the memory of such a weight.
+"""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.library import CustomOpDef, custom_op
 
 from polylect.kernels.neuron_linear import reference
 from polylect.kernels.neuron_linear.reference import NAMES
+from polylect.kernels.neuron_linear.written import written_linear
+from polylect.kernels.operator import operator
 
-__all__ = ["neuron_linear", "neuron_linear_in"]
+__all__ = ["neuron_linear", "neuron_linear_in", "written_linear"]
 
 
 def neuron_linear(
@@ -75,8 +75,7 @@ def _linear(
     _check_shapes(x, weight, index, values, bias, own_bias, dim)
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    run = _OnCPU.apply if kind == "cpu" and not torch.compiler.is_compiling() else _forward
-    y = run(
+    y = _forward(
         x.reshape(-1, weight.shape[1]).to(dtype),
         weight.to(dtype),
         index.long(),
@@ -132,42 +131,9 @@ def _check_shapes(
             )
 
 
-def _operator(name: str, plain: Callable[..., Tensor]) -> CustomOpDef:
-    """`plain` as an operator that runs its namesake of kernel.py on a CUDA device."""
-    operator = custom_op(f"polylect::{name}", plain, mutates_args=())
-
-    def launch(*arguments: Tensor | int | None) -> Tensor:
-        kernels = import_module("polylect.kernels.neuron_linear.kernel")
-        return getattr(kernels, plain.__name__)(*arguments)
-
-    operator.register_kernel("cuda")(launch)
-    return operator
-
-
-_forward = _operator("neuron_linear", reference.forward)
-_input_grad = _operator("neuron_linear_input_grad", reference.input_grad)
-_values_grad = _operator("neuron_linear_values_grad", reference.values_grad)
-
-
-@_forward.register_fake
-def _(x, weight, index, values, bias, own_bias, dim):
-    return x.new_empty(x.shape[0], weight.shape[0])
-
-
-@_input_grad.register_fake
-def _(grad, weight, index, values, dim):
-    return grad.new_empty(grad.shape[0], weight.shape[1])
-
-
-@_values_grad.register_fake
-def _(grad, x, index, values, dim):
-    return values.new_empty(values.shape)
-
-
-def _save(ctx, inputs, output) -> None:
+def _keep(ctx, inputs, output) -> None:
     x, weight, index, values, _, own_bias, ctx.dim = inputs
-    kept = x if ctx.needs_input_grad[3] else None
-    ctx.save_for_backward(kept, weight, index, values)
+    ctx.save_for_backward(x if ctx.needs_input_grad[3] else None, weight, index, values)
     ctx.bias_dtype = None if own_bias is None else own_bias.dtype
 
 
@@ -183,35 +149,24 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     return for_x, None, None, for_values, None, for_bias, None
 
 
-_forward.register_autograd(_backward, setup_context=_save)
-
-
-class _OnCPU(torch.autograd.Function):
-    """The same on a CPU: the copy of the weight that the forward pass made serves the backward too.
-
-    An operator could not return it, as whether it is made depends on the shapes.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, index, values, bias, own_bias, dim):
-        y, whole = reference.forward_and_whole(x, weight, index, values, bias, own_bias, dim)
-        kept = x if ctx.needs_input_grad[3] else None
-        ctx.save_for_backward(kept, weight, index, values, whole)
-        ctx.dim, ctx.bias_dtype = dim, None if own_bias is None else own_bias.dtype
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight, index, values, whole = ctx.saved_tensors
-        for_x = for_values = for_bias = None
-        if ctx.needs_input_grad[0]:
-            few = whole is None
-            for_x = (
-                reference.input_grad(grad, weight, index, values, ctx.dim) if few else grad @ whole
-            )
-        if ctx.needs_input_grad[3]:
-            for_values = reference.values_grad(grad, x, index, values, ctx.dim)
-        if ctx.needs_input_grad[5]:
-            for_bias = grad.index_select(1, index).sum(0).to(ctx.bias_dtype)
-        return for_x, None, None, for_values, None, for_bias, None
+KERNEL = "polylect.kernels.neuron_linear.kernel"
+_forward = operator(
+    reference.forward,
+    name="neuron_linear",
+    kernel=KERNEL,
+    fake=lambda x, weight, *others: x.new_empty(x.shape[0], weight.shape[0]),
+    keep=_keep,
+    backward=_backward,
+)
+_input_grad = operator(
+    reference.input_grad,
+    name="neuron_linear_input_grad",
+    kernel=KERNEL,
+    fake=lambda grad, weight, *others: grad.new_empty(grad.shape[0], weight.shape[1]),
+)
+_values_grad = operator(
+    reference.values_grad,
+    name="neuron_linear_values_grad",
+    kernel=KERNEL,
+    fake=lambda grad, x, index, values, dim: values.new_empty(values.shape),
+)

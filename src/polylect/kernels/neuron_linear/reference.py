@@ -1,21 +1,13 @@
 """The products of a linear layer some of whose rows or columns are replaced, in plain PyTorch.
 
 W' is `weight` (d_out, d_in) with the rows (`dim` 0) or columns (`dim` 1) named by `index` replaced
-by `values`. With few tokens the replaced part is multiplied a second time; with many a copy of the
-weight is made, which the backward pass uses again. Also the path taken on a CPU.
+by `values`. No copy of the weight is made: the replaced part is multiplied a second time. Also the
+path taken on a CPU.
 """
 
 from torch import Tensor
-from torch.nn import functional
 
 NAMES = ("rows", "columns")
-
-FEW = 8
-"""Up to tokens * replaced = FEW * (d_out or d_in) multiplying twice is faster than a copy.
-
-Both costs are proportional to the other dimension. 512 x 2048, float32, one thread, times the plain
-product, twice or with a copy: 64 tokens and 10 % of the rows 1.07 or 1.12, 30 % 1.30 or 1.17; 512
-tokens and 5 % 1.11 or 1.03, 30 % 1.42 or 1.03."""
 
 
 def forward(
@@ -28,35 +20,15 @@ def forward(
     dim: int,
 ) -> Tensor:
     """x W'ᵀ + b' (tokens, d_out), where `own_bias` replaces the entries `index` of the bias."""
-    return forward_and_whole(x, weight, index, values, bias, own_bias, dim)[0]
-
-
-def forward_and_whole(
-    x: Tensor,
-    weight: Tensor,
-    index: Tensor,
-    values: Tensor,
-    bias: Tensor | None,
-    own_bias: Tensor | None,
-    dim: int,
-) -> tuple[Tensor, Tensor | None]:
-    """`forward`, and W' for the backward pass if it was made."""
     check(index, weight.shape[dim], dim)
     bias = replaced_bias(weight, index, bias, own_bias)
-    values = values.to(weight.dtype)
-    if are_few(x, weight, index, dim):
-        y = _twice(x, weight.t(), index, values.t(), 1 - dim)
-        return (y if bias is None else y.add_(bias)), None
-    whole = weight.index_copy(dim, index, values)
-    return functional.linear(x, whole, bias), whole
+    y = _twice(x, weight.t(), index, values.to(weight.dtype).t(), 1 - dim)
+    return y if bias is None else y.add_(bias)
 
 
 def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
     """grad W' (tokens, d_in)."""
-    values = values.to(weight.dtype)
-    if are_few(grad, weight, index, dim):
-        return _twice(grad, weight, index, values, dim)
-    return grad @ weight.index_copy(dim, index, values)
+    return _twice(grad, weight, index, values.to(weight.dtype), dim)
 
 
 def values_grad(grad: Tensor, x: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
@@ -90,11 +62,6 @@ def replaced_bias(
         return bias
     whole = weight.new_zeros(weight.shape[0]) if bias is None else bias
     return whole.index_copy(0, index, own_bias.to(whole.dtype))
-
-
-def are_few(tokens: Tensor, weight: Tensor, index: Tensor, dim: int) -> bool:
-    """Whether so few tokens or indices that W' is not made."""
-    return tokens.shape[0] * index.numel() <= FEW * weight.shape[dim]
 
 
 def _twice(a: Tensor, m: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:

@@ -2,7 +2,8 @@
 # Adapters of four domains and up to four directions in one library, and every router over them.
 # POLYLECT_DATA is the folder of the text, POLYLECT_BASE that of the base model. STEPS (250) and
 # SEED (1) are those of the trainings, LIMIT (60) sentences of each test set are translated.
-# CAPTIONS=FOLDER takes the caption adapters from there instead of training them;
+# CAPTIONS=RUN takes the caption adapters of that lora_switch run instead of training them, and the
+# other domains go on from them, so that a few steps are enough for adapters that translate;
 # LIBRARY=FOLDER takes a library that an earlier call has made, with FOLDER_captions beside it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,11 +21,11 @@ if [ -z "${LIBRARY:-}" ]; then
   mkdir -p "$library" "${library}_captions"
   for domain in ${DOMAINS:-captions tatoeba software_l10n bible}; do
     if [ "$domain" = captions ] && [ -n "${CAPTIONS:-}" ]; then
-      put captions "$CAPTIONS"
+      put captions "${CAPTIONS%/}/adapters"
       continue
     fi
     polylect train experiment=lag "data=$domain" "name=lag_$domain" "runs=$runs" "seed=$seed" \
-      "trainer.max_steps=$steps" "trainer.val_check_interval=$steps"
+      "trainer.max_steps=$steps" "trainer.val_check_interval=$steps" ${CAPTIONS:+"init_from=$CAPTIONS"}
     put "$domain" "$(latest "lag_$domain")adapters"
   done
   # The captions alone: what do the other domains' adapters disturb?

@@ -21,6 +21,7 @@ the Fourier transform and without.
 """
 
 import argparse
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,8 @@ from harness import Row, agreement, main, measure, row, with_goal  # sets the en
 # ruff: isort: split
 import torch
 from torch import Tensor, nn
-from transformers import MixtralConfig
+from transformers import LlamaConfig, MixtralConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from polylect.layers.expert_ffn import ExpertFFN, attach_experts
@@ -42,6 +44,7 @@ NOT_SLOWER = round(1 / 1.05, 3)  # than the fastest of theirs
 FASTER = 1.1  # where they cannot follow
 FEATURES_SHARE = 0.1  # of the layer's time, at most
 ACTIVATION = nn.SiLU()
+PROJECTIONS = {name: f"{name}_proj" for name in ("gate", "up", "down")}
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ CASES = (
     Case("half frozen", second_width=512, frozen=True, least=FASTER),
     Case("odd sizes", hidden=250, width=509, peers=("eager",), least=FASTER),
     Case("float64", dtype=torch.float64, peers=("eager",), least=FASTER),
-    Case("all run", experts=4, top=4, least=FASTER),
+    Case("all run", experts=4, top=4),
     Case(tokens=512, peers=("batched_mm",)),
 )
 
@@ -252,23 +255,18 @@ def compared(case: Case, arguments: argparse.Namespace) -> Row:
 def features(top: int | None, arguments: argparse.Namespace) -> Row:
     """The layer with its router; new features weigh nothing, so that both compute the same."""
     torch.manual_seed(arguments.seed)
-    tokens, hidden, width = (24, 8, 32) if arguments.tiny else (1024, 256, 1024)
-    base = [torch.randn(width, hidden) / 16, torch.randn(width, hidden) / 16]
-    base.append(torch.randn(hidden, width) / 32)
+    tokens, hidden, width = (24, 32, 64) if arguments.tiny else (1024, 256, 1024)
+    network = LlamaMLP(LlamaConfig(hidden_size=hidden, intermediate_size=width))
     x = torch.randn(1, tokens, hidden, requires_grad=True)
     toward = torch.randn_like(x)
+    context = RoutingContext()
     mask = torch.ones(1, tokens, dtype=torch.long)
+    context.tokens = Tokens.of(mask, torch.tensor([tokens // 2]))
 
     def layer(name: str) -> ExpertFFN:
-        ffn = nn.ModuleDict(dict(zip(PROJECTIONS, map(linear, base), strict=True)))
-        ffn["activation"] = ACTIVATION
-        ffn.__class__ = Plain
         router = make_router(hidden, 4, 4, top=top, features=name)
-        context = RoutingContext()
-        context.tokens = Tokens.of(mask, torch.tensor([tokens // 2]))
-        return attach_experts(
-            ffn, PROJECTIONS, "activation", router, context, "layer", mt_start="random"
-        )
+        ffn = copy.deepcopy(network)
+        return attach_experts(ffn, PROJECTIONS, "act_fn", router, context, name, mt_start="random")
 
     def step(ffn: ExpertFFN) -> list[Tensor]:
         y = ffn(x)

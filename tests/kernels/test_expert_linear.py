@@ -14,7 +14,11 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
 from polylect.kernels.dispatch import combine, dispatch, gather
-from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
+from polylect.kernels.expert_linear import (
+    expert_linear,
+    gathered_expert_linear,
+    gathered_expert_linears,
+)
 
 OFFSETS = {
     "mixed": [0, 3, 4, 9],
@@ -68,6 +72,23 @@ def test_gradient_of_a_gathered_linear() -> None:
     assert torch.autograd.gradcheck(gathered, (x, weight))
     expected = expert_linear(gather(x, found), weight, found.offsets)
     assert torch.equal(gathered(x, weight), expected)
+
+
+@pytest.mark.parametrize("learned", [(True, True), (False, True), (False, False)])
+def test_several_gathered_linears_are_each_by_itself(learned: tuple[bool, bool]) -> None:
+    found = dispatch(torch.tensor([[0, 2], [2, -1], [2, 0]]), torch.rand(3, 2), 3)
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    weights = [torch.randn(3, 4, d_out, dtype=torch.float64) for d_out in (2, 5)]
+    learning = [w.requires_grad_() for w, learns in zip(weights, learned, strict=True) if learns]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        together = gathered_expert_linears(x, weights, found)
+    assert any(t is x for t in kept) == any(learned)
+    alone = [gathered_expert_linear(x, weight, found) for weight in weights]
+    sums = [sum((y.square().sum() for y in ys), start=x.new_zeros(())) for ys in (together, alone)]
+    found_grads, expected = (torch.autograd.grad(total, (x, *learning)) for total in sums)
+    for grad, wanted in zip((*together, *found_grads), (*alone, *expected), strict=True):
+        torch.testing.assert_close(grad, wanted)
 
 
 def test_no_rows() -> None:
@@ -146,6 +167,8 @@ def test_tokens_of_another_dispatch_are_refused() -> None:
     found = dispatch(torch.tensor([[0], [1]]), torch.rand(2, 1), 2)
     with pytest.raises(ValueError, match="x has 3 rows, but the dispatch is of 2 tokens"):
         gathered_expert_linear(torch.randn(3, 4), torch.randn(2, 4, 4), found)
+    with pytest.raises(ValueError, match="x has 3 rows, but the dispatch is of 2 tokens"):
+        gathered_expert_linears(torch.randn(3, 4), [torch.randn(2, 4, 4)], found)
 
 
 @pytest.mark.parametrize("gathered", [False, True])

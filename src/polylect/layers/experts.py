@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polylect.kernels.dispatch import Dispatch, combine, dispatch
-from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
-from polylect.layers.weighted import weighted_activation
+from polylect.kernels.expert_linear import expert_linear, gathered_expert_linears
+from polylect.layers.weighted import weighted_output
 
 _AXES = {"gate": 0, "up": 0, "down": 1}
 """Where the neurons are in the weight of each linear layer."""
@@ -48,8 +48,7 @@ class Experts:
         members = None
         if self.order is not None:
             members = F.one_hot(self.owners(), len(self.numbers)).T.to(weights.dtype)
-        h = weighted_activation(activation, rows, weights, members)
-        return F.linear(h, self.down.weight.to(h.dtype))
+        return weighted_output(activation, rows, weights, self.down.weight.T, members=members)
 
     def run_best(
         self,
@@ -65,10 +64,10 @@ class Experts:
         first = self.numbers.start
         ours = (indices >= first) & (indices < self.numbers.stop)
         found = dispatch(torch.where(ours, indices - first, -1), weights, len(self.numbers))
-        rows = [self._rows(x, layer, found) for layer in self._inward()]
-        h = weighted_activation(activation, rows, found.gates[:, None])
-        down = self.by_expert(self.down.weight, 1).permute(1, 2, 0).to(h.dtype)
-        return combine(expert_linear(h, down, found.offsets), found, weighted=False)
+        down = self.by_expert(self.down.weight, 1).permute(1, 2, 0)
+        rows = self._rows(x, found)
+        y = weighted_output(activation, rows, found.gates[:, None], down, found.offsets)
+        return combine(y, found, weighted=False)
 
     def owners(self) -> Int[Tensor, " neurons"]:
         """Which of these experts each neuron belongs to, from 0."""
@@ -87,14 +86,19 @@ class Experts:
     def _inward(self) -> list[nn.Linear]:
         return [layer for layer in (self.gate, self.up) if layer is not None]
 
-    def _rows(self, x: Tensor, layer: nn.Linear, found: Dispatch) -> Tensor:
-        """A projection in, of the tokens' rows sorted by expert."""
-        y = gathered_expert_linear(x, self.by_expert(layer.weight, 0).mT.to(x.dtype), found)
+    def _rows(self, x: Tensor, found: Dispatch) -> list[Tensor]:
+        """The projections in, of the tokens' rows sorted by expert."""
+        layers = self._inward()
+        weights = [self.by_expert(layer.weight, 0).mT.to(x.dtype) for layer in layers]
+        rows = gathered_expert_linears(x, weights, found)
+        return [self._with_bias(y, layer, found) for y, layer in zip(rows, layers, strict=True)]
+
+    def _with_bias(self, y: Tensor, layer: nn.Linear, found: Dispatch) -> Tensor:
         if layer.bias is None:
             return y
         # As a product with ones, whose gradient is a sum with one order.
-        bias = self.by_expert(layer.bias, 0).unsqueeze(1).to(x.dtype)
-        return y + expert_linear(x.new_ones(len(y), 1), bias, found.offsets)
+        bias = self.by_expert(layer.bias, 0).unsqueeze(1).to(y.dtype)
+        return y + expert_linear(y.new_ones(len(y), 1), bias, found.offsets)
 
 
 class AddedExperts(nn.Module):

@@ -1,14 +1,23 @@
 """Linear layers of many experts as one step: rows sorted by expert, one weight per expert."""
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from polylect.kernels.dispatch import Dispatch, transposed_gather
 from polylect.kernels.expert_linear import reference
 from polylect.kernels.operator import operator
 
-__all__ = ["expert_linear", "gathered_expert_linear"]
+__all__ = [
+    "expert_linear",
+    "expert_weight_grad",
+    "gathered_expert_linear",
+    "gathered_expert_linears",
+]
 
 
 def expert_linear(
@@ -31,7 +40,7 @@ def expert_linear(
     Raises:
         ValueError: shapes or dtypes that do not fit, or, on a CPU, offsets that fall.
     """
-    return _checked("expert_linear", x, weight, offsets, None, None)
+    return _expert_linear(*_checked("expert_linear", x, weight, offsets), offsets, None, None)
 
 
 def gathered_expert_linear(
@@ -44,23 +53,54 @@ def gathered_expert_linear(
     With k choices per token that is a k-th of the memory, and on a GPU the rows are read through
     their index and never written. Takes and raises what `expert_linear` does.
     """
+    _check_tokens("gathered_expert_linear", x, dispatch)
+    x, weight = _checked("gathered_expert_linear", x, weight, dispatch.offsets)
+    return _expert_linear(x, weight, dispatch.offsets, dispatch.tokens, dispatch.places)
+
+
+def gathered_expert_linears(
+    x: Float[Tensor, "tokens d_in"],
+    weights: Sequence[Float[Tensor, "experts d_in d_out"]],
+    dispatch: Dispatch,
+) -> tuple[Float[Tensor, "rows d_out"], ...]:
+    """`gathered_expert_linear` with each of several weights, as of a gate and what it gates.
+
+    On a CPU rows are gathered once for all of them, and their gradients are summed before they go
+    back to the tokens.
+    """
+    _check_tokens("gathered_expert_linears", x, dispatch)
+    name, offsets = "gathered_expert_linears", dispatch.offsets
+    cast = [_checked(name, x, weight, offsets) for weight in weights]
+    weights = [weight for _, weight in cast]
+    return _Gathered.apply(cast[0][0], dispatch.tokens, offsets, dispatch.places, *weights)
+
+
+def expert_weight_grad(
+    x: Float[Tensor, "rows d_in"],
+    grad: Float[Tensor, "rows d_out"],
+    weight: Float[Tensor, "experts d_in d_out"],
+    offsets: Int[Tensor, " experts_plus_1"],
+) -> Float[Tensor, "experts d_in d_out"]:
+    """The gradient of `expert_linear(x, weight, offsets)` for `weight`, in its memory order.
+
+    For a backward pass that computes `x` again instead of keeping it. Not differentiable.
+
+    Args:
+        grad: gradient of the output.
+    """
+    return _weight_grad(x, grad, weight, offsets, None)
+
+
+def _check_tokens(function: str, x: Tensor, dispatch: Dispatch) -> None:
     if x.shape[0] != dispatch.places.shape[0]:
         raise ValueError(
-            f"gathered_expert_linear: x has {x.shape[0]} rows, but the dispatch is of "
+            f"{function}: x has {x.shape[0]} rows, but the dispatch is of "
             f"{dispatch.places.shape[0]} tokens; give it what was routed."
         )
-    tokens, places = dispatch.tokens, dispatch.places
-    return _checked("gathered_expert_linear", x, weight, dispatch.offsets, tokens, places)
 
 
-def _checked(
-    function: str,
-    x: Tensor,
-    weight: Tensor,
-    offsets: Tensor,
-    tokens: Tensor | None,
-    places: Tensor | None,
-) -> Tensor:
+def _checked(function: str, x: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` and `weight` as they are multiplied."""
     if weight.dim() != 3 or x.dim() != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"{function}: x {tuple(x.shape)} and weight {tuple(weight.shape)} must have the "
@@ -78,7 +118,46 @@ def _checked(
         raise ValueError(
             f"{function}: x is {x.dtype} and weight {weight.dtype}; cast one to the other."
         )
-    return _expert_linear(x, weight, offsets, tokens, places)
+    return x, weight
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        x: Tensor,
+        tokens: Tensor,
+        offsets: Tensor,
+        places: Tensor,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        kept = x if any(ctx.needs_input_grad[4:]) else None
+        ctx.save_for_backward(kept, tokens, offsets, places, *weights)
+        rows, index = _rows(x, tokens)
+        return tuple(_expert_linear(rows, weight, offsets, index, places) for weight in weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple:
+        x, tokens, offsets, places, *weights = ctx.saved_tensors
+        of_x, _, _, _, *of_weights = ctx.needs_input_grad
+        pairs = list(zip(grads, weights, strict=True))
+        grad_x, grad_weights = None, [None] * len(weights)
+        if of_x:
+            parts = (_expert_linear(grad, w.mT, offsets, None, None) for grad, w in pairs)
+            grad_x = transposed_gather(reduce(Tensor.add_, parts), tokens, offsets, places)
+        if x is not None:
+            rows, index = _rows(x, tokens)
+            grad_weights = [
+                _weight_grad(rows, grad, w, offsets, index) if needed else None
+                for (grad, w), needed in zip(pairs, of_weights, strict=True)
+            ]
+        return grad_x, None, None, None, *grad_weights
+
+
+def _rows(x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows and no index on a CPU; tokens and their index for kernels, which gather as they read."""
+    return (x.index_select(0, tokens), None) if x.device.type == "cpu" else (x, tokens)
 
 
 def _keep(ctx, inputs, output):

@@ -125,10 +125,12 @@ def of_runs(results: Path, experiment: str, make: Callable[[Mapping[str, Record]
     """A table of those runs that count, and the names of those that do not."""
     runs = {path.stem.removeprefix(f"{experiment}_"): read(path) for path in _sorted(results)}
     counted = {n: r for n, r in runs.items() if r["status"] == "done" and not r["scratch"]}
+    why: dict[str, list[str]] = {}
+    for name in runs.keys() - counted.keys():
+        why.setdefault(_why(runs[name]), []).append(name)
     notes = "".join(
-        f"\nLeft out: {name} ({_why(record)}).\n"
-        for name, record in runs.items()
-        if name not in counted
+        f"\nLeft out: {', '.join(sorted(names))} ({reason}).\n"
+        for reason, names in sorted(why.items())
     )
     if not counted:
         return f"\nNo run yet.\n{notes}\n"
@@ -167,7 +169,8 @@ def target_likelihoods(runs: Mapping[str, Record]) -> Table:
 
 
 def _nats(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
-    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    fullest = sorted(rows.values(), key=len, reverse=True)
+    columns = list(dict.fromkeys(name for values in fullest for name in values))
     cells = [
         (name, *(f"{v[c]:.3f}" if c in v else "-" for c in columns)) for name, v in rows.items()
     ]

@@ -52,7 +52,7 @@ def environment() -> dict[str, Any]:
         "device": device,
         "threads": torch.get_num_threads(),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": _git("status", "--porcelain") not in ("", None),
+        "dirty": _git("status", "--porcelain", "--", ":/", _NO_RECORDS) not in ("", None),
     }
 
 
@@ -61,6 +61,10 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+# Records that runs before this one left beside the code change nothing that it computes.
+_NO_RECORDS = ":(top,exclude)experiments/*/results"
 
 
 def _git(*arguments: str) -> str | None:

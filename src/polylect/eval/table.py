@@ -110,7 +110,8 @@ def matrix_table(results: Mapping[str, Mapping[str, Results]], metric: str = "ch
     """
     columns: dict[str, str] = {}
     cells: dict[str, dict[str, float]] = {name: {} for name in results}
-    for name, directions in results.items():
+    # the fullest first: its directions stand in their order
+    for name, directions in sorted(results.items(), key=lambda item: -len(item[1])):
         for direction, row in directions.items():
             for s in (s for s in _scores(row) if s.name == metric):
                 if (first := columns.setdefault(direction, s.signature)) != s.signature:

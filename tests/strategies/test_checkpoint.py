@@ -141,3 +141,17 @@ def test_the_base_is_fingerprinted_before_anything_is_put_into_it() -> None:
     fingerprints = {build(name).base_fingerprint for name in ("frozen", "full", "lora_switch")}
     assert len(fingerprints) == 1
     assert base()[0] is not base()[0]
+
+
+def test_a_stage_takes_the_adapters_of_its_own_directions() -> None:
+    checkpoint = saved(train_a_little(build("lora_switch")))
+    module = build("lora_switch", "data.directions=[en-fr,en-ta]")
+    new = {name: t.clone() for name, t in module.state_dict().items() if name.endswith("en-ta")}
+    module.load_stage(checkpoint)
+    state = module.state_dict()
+    french = [name for name in state if name.endswith("en-fr")]
+    assert french and all(torch.equal(state[n], checkpoint["state_dict"][n]) for n in french)
+    assert new and all(torch.equal(state[name], t) for name, t in new.items())
+    other = build("lora_switch", "data.directions=[en-ta]")
+    with pytest.raises(ValueError, match="init_from has no adapter named en-ta"):
+        other.load_stage(checkpoint)

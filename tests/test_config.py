@@ -24,6 +24,7 @@ from polylect.train import register_resolvers
 
 CONF = conf_folder()
 FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob("*/*.yaml"))
+KILT = ["model.path=base", "data.directions=[article_1]"]
 # What a file leaves to the user.
 GIVEN = {
     "data/files": ["data.directions=[en-de]", "data.train=train.{lang}", "data.val=val.{lang}"],
@@ -34,6 +35,9 @@ GIVEN = {
     "strategy/lag": ["strategy.library=adapters"],
     "strategy/arrow": ["strategy.library=adapters"],
     "strategy/spectr": ["strategy.library=adapters"],
+    "data/kilt": ["data.directions=[article_1]"],
+    "experiment/kilt_knowledge": KILT,
+    "experiment/kilt_task": KILT,
     "trainer/ddp": ["trainer.accelerator=cpu"],
 }
 PARTS = {

@@ -151,6 +151,26 @@ def test_matrix_and_likelihoods_of_the_analysis(checkout: Path) -> None:
     assert "| switch | 3.250 | - |" in nats and "| switch, a | 4.500 | 2.000 |" in nats
 
 
+def test_likelihoods_of_translations_have_a_table_of_their_own(checkout: Path) -> None:
+    put(checkout, "demo/results/two", run_record(30.0, analysis={"nats_per_target": {"en-de": 2}}))
+    text = tables.table(checkout / "experiments", "demo/targets")
+    assert "| nats per target token | en-de |" in text and "| two | 2.000 |" in text
+    assert "| full |" not in text, "nothing was measured of it"
+
+
+def test_seeds_are_one_row_with_mean_and_deviation(checkout: Path) -> None:
+    for seed, bleu in ((1, 20.0), (2, 23.0), (3, 26.0)):
+        put(checkout, f"demo/results/tongues/tongues_fft_seed{seed}", run_record(bleu))
+    put(checkout, "demo/results/tongues/tongues_base", run_record(1.0))
+    put(checkout, "demo/results/tongues/tongues_odd_seed1", run_record(1.0, scratch=True))
+    text = tables.table(checkout / "experiments", "demo/tongues/bleu")
+    assert "| fft | 23.0 ± 3.0 | 33.0 ± 3.0 |" in text
+    assert "| base | 1.0 | 11.0 |" in text
+    assert "Seeds: base 1, fft 3" in text
+    assert "Left out: odd_seed1 (from a changed working tree)." in text
+    assert "fft" not in tables.table(checkout / "experiments", "demo/bleu")
+
+
 def test_a_benchmark_says_what_was_timed_and_where(checkout: Path) -> None:
     text = tables.table(checkout / "experiments", "bench/demo")
     assert "| decode, adapters 4 | peft | 2.50 | 2.30 to 2.60 | ≥ 2 met | 9 |" in text

@@ -2,8 +2,9 @@
 
     python experiments/bench/lag.py --out experiments/bench/results/lag.json
 
-- layer: a linear layer of 512 x 512 with Arrow, top 4 of adapters of rank 8, here and in PEFT, with
-  the same prototypes (PEFT estimates them, ours are exact). `no adapter` is the frozen layer.
+- update: what Arrow, top 4 of adapters of rank 8, adds to a linear layer of 512 x 512, here and in
+  PEFT, with the same prototypes (PEFT estimates them, ours are exact); layer: the frozen layer and
+  that. `no adapter` is the frozen layer.
 - router: LAG (k = 5) on such a layer against our Arrow (top 1 and top 4) and SpectR (top 1), and
   LAG over 1000 adapters against LAG over 10. What is compared before: LAG with k = 1 is Arrow, with
   k = all SpectR.
@@ -28,7 +29,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache, LlamaForCausalLM
 
 from polylect.layers.adapter_bank import AdapterBank
-from polylect.layers.adapter_choice import RouterSettings
+from polylect.layers.adapter_choice import RouterSettings, choose
+from polylect.layers.adapter_mixing import mixed_update
 from polylect.layers.adapter_routing import AdapterRouter, attach_routing
 from polylect.layers.alignment import align, singular_values
 from polylect.layers.lora import attach_all
@@ -48,9 +50,9 @@ ROUTERS = {
 LIBRARY = 64  # adapters of the whole model
 MOST = 2.0  # times a plain adapter
 KINDS = {
-    "products": ("mm", "bmm", "addmm", "linear"),
-    "choice": ("topk", "sort", "max", "abs", "norm", "vector_norm", "bincount", "unique"),
-    "gathering and scattering": ("gather", "index", "scatter", "cat", "where", "copy", "nonzero"),
+    "products": {"mm", "bmm", "addmm"},
+    "choice": {"topk", "sort", "norm", "abs", "max", "bincount", "unique2", "searchsorted"},
+    "gathering and scattering": {"gather", "index", "scatter", "cat", "copy", "nonzero"},
 }
 
 
@@ -68,7 +70,8 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     rows = []
     for case in cases:
         torch.manual_seed(arguments.seed)
-        rows.append(case(share, arguments.rounds))
+        found = case(share, arguments.rounds)
+        rows += found if isinstance(found, list) else [found]
     return rows
 
 
@@ -82,7 +85,7 @@ class Layer:
         self.frozen = copy.deepcopy(base)
         self.peft = in_peft(base, a, b) if peft else None
         self.router = AdapterRouter(RouterSettings("arrow", k=TOP))
-        banks = {"library": bank(a, b, 1.0)}
+        banks = {"library": bank_of(a, b, 1.0)}
         self.routed = attach_routing(base, self.router, banks, "layer")
         if peft:
             arrow = self.peft.base_model.model.layer.lora_arrow["arrow_router"]
@@ -96,7 +99,7 @@ class Layer:
             return self.routed(x)
 
 
-def bank(a: Tensor, b: Tensor, scaling: float) -> AdapterBank:
+def bank_of(a: Tensor, b: Tensor, scaling: float) -> AdapterBank:
     """Adapters (adapters, rank, in) and (adapters, out, rank) of one layer."""
     factors = {str(i): align(*of, scaling) for i, of in enumerate(zip(a, b, strict=True))}
     return AdapterBank(
@@ -128,28 +131,40 @@ def in_peft(base: nn.Linear, a: Tensor, b: Tensor) -> PeftModel:
     return theirs.eval()
 
 
-def layer(adapters: int, count: int, seconds: float, rounds: int) -> Row:
-    """Arrow on one layer against PEFT's."""
+def layer(adapters: int, count: int, seconds: float, rounds: int) -> list[Row]:
+    """Arrow against PEFT's: the update alone, and the layer with it."""
     one = Layer(adapters, peft=True)
-    x = torch.randn(1, count, WIDTH)
-    settings = RouterSettings("arrow", k=TOP)
+    bank, settings = one.routed.lora_banks["library"], RouterSettings("arrow", k=TOP)
     theirs = one.peft.base_model.model.layer
+    arrow, nothing = theirs.lora_arrow["arrow_router"], nn.Identity()
+    x = torch.randn(1, count, WIDTH)
 
-    @torch.inference_mode()
-    def peft() -> Tensor:
-        return theirs(x)
+    def update() -> Tensor:
+        choice = choose(x[0], bank, settings)
+        return mixed_update(x[0], bank.a, bank.b, choice.indices, choice.weights)
 
-    @torch.inference_mode()
-    def no_adapter() -> Tensor:
-        return one.frozen(x)
-
-    difference = agreement(one(x, settings), peft())
-    variants = {"ours": lambda: one(x, settings), "peft": peft, "no_adapter": no_adapter}
+    variants = {
+        "update": update,
+        "peft update": lambda: arrow(x, theirs.lora_A, theirs.lora_B, nothing, theirs.scaling),
+        "layer": lambda: one(x, settings),
+        "peft layer": lambda: theirs(x),
+        "no adapter": lambda: one.frozen(x),
+    }
+    variants = {name: torch.inference_mode()(run) for name, run in variants.items()}
+    differences = {
+        what: agreement(variants[what](), variants[f"peft {what}"]())
+        for what in ("update", "layer")
+    }
     times = measure(variants, seconds, rounds)
-    what = {"what": "layer", "adapters": adapters, "tokens": count}
-    found = row(what, times, "ours", difference)
+    rows = []
+    for what, difference in differences.items():
+        series = {"ours": times[what], "peft": times[f"peft {what}"]}
+        series |= {"no adapter": times["no adapter"]} if what == "layer" else {}
+        rows.append(
+            row({"what": what, "adapters": adapters, "tokens": count}, series, "ours", difference)
+        )
     least = TIMES_FASTER.get((adapters, count))
-    return with_goal(found, "peft", least=least) if least else found
+    return [with_goal(rows[0], "peft", least=least) if least else rows[0], rows[1]]
 
 
 def routers(adapters: int, count: int, seconds: float, rounds: int) -> Row:
@@ -186,7 +201,7 @@ def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Ro
         a = torch.randn(library, RANK, linear.in_features) / linear.in_features**0.5
         b = torch.randn(library, linear.out_features, RANK) / 100
         layers[path].set("0", a[0], b[0], ALPHA / RANK)
-        routed = bank(a, b, ALPHA / RANK)
+        routed = bank_of(a, b, ALPHA / RANK)
         routed.serving["own"] = 0
         attach_routing(linear, router, {"library": routed}, path)
     router.watch(base.base_model)
@@ -194,10 +209,11 @@ def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Ro
         lambda: router.route(["own"] * ROWS, torch.full((ROWS,), LENGTH)),
         lambda: context.route(["0"] * ROWS),
     )
+    ids = tokens(LENGTH + 1)
     with ExitStack() as open_routes:
         router.settings = RouterSettings("oracle")  # that adapter, to compare results
         ours, one = (
-            PHASES[phase](of, route, open_routes)
+            PHASES[phase](of, route, ids, open_routes)
             for of, route in zip((base, plain), routes, strict=True)
         )
         difference = agreement(ours(), one())
@@ -209,21 +225,22 @@ def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Ro
     return found | {"figures": {f"profile, {k} %": v for k, v in spent.items()}}
 
 
-def prefill(base: nn.Module, route: Callable, _: ExitStack) -> Callable[[], Tensor]:
+def prefill(base: nn.Module, route: Callable, ids: Tensor, _: ExitStack) -> Callable[[], Tensor]:
     """A route and a forward pass."""
-    ids = tokens(LENGTH)
 
     @torch.inference_mode()
     def step() -> Tensor:
         with route():
-            return base(ids, use_cache=False).logits
+            return base(ids[:, :LENGTH], use_cache=False).logits
 
     return step
 
 
-def decode(base: nn.Module, route: Callable, open_routes: ExitStack) -> Callable[[], Tensor]:
+def decode(
+    base: nn.Module, route: Callable, ids: Tensor, open_routes: ExitStack
+) -> Callable[[], Tensor]:
     """One generated token, inside a route that stays open as in `generate`."""
-    ids, cache = tokens(LENGTH + 1), DynamicCache(config=CONFIG)
+    cache = DynamicCache(config=CONFIG)
     open_routes.enter_context(route())
     with torch.inference_mode():
         base(ids[:, :LENGTH], past_key_values=cache)
@@ -247,8 +264,8 @@ def shares(step: Callable[[], Tensor]) -> dict[str, float]:
             step()
     spent = dict.fromkeys([*KINDS, "rest"], 0.0)
     for event in found.key_averages():
-        name = event.key.removeprefix("aten::").strip("_")
-        kind = next((k for k, names in KINDS.items() if name.split("_")[0] in names), "rest")
+        parts = set(event.key.removeprefix("aten::").split("_"))
+        kind = next((kind for kind, names in KINDS.items() if parts & names), "rest")
         spent[kind] += event.self_cpu_time_total
     total = sum(spent.values())
     return {kind: round(100 * time / total, 1) for kind, time in spent.items()}

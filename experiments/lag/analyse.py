@@ -116,7 +116,7 @@ def domains(names: Iterable[str]) -> list[str]:
 
 
 def composed(domain: str, base: str, library: Path | str = "none") -> DictConfig:
-    overrides = [f"data={domain}", "model=local", f"model.path={base}", "generation.ratio=1.5"]
+    overrides = [f"data={domain}", "model=local", f"model.path={base}", "+generation.ratio=1.5"]
     with initialize_config_dir(str(conf_folder()), version_base=None):
         return compose("evaluate", [*overrides, "strategy=lag", f"strategy.library={library}"])
 
@@ -177,10 +177,13 @@ def scores(found: Sequence[Example], texts: Sequence[str], name: str) -> dict[st
 def routing(module: LAG) -> dict[str, Any]:
     """Shares of the right adapter, of those of its direction and domain, and of every adapter.
 
+    Nothing where adapters were named.
     Weighed by tokens: by layer, by test set, and over all; "chosen" is by side, set and adapter,
     over all layers.
     """
-    rows = [row for row in module.routed() if row["direction"]]
+    if module.router.settings.router == "oracle":
+        return {}
+    rows = module.routed()
     return {
         "all": _sides(rows),
         "layers": {layer: _sides(of) for layer, of in _by(rows, "layer").items()},

@@ -6,14 +6,21 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from polylect.config import plain
+from polylect.config import ConfigError, plain
 from polylect.data.datamodule import TranslationData
+from polylect.retrieval.memory import Memory
 from polylect.strategies.base import TranslationModule
 
 
 def build_data(cfg: DictConfig) -> TranslationData:
-    """The data module; reads nothing yet."""
-    return instantiate(cfg.data, _convert_="all")
+    """The data module; reads nothing yet, unless that takes to know the directions.
+
+    Where `data.directions` is null, those that the data has are put there.
+    """
+    data = instantiate(cfg.data, _convert_="all")
+    if cfg.data.get("directions") is None:
+        cfg.data.directions = list(data.directions)
+    return data
 
 
 def build_strategy(cfg: DictConfig) -> TranslationModule:
@@ -42,6 +49,23 @@ def adopt(module: TranslationModule, data: TranslationData | None, cfg: DictConf
     module.adopt(backbone, tokenizer)
     if data is not None:
         data.tokenizer = tokenizer
+
+
+def build_memory(cfg: DictConfig, module: TranslationModule) -> Memory | None:
+    """The translation memory that `cfg.memory` describes; None where it names no corpus.
+
+    memory.corpus=train stands for the training corpora of the data, which are those that the module
+    was made for where the program has no others.
+    """
+    if not cfg.memory or cfg.memory.corpus is None:
+        return None
+    settings = plain(cfg.memory)
+    if settings["corpus"] == "train":
+        data = plain(cfg.get("data")) or module.about["config"]["data"]
+        if data.get("train") is None:
+            raise ConfigError("memory.corpus=train needs data.train, which is not given.")
+        settings |= {"corpus": data["train"], "root": data.get("root")}
+    return instantiate(settings, _convert_="all")
 
 
 def checkpoint_path(run: str | Path) -> Path:

@@ -17,6 +17,7 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 PROGRAMS = {
     "train": "train on translation directions with a strategy, score, show translations",
     "evaluate": "score a run, a checkpoint or a base model on any data",
+    "answer": "answer questions on articles with adapters of tasks and of articles, and score",
     "translate": "translate a file or standard input, line by line",
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",

@@ -64,8 +64,27 @@ class Evaluate:
     model: Any = None  # with run=null: the base model to score
     strategy: Any = None  # with run=null: one that needs no training; null is the base as it is
     data: Any = None  # null takes the data of the run
+    memory: Any = None  # similar sentences with their translations, shown before each source
     generation: Any = field(default_factory=dict)
     metrics: list[str] = field(default_factory=lambda: ["bleu", "chrf++", "ter"])
+
+
+@dataclass
+class Answer:
+    """Root of `polylect answer`."""
+
+    name: str = "answer"
+    runs: str = "runs"
+    seed: int = 1
+    limit: int | None = None  # only the first so many questions of each data set
+    oracle: str | None = None  # run folder of the Oracle's answers, to take the share of its scores
+    retrieval: str | None = None  # passage: BM25's best is shown; adapter: its article's is named
+    passage_words: int = 100  # length of a passage
+    device: str = "auto"
+    model: Any = field(default_factory=dict)
+    data: Any = field(default_factory=dict)
+    strategy: Any = field(default_factory=dict)
+    generation: Any = field(default_factory=dict)
 
 
 @dataclass
@@ -79,6 +98,7 @@ class Translate:
     start: int = 0  # lines to skip: how an interrupted job goes on
     lines_per_chunk: int = 256  # lines read ahead, sorted by length and translated together
     device: str = "auto"
+    memory: Any = None  # similar sentences with their translations, shown before each source
     generation: Any = field(default_factory=dict)
 
 
@@ -164,6 +184,7 @@ class Library:
 SCHEMAS = {
     "train": Train,
     "evaluate": Evaluate,
+    "answer": Answer,
     "translate": Translate,
     "detect": Detect,
     "pretrain": Pretrain,

@@ -28,12 +28,19 @@ def main(cfg: DictConfig) -> float | None:
 
 def _run(cfg: DictConfig, folder: Path) -> float | None:
     begin = time.monotonic()
+    from polylect.build import build_memory
+    from polylect.layers.route_counts import agreement
+    from polylect.plots import save_all
+    from polylect.retrieval.prompting import show_matches
     from polylect.terminal import quiet
     from polylect.translator import device_of
 
     quiet()
     module, stored = _module(cfg)
     module.to(device_of(cfg.device))
+    memory = build_memory(cfg, module)
+    if memory is not None:
+        show_matches(module, memory)
     data = _data(cfg, stored, module)
     record = Record(run=str(folder), config=plain(cfg))
     try:
@@ -41,6 +48,11 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
             module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
         )
         record.metrics["objective"] = mean_chrf(record.metrics["test"])
+        if rows := module.routed():
+            record.metrics["routing"] = {"agreement": agreement(rows), "rows": rows}
+        if memory is not None:
+            record.metrics["memory"] = memory.report()
+            print(memory.summary())
         record.data, record.status = data.report, "done"
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -49,6 +61,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     finally:
         record.seconds = round(time.monotonic() - begin, 1)
         record.write(folder)
+    if not module.trains:  # else they were drawn when it was trained
+        save_all(lambda: module.pictures(folder), folder)
     print(f"scores: {folder / 'scores.json'}")
     return record.metrics["objective"]
 
@@ -76,10 +90,17 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
-    from polylect.build import adopt, build_strategy, load
+    from polylect.build import load
 
     if cfg.run is not None:
         return load(cfg.run, generation=cfg.generation)
+    return untrained(cfg), None
+
+
+def untrained(cfg: DictConfig) -> Any:
+    """The base model with a strategy that needs no training; raises ConfigError for another."""
+    from polylect.build import adopt, build_strategy
+
     part = OmegaConf.create(
         {
             "seed": cfg.seed,
@@ -95,7 +116,7 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
             f"strategy {type(module).__name__} has to be trained first: give run=FOLDER."
         )
     adopt(module, None, part)
-    return module, None
+    return module
 
 
 def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
@@ -132,7 +153,7 @@ def evaluate(
     found: dict[str, dict[str, Any]] = _likelihoods(module, data, split)
     directions = [d for d in data.directions_of(split) if "-" in d]
     prompts = {d: data.prompts(d, split, limit) for d in directions}
-    translations = _translate(module, [p for d in directions for p in prompts[d]])
+    translations = decode(module, [p for d in directions for p in prompts[d]], "translating")
     begin = 0
     for direction in directions:
         part = translations[begin : begin + len(prompts[direction])]
@@ -178,12 +199,12 @@ def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]
     }
 
 
-def _translate(module: Any, prompts: Sequence[Any]) -> list[Any]:
-    """All prompts, with a progress bar on a terminal."""
+def decode(module: Any, prompts: Sequence[Any], doing: str) -> list[Any]:
+    """What the module makes of all prompts, with a progress bar on a terminal."""
     from tqdm.auto import tqdm
 
     found: dict[int, Any] = {}
-    with tqdm(total=len(prompts), desc="translating", unit="sent", disable=None) as bar:
+    with tqdm(total=len(prompts), desc=doing, unit="sent", disable=None) as bar:
         for index, translation in module.translate_as_decoded(prompts):
             found[index] = translation
             bar.update()

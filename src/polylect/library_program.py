@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional
 
+from polylect import plots
 from polylect.config import ConfigError, plain, validate
 from polylect.data.languages import split_direction
 from polylect.hints import nearest
@@ -108,8 +109,10 @@ def _compare(library: AdapterLibrary, cfg: DictConfig) -> None:
         raise ConfigError(f"measure={cfg.measure} does not exist; {nearest(cfg.measure, MEASURES)}")
     found = similarities(library)
     if cfg.out:
-        write_json(Path(cfg.out), {"adapters": library.names, **found})
-        print(f"similarities: {cfg.out}")
+        out = Path(cfg.out)
+        write_json(out, {"adapters": library.names, **found})
+        print(f"similarities: {out}")
+        plots.save_all(lambda: {out.stem: plots.similarity(out)}, out.parent)
     names = library.names[:_SHOWN]
     rows = [
         (name, *("-" if v is None else f"{v:.2f}" for v in row[:_SHOWN]))

@@ -16,7 +16,7 @@ from polylect.record import Record, new_folder
 from polylect.sweep import RUN_FOLDER, finished
 
 LEDGER = "ledger.jsonl"
-PROGRAMS = ("pretrain", "detect", "train", "evaluate")
+PROGRAMS = ("pretrain", "detect", "train", "evaluate", "answer")
 
 
 def main(cfg: DictConfig) -> None:

@@ -25,11 +25,14 @@ def main(cfg: DictConfig) -> None:
     if cfg.output != "-" and cfg.start > 0:
         _check_partial(Path(cfg.output), cfg.start)
 
+    from polylect.build import build_memory
     from polylect.terminal import quiet
     from polylect.translator import Translator
 
     quiet()
     translator = Translator.from_run(cfg.run, generation=cfg.generation, device=cfg.device)
+    memory = build_memory(cfg, translator.module)
+    translator.remember(memory)
     if cfg.direction is not None:
         translator.check_direction(cfg.direction)
     counts = {"lines": cfg.start, "empty": 0, "too long": 0, "capped": 0, "bytes": 0}
@@ -50,6 +53,8 @@ def main(cfg: DictConfig) -> None:
         raise
     done = ", ".join(f"{k} {v}" for k, v in counts.items() if k == "lines" or (v and k != "bytes"))
     print(f"polylect translate: {done}", file=sys.stderr)
+    if memory is not None:
+        print(f"polylect translate: {memory.summary()}", file=sys.stderr)
 
 
 def _check_partial(output: Path, start: int) -> None:

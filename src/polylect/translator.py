@@ -11,6 +11,8 @@ from polylect.build import adopt, build_strategy, load
 from polylect.data.languages import split_direction
 from polylect.hints import nearest
 from polylect.library import base_fingerprint
+from polylect.retrieval.memory import Memory
+from polylect.retrieval.prompting import show_matches
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation
 from polylect.strategies.lora_library import LoRALibrary
@@ -43,6 +45,7 @@ class Translator:
     def __init__(self, module: TranslationModule, device: str = "auto") -> None:
         self.module = module.eval().to(device_of(device))
         self._current: str | None = None
+        self._bare = module.template
 
     @classmethod
     def from_run(
@@ -129,7 +132,14 @@ class Translator:
     def too_long(self, text: str, direction: str) -> bool:
         """Whether the text with its prompt leaves no room in the model's context."""
         context = getattr(self.module.backbone.config, "max_position_embeddings", None)
-        return context is not None and len(self.module.prompt(text, direction).prompt) >= context
+        ids = self._bare.encode(self.module.tokenizer, text, direction)
+        return context is not None and len(ids) >= context
+
+    def remember(self, memory: Memory | None) -> None:
+        """From now on show the model pairs of the memory before each text; None ends that."""
+        self.module.template = self._bare
+        if memory is not None:
+            show_matches(self.module, memory)
 
     def _directions(self, direction: str | Sequence[str] | None, count: int) -> list[str]:
         if direction is None:

@@ -76,7 +76,7 @@ class TranslationData(LightningDataModule):
         root: str | None = None,
     ) -> None:
         super().__init__()
-        self.directions = _checked_directions(directions)
+        self.directions = self.check_directions(directions)
         for name, value, least in (
             ("tokens_per_batch", tokens_per_batch, 1),
             ("max_rows", max_rows, 1),
@@ -109,6 +109,10 @@ class TranslationData(LightningDataModule):
         self._stores: dict[str, dict[str, PairStore]] = {}
         self.report: dict[str, dict[str, dict[str, Any]]] = {}
         self.stream: TrainingStream | None = None
+
+    def check_directions(self, directions: Sequence[str]) -> tuple[str, ...]:
+        """The directions; raises ValueError where one is none."""
+        return _checked_directions(directions)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and filter what the stage ("fit", "validate", "test"; None: all) needs, once.

@@ -7,6 +7,7 @@ stays text), except by `ChatTemplate`, whose markup is special tokens.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from polylect.data.languages import language, split_direction
@@ -29,9 +30,17 @@ class Template(ABC):
         return self.encode_targets(tokenizer, [target], [direction])[0]
 
     def encode_many(
-        self, tokenizer: Any, sources: Sequence[str | None], directions: Sequence[str]
+        self,
+        tokenizer: Any,
+        sources: Sequence[str | None],
+        directions: Sequence[str],
+        shown: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
         """`encode` of many rows by one call of the tokenizer.
+
+        Args:
+            shown: for each row sentence pairs in its direction that stand before it as examples,
+                each as it would be learned; monolingual rows show none.
 
         Raises:
             ValueError: a tokenizer that lacks what the template needs, or a row of a translation
@@ -44,9 +53,10 @@ class Template(ABC):
                 raise ValueError(f"direction {directions[row]!r} needs a source text")
         texts = [str(sources[row]) for row in rows]
         pairs = [(str(codes[row][0]), codes[row][1]) for row in rows]
+        examples = [[] if shown is None else shown[row] for row in rows]
         begin = begin_ids(tokenizer)
         prompts = [list(begin) for _ in sources]
-        for row, ids in zip(rows, self._prompts(tokenizer, texts, pairs), strict=True):
+        for row, ids in zip(rows, self._prompts(tokenizer, texts, pairs, examples), strict=True):
             prompts[row] = ids
         return prompts
 
@@ -78,7 +88,11 @@ class Template(ABC):
 
     @abstractmethod
     def _prompts(
-        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+        self,
+        tokenizer: Any,
+        sources: list[str],
+        pairs: list[tuple[str, str]],
+        shown: Sequence[Sequence[tuple[str, str]]],
     ) -> list[list[int]]:
         """Ids of the prompts of rows that have a source; `pairs` are the language codes."""
 
@@ -87,10 +101,17 @@ class PlainTemplate(Template):
     """Says in words what to do; works with every base model."""
 
     def _prompts(
-        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+        self,
+        tokenizer: Any,
+        sources: list[str],
+        pairs: list[tuple[str, str]],
+        shown: Sequence[Sequence[tuple[str, str]]],
     ) -> list[list[int]]:
         begin = begin_ids(tokenizer)
-        texts = [_in_words(text, *names(pair)) for text, pair in zip(sources, pairs, strict=True)]
+        texts = []
+        for text, pair, examples in zip(sources, pairs, shown, strict=True):
+            asked = [f"{_in_words(source, *names(pair))} {target}" for source, target in examples]
+            texts.append("\n\n".join([*asked, _in_words(text, *names(pair))]))
         return [begin + ids for ids in _encode(tokenizer, texts)]
 
     def _lead(self, tokenizer: Any) -> str:
@@ -106,12 +127,24 @@ class TagTemplate(Template):
     """
 
     def _prompts(
-        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+        self,
+        tokenizer: Any,
+        sources: list[str],
+        pairs: list[tuple[str, str]],
+        shown: Sequence[Sequence[tuple[str, str]]],
     ) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         tags = {target: self._tag(tokenizer, target) for _, target in set(pairs)}
-        rows = zip(_encode(tokenizer, sources), pairs, strict=True)
-        return [[*begin, *ids, tags[target]] for ids, (_, target) in rows]
+        rows = zip(sources, shown, strict=True)
+        encoded = iter(_encode(tokenizer, [t for s, e in rows for t in (*chain(*e), s)]))
+        prompts = []
+        for examples, (_, code) in zip(shown, pairs, strict=True):
+            ids: list[int] = []
+            for _ in examples:
+                ids += [*begin, *next(encoded), tags[code], *next(encoded)]
+                ids.append(self.end_ids(tokenizer)[0])
+            prompts.append([*ids, *begin, *next(encoded), tags[code]])
+        return prompts
 
     def _tag(self, tokenizer: Any, code: str) -> int:
         tag = f"<2{code}>"
@@ -130,7 +163,7 @@ class ChatTemplate(Template):
     def end_ids(self, tokenizer: Any) -> list[int]:
         """The token that ends the assistant's turn, then the end token if that is another."""
         mark = "polylect"
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+        turns = [_turn("user", "?"), _turn("assistant", mark)]
         tail = _render(tokenizer, [turns], answer=False)[0].rpartition(mark)[2].strip()
         ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
         turn = [index for index in ids[:1] if index in tokenizer.added_tokens_decoder]
@@ -138,13 +171,69 @@ class ChatTemplate(Template):
         return list(dict.fromkeys(turn + end))
 
     def _prompts(
-        self, tokenizer: Any, sources: list[str], pairs: list[tuple[str, str]]
+        self,
+        tokenizer: Any,
+        sources: list[str],
+        pairs: list[tuple[str, str]],
+        shown: Sequence[Sequence[tuple[str, str]]],
     ) -> list[list[int]]:
-        turns = [
-            [{"role": "user", "content": _as_request(text, *names(pair))}]
-            for text, pair in zip(sources, pairs, strict=True)
-        ]
+        turns = []
+        for text, pair, examples in zip(sources, pairs, shown, strict=True):
+            turns.append([])
+            for source, target in examples:
+                turns[-1].append(_turn("user", _as_request(source, *names(pair))))
+                turns[-1].append(_turn("assistant", target))
+            turns[-1].append(_turn("user", _as_request(text, *names(pair))))
         texts = _render(tokenizer, turns, answer=True)
+        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+class QuestionTemplate(Template):
+    """A question, and its answer on the next line; directions are names of any kind.
+
+    A row without a source is text, as in monolingual directions.
+    """
+
+    def encode_many(
+        self,
+        tokenizer: Any,
+        sources: Sequence[str | None],
+        directions: Sequence[str],
+        shown: Sequence[Sequence[tuple[str, str]]] | None = None,
+    ) -> list[list[int]]:
+        """`Template.encode_many`; raises ValueError where pairs are to be shown."""
+        if shown is not None:
+            raise ValueError("questions show no sentence pairs: give them a passage instead")
+        prompts = iter(self._prompts(tokenizer, [s for s in sources if s is not None], [], []))
+        return [begin_ids(tokenizer) if source is None else next(prompts) for source in sources]
+
+    def _prompts(
+        self,
+        tokenizer: Any,
+        sources: list[str],
+        pairs: list[tuple[str, str]],
+        shown: Sequence[Sequence[tuple[str, str]]],
+    ) -> list[list[int]]:
+        begin = begin_ids(tokenizer)
+        texts = [f"{source}\nAnswer:\n" for source in sources]
+        return [begin + ids for ids in _encode(tokenizer, texts)]
+
+
+class QuestionChatTemplate(QuestionTemplate):
+    """A question as a user's turn; for instruction-tuned models."""
+
+    def end_ids(self, tokenizer: Any) -> list[int]:
+        """As those of `ChatTemplate`."""
+        return TEMPLATES["chat"].end_ids(tokenizer)
+
+    def _prompts(
+        self,
+        tokenizer: Any,
+        sources: list[str],
+        pairs: list[tuple[str, str]],
+        shown: Sequence[Sequence[tuple[str, str]]],
+    ) -> list[list[int]]:
+        texts = _render(tokenizer, [[_turn("user", source)] for source in sources], answer=True)
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
@@ -152,6 +241,8 @@ TEMPLATES: dict[str, Template] = {
     "plain": PlainTemplate(),
     "tag": TagTemplate(),
     "chat": ChatTemplate(),
+    "question": QuestionTemplate(),
+    "question_chat": QuestionChatTemplate(),
 }
 
 
@@ -189,6 +280,10 @@ def _in_words(text: str, source: str, target: str) -> str:
 
 def _as_request(text: str, source: str, target: str) -> str:
     return f"Translate from {source} into {target}. Answer with the translation only.\n\n{text}"
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:

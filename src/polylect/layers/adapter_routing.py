@@ -48,12 +48,14 @@ class AdapterRouter:
         counts: what they chose; None counts nothing.
         energies: takes the sizes of the updates, if there is one.
         trace: a dict that takes the strongest choice of the next passes, see `traced`.
+        named: libraries in which a row gets the adapter that serves it, whatever the settings.
     """
 
     def __init__(self, settings: RouterSettings, counts: RouteCounts | None = None) -> None:
         self.settings, self.counts = settings, counts
         self.energies: EnergySums | None = None
         self.trace: dict[tuple[str, str], Tensor] | None = None
+        self.named: frozenset[str] = frozenset()
         self.context = RoutingContext()
         self._prompt_lengths: Tensor | None = None
         self._pass = _Pass()
@@ -99,7 +101,7 @@ class AdapterRouter:
         if tokens is not None and tokens.real.shape == x.shape[:-1]:
             return self._pass
         self.context.rows(len(x))
-        if self.settings.level == "sentence" or self.settings.router == "oracle":
+        if self.settings.level == "sentence" or self.settings.router == "oracle" or self.named:
             raise ValueError(
                 f"a layer received {tuple(x.shape)}, in which rows cannot be told: adapters on "
                 "such layers are routed token by token only"
@@ -170,7 +172,7 @@ class RoutedLayer(nn.Module):
 
     def _choice(self, x: Tensor, library: str, bank: AdapterBank, passing: _Pass) -> Choice:
         settings, context = self.router.settings, self.router.context
-        if settings.router == "oracle":
+        if settings.router == "oracle" or library in self.router.named:
             names = context.rows(len(passing.tokens.real))
             own = torch.tensor([bank.serving.get(name, -1) for name in names], device=x.device)
             own = own[passing.rows].unsqueeze(1)

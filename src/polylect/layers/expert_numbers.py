@@ -1,9 +1,10 @@
 """What a mixture's routers did in one forward pass: losses on it, and numbers that show it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polylect.layers.balance import (
@@ -14,6 +15,7 @@ from polylect.layers.balance import (
     routing_entropy,
     z_loss,
 )
+from polylect.layers.route_counts import SIDES
 from polylect.layers.routers import Routing
 
 Groups = Mapping[str, range]
@@ -91,3 +93,78 @@ def routing_numbers(
         return {}
     values = torch.stack([value.double() for value in found.values()]).tolist()
     return dict(zip(found, values, strict=True))
+
+
+class RoutingTally:
+    """Sums over many batches of what `routing_numbers` tells of one, by layer, direction and side.
+
+    `add` waits for no GPU; `rows` does, once.
+
+    Args:
+        directions: those that may occur.
+        groups: of the experts.
+    """
+
+    def __init__(self, directions: Sequence[str], groups: Groups) -> None:
+        self.directions, self.groups = tuple(directions), dict(groups)
+        self._sums: dict[str, Float[Tensor, "places columns"]] = {}
+
+    @torch.no_grad()
+    def add(
+        self,
+        layer: str,
+        routing: Routing,
+        real: Bool[Tensor, "rows length"],
+        prompts: Int[Tensor, " rows"],
+        directions: Sequence[str],
+    ) -> None:
+        """Count the tokens of one batch, padded on the right.
+
+        Args:
+            real: tokens that are no padding.
+            prompts: how many of each row's tokens are the source's.
+            directions: one per row.
+        """
+        columns = [real.flatten()[:, None]]
+        for group in self.groups.values():
+            columns.append(assigned(routing.indices, routing.weights, group))
+            logits = routing.logits[:, group.start : group.stop]
+            columns.append(routing_entropy(logits)[:, None])
+        if routing.gate is not None:
+            columns.append(routing.gate.sigmoid()[:, None])
+        values = torch.cat([column.to(torch.float32) for column in columns], dim=1)
+        rows = torch.tensor([self.directions.index(d) for d in directions], device=real.device)
+        behind = torch.arange(real.shape[1], device=real.device) >= prompts[:, None]
+        places = len(SIDES) * rows[:, None] + behind
+        if layer not in self._sums:
+            zeros = values.new_zeros(len(SIDES) * len(self.directions), values.shape[1])
+            self._sums[layer] = zeros
+        values = values.masked_fill(~real.flatten()[:, None], 0)
+        self._sums[layer].index_add_(0, places.flatten(), values)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Means over tokens, one dict for each layer, direction and side that had any.
+
+        Keys: `layer`, `direction`, `side`, `tokens`; `lm` and `mt`, each expert's share of its
+        group; `entropy/lm`, `entropy/mt` in nats; `gate`, the weight of the MT group. Groups and a
+        gate that the layer does not have lack.
+        """
+        places = [(d, side) for d in self.directions for side in SIDES]
+        return [
+            {"layer": layer, "direction": direction, "side": side, **self._means(sums)}
+            for layer, of in self._sums.items()
+            for (direction, side), sums in zip(places, of.tolist(), strict=True)
+            if sums[0]
+        ]
+
+    def _means(self, sums: list[float]) -> dict[str, Any]:
+        tokens, *rest = sums
+        means = iter(value / tokens for value in rest)
+        found: dict[str, Any] = {"tokens": int(tokens)}
+        for name, group in self.groups.items():
+            worked = [next(means) for _ in group]
+            found[name] = [share / max(sum(worked), 1e-12) for share in worked]
+            found[f"entropy/{name}"] = next(means)
+        if gate := list(means):
+            found["gate"] = gate[0]
+        return found

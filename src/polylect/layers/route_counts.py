@@ -1,6 +1,7 @@
 """How often each adapter of a library was chosen, by layer, direction and side of the sentence."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,3 +112,46 @@ class RouteCounts:
                             }
                         )
         return found
+
+
+def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Share of the right adapter over all layers and tokens, by library and side.
+
+    Args:
+        rows: of `RouteCounts.rows`; those without a right adapter do not count.
+    """
+    sums: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        if row["agreement"] is not None:
+            of = sums.setdefault(row["library"], {}).setdefault(row["side"], [0.0, 0.0])
+            of[0] += row["tokens"] * row["agreement"]
+            of[1] += row["tokens"]
+    return {
+        library: {side: hits / tokens for side, (hits, tokens) in of.items()}
+        for library, of in sums.items()
+    }
+
+
+def by_layer(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `RouteCounts.rows` with all directions taken together."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["library"], row["layer"], row["side"]), []).append(row)
+    found = []
+    for (library, layer, side), of in groups.items():
+        tokens = sum(row["tokens"] for row in of)
+        weights: Counter[str] = Counter()
+        for row in of:
+            for name, share in row["shares"].items():
+                weights[name] += share * row["tokens"]
+        found.append(
+            {
+                "library": library,
+                "layer": layer,
+                "side": side,
+                "tokens": tokens,
+                "shares": {name: weight / tokens for name, weight in weights.most_common()},
+                "agreement": agreement(of).get(library, {}).get(side),
+            }
+        )
+    return found

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polylect.hints import nearest
+from polylect.layers.adapter_products import projected
 
 FORMS = ("proj", "energy", "calibrated")
 
@@ -24,18 +25,6 @@ _TIE = 32
 
 Copies of an adapter were up to 27 apart in one float32 product with d = 4096.
 """
-
-_GROUP_COST = 1_000_000
-"""Multiplications of one large product in the time that one more small one costs by itself.
-
-One core, rank 8, d 256 and 1024, 64 to 1024 tokens: 25 us.
-"""
-
-_GROUP_COST_GPU = 500_000_000
-"""The same for launching a kernel; an estimate, not measured."""
-
-_GROUP_WORK = 4
-"""How much longer a multiplication takes in small products than in a large one (one core)."""
 
 
 def arrow_scores(
@@ -129,7 +118,8 @@ def lag_project(
     """
     _check_form(form, strengths)
     candidates = top_scored(arrow_scores(x, arrows), k)
-    projections = _project(x, a_star, candidates)
+    dtype = _score_dtype(x)
+    projections = projected(x.to(dtype), a_star.to(dtype), candidates)
     of_candidates = (None if of is None else of[candidates] for of in (strengths, mean, std))
     best = top_scored(_lengths(projections, form, *of_candidates), 1)
     rank = best.unsqueeze(2).expand(-1, -1, a_star.shape[1])
@@ -187,41 +177,6 @@ def _lengths(
     std = torch.linalg.vector_norm(strengths, dim=-1) if std is None else std
     centred = energy if mean is None else energy - mean
     return centred / std.clamp_min(torch.finfo(std.dtype).tiny)
-
-
-def _project(x: Tensor, a_star: Tensor, candidates: Tensor) -> Tensor:
-    """A* x for the candidates of each token, (tokens, candidates, rank).
-
-    Either all tokens times all adapters that are anyone's candidate, or, where too much of that
-    would be for nothing, each of these adapters times its own tokens.
-    """
-    (tokens, k), (adapters, rank, d) = candidates.shape, a_star.shape
-    uses = torch.bincount(candidates.flatten(), minlength=adapters)
-    used = uses.nonzero().squeeze(1)
-    group_cost = _GROUP_COST if x.is_cpu else _GROUP_COST_GPU
-    if tokens * (len(used) - _GROUP_WORK * k) * rank * d > len(used) * group_cost:
-        return _project_by_adapter(x, a_star, candidates, uses.tolist())
-    factors = a_star if len(used) == adapters else a_star[used]
-    every = _products(x, factors.flatten(0, 1)).view(tokens, len(used), rank)
-    if len(used) == k:
-        return every
-    position = torch.searchsorted(used, candidates)
-    return every.gather(1, position.unsqueeze(2).expand(-1, -1, rank))
-
-
-def _project_by_adapter(x: Tensor, a_star: Tensor, candidates: Tensor, uses: list[int]) -> Tensor:
-    order = candidates.flatten().argsort(stable=True)
-    groups = (order // candidates.shape[1]).split(uses)
-    dtype = _score_dtype(x)
-    x = x.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        by_adapter = [
-            x.index_select(0, rows) @ factor.to(dtype).T
-            for rows, factor in zip(groups, a_star, strict=True)
-            if len(rows)
-        ]
-    flat = torch.cat(by_adapter)
-    return torch.empty_like(flat).index_copy(0, order, flat).view(*candidates.shape, -1)
 
 
 def _products(x: Tensor, rows: Tensor) -> Tensor:

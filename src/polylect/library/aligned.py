@@ -85,7 +85,7 @@ class AlignedLibrary:
             tensors[f"{path}.a_star"], tensors[f"{path}.b_star"] = a_star, b_star
             tensors[f"{path}.strengths"] = torch.linalg.vector_norm(b_star, dim=0)
             scaling[path] = update.scaling
-        about = {"version": _VERSION, "adapter": self._digest(name), "scaling": json.dumps(scaling)}
+        about = {"version": _VERSION, "adapter": self.digest(name), "scaling": json.dumps(scaling)}
         self._keep(name, tensors, about)
         return True
 
@@ -183,9 +183,9 @@ class AlignedLibrary:
 
     def _fits(self, name: str, about: Mapping[str, str] | None) -> bool:
         known = about is not None and about.get("version") == _VERSION
-        return known and about.get("adapter") == self._digest(name)
+        return known and about.get("adapter") == self.digest(name)
 
-    def _digest(self, name: str) -> str:
+    def digest(self, name: str) -> str:
         """SHA-256 of the weights, and of the configuration since the scaling is there."""
         total = hashlib.sha256()
         for part in (CONFIG, WEIGHTS):

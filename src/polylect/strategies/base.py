@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from polylect.data.batch import Example, TranslationBatch
-from polylect.data.languages import split_direction
 from polylect.data.prompt import template as find_template
 from polylect.library import base_fingerprint
 from polylect.strategies.checkpoint import check_fit, random_state, restore_random_state
@@ -33,7 +32,7 @@ class TranslationModule(L.LightningModule, ABC):
     `train/aux/<name>` and `routing/<layer>/<what>`.
 
     Args:
-        directions: "en-ta", or "ta" for monolingual text.
+        directions: "en-ta", or "ta" for monolingual text; names without "-" count as such.
         template: name of the prompt template.
         optimizer: makes the optimizer from parameter groups.
         schedule: makes the schedule from the optimizer and the number of steps.
@@ -59,8 +58,6 @@ class TranslationModule(L.LightningModule, ABC):
         super().__init__()
         if len(set(directions)) != len(directions):
             raise ValueError(f"directions must be distinct, got {list(directions)}.")
-        for direction in directions:
-            split_direction(direction)
         self.directions = tuple(directions)
         self.template = find_template(template)
         self.template_name = template
@@ -101,6 +98,10 @@ class TranslationModule(L.LightningModule, ABC):
     def telemetry(self) -> dict[str, float]:
         """Numbers about the last forward, for dashboards."""
         return {}
+
+    def routed(self) -> list[dict[str, Any]]:
+        """Which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
+        return []
 
     def export(self, folder: Path) -> None:
         """Write what was trained in a form other programs read; nothing by default."""
@@ -232,7 +233,7 @@ class TranslationModule(L.LightningModule, ABC):
 
         data, scores = self.trainer.datamodule, {}
         for direction in data.directions_of("val"):
-            if split_direction(direction)[0] is None:
+            if "-" not in direction:
                 continue
             prompts = data.prompts(direction, "val", self.validate_translations)
             hypotheses = [t.text for t in self.translate(prompts)]

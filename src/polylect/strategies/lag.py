@@ -6,6 +6,7 @@ alone, a uniform merge and the oracle are settings of the same strategy.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from polylect import plots
 from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.hints import nearest
 from polylect.layers.adapter_bank import AdapterBank, Pages
 from polylect.layers.adapter_choice import RouterSettings
-from polylect.layers.adapter_energy import EnergySums
 from polylect.layers.adapter_routing import AdapterRouter, attach_routing, routed_layers
 from polylect.layers.alignment import align
 from polylect.layers.lora import check_adapter_name
@@ -26,6 +27,7 @@ from polylect.library import AdapterLibrary, misfit
 from polylect.library.aligned import AlignedLibrary
 from polylect.library.folder import CONFIG
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.calibration import calibrate
 
 _BYTES = 4
 """Of a number of the factors: they are held in float32, as the scores need them."""
@@ -43,6 +45,9 @@ class LAG(TranslationModule):
         budget_mib: memory for the adapters' factors, in MiB. If all fit, they are read at once;
             else those are held that were used last. The arrows are always in memory.
         count: sums up who was chosen, for `telemetry` and `routed`.
+        named: libraries that are not routed: a row gets the adapter that serves its direction.
+        any_base: takes adapters of another base of the same shape, as of the pretrained model on
+            its instruct model.
     """
 
     trains: ClassVar[bool] = False
@@ -61,6 +66,8 @@ class LAG(TranslationModule):
         level: str = "token",
         budget_mib: int | float = 1024,
         count: bool = True,
+        named: Sequence[str] = (),
+        any_base: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -70,6 +77,10 @@ class LAG(TranslationModule):
         self.budget_bytes = int(budget_mib * 2**20)
         self.libraries = _libraries(library)
         self.router = AdapterRouter(settings, RouteCounts() if count else None)
+        for name in named:
+            self._check_library(name, "strategy.named")
+        self.router.named = frozenset(named)
+        self.any_base = any_base
 
     @property
     def counts(self) -> RouteCounts | None:
@@ -80,14 +91,14 @@ class LAG(TranslationModule):
         self.backbone.requires_grad_(False)
         aligned = {name: AlignedLibrary(of, align) for name, of in self.libraries.items()}
         members = {name: self._members(of) for name, of in aligned.items()}
-        self._serving = {name: _serving(of) for name, of in self.libraries.items()}
+        self.serving = {name: _serving(of) for name, of in self.libraries.items()}
         nbytes = sum(
             self._nbytes(path, of) for each in members.values() for path, of in each.items()
         )
         self.pages = Pages(self.budget_bytes) if nbytes > self.budget_bytes else None
         for path in dict.fromkeys(path for layers in members.values() for path in layers):
             banks = {
-                name: self._bank(aligned[name], path, layers[path], self._serving[name])
+                name: self._bank(aligned[name], path, layers[path], self.serving[name])
                 for name, layers in members.items()
                 if path in layers
             }
@@ -112,27 +123,47 @@ class LAG(TranslationModule):
         """Who was chosen, by library, layer, direction and side: see `RouteCounts.rows`."""
         return [] if self.counts is None else self.counts.rows()
 
-    @torch.no_grad()
+    def pictures(self, folder: Path) -> dict[str, Any]:
+        """Whom the tokens chose, and how often that was the right one."""
+        return plots.of_routing(self.routed())
+
+    def serve(self, adapters: Mapping[str, Mapping[str, str]]) -> None:
+        """Says which adapter of each library serves a direction: the Oracle's, and the right one.
+
+        Args:
+            adapters: by direction, then by library, the adapter's name.
+
+        Raises:
+            ValueError: no such library or adapter.
+        """
+        known = {name: frozenset(library.names) for name, library in self.libraries.items()}
+        for direction, of in adapters.items():
+            for library, adapter in of.items():
+                self._check_library(library, f"direction {direction}")
+                if adapter not in known[library]:
+                    raise ValueError(
+                        f"{self.libraries[library].path} has no adapter {adapter}, which "
+                        f"{direction} asks for; {nearest(adapter, known[library])}"
+                    )
+                self.serving[library][direction] = adapter
+        for layer in routed_layers(self.backbone).values():
+            for library, bank in layer.lora_banks.items():
+                position = {name: i for i, name in enumerate(bank.names)}
+                for direction, of in adapters.items():
+                    bank.serving.pop(direction, None)
+                    if of.get(library) in position:
+                        bank.serving[direction] = position[of[library]]
+
     def calibrate(self, batches: Iterable[TranslationBatch]) -> None:
         """Measures each adapter's updates on its own directions, which form=calibrated refers to.
 
-        Without it, that form goes by the adapters' singular values.
+        Without it, that form goes by the adapters' singular values. What was measured stays beside
+        the libraries, for the next time with the same base, adapters and text.
 
         Raises:
             ValueError: an adapter serves none of the directions.
         """
-        router = self.router
-        before = router.settings, router.counts
-        router.settings, router.counts = RouterSettings("oracle"), None
-        router.energies = EnergySums()
-        try:
-            for batch in batches:
-                with self.routing(batch):
-                    self._forward(batch)
-            router.energies.settle()
-        finally:
-            router.settings, router.counts = before
-            router.energies = None
+        calibrate(self, list(batches))
 
     @torch.no_grad()
     def trace(
@@ -143,7 +174,7 @@ class LAG(TranslationModule):
         (rows, length), positions in the names, -1 on padding.
         """
         with self.routing(batch), self.router.traced() as found:
-            self._forward(batch)
+            self(batch)
         banks = {
             (name, path): layer.lora_banks[name].names
             for path, layer in routed_layers(self.backbone).items()
@@ -151,7 +182,8 @@ class LAG(TranslationModule):
         }
         return {key: (banks[key], chosen) for key, chosen in found.items()}
 
-    def _forward(self, batch: TranslationBatch) -> None:
+    def forward(self, batch: TranslationBatch) -> None:
+        """The batch through the layers, for what they note on the way."""
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         self.backbone.base_model(**inputs, use_cache=False)
 
@@ -162,6 +194,9 @@ class LAG(TranslationModule):
         for name in aligned.library.names:
             made += aligned.prepare(name)
             outline = aligned.outline(name)
+            if self.any_base:
+                bare = {**outline.config, "base_model_name_or_path": ""}
+                outline = replace(outline, about={}, config=bare)
             if reason := misfit(outline, self.backbone, self.base_fingerprint):
                 raise ValueError(
                     f"adapter {name!r} of {aligned.library.path} does not fit: {reason}; "
@@ -204,8 +239,15 @@ class LAG(TranslationModule):
             {d: position[name] for d, name in serving.items() if name in position},
         )
 
+    def _check_library(self, name: str, where: str) -> None:
+        if name not in self.libraries:
+            raise ValueError(
+                f"{where} names library {name}, which strategy.library does not have; "
+                f"{nearest(name, self.libraries)}"
+            )
+
     def _check_served(self, directions: Sequence[str]) -> None:
-        served = {direction for of in self._serving.values() for direction in of}
+        served = {direction for of in self.serving.values() for direction in of}
         for direction in directions:
             if "-" in direction and direction not in served:
                 raise ValueError(
@@ -228,12 +270,12 @@ def _libraries(setting: str | Path | Mapping[str, str | Path]) -> dict[str, Adap
 
 
 def _serving(library: AdapterLibrary) -> dict[str, str]:
-    """The adapter that serves each direction, the first of several."""
+    """The adapter that each direction asks for, the first of several; so does its own name."""
     serving: dict[str, str] = {}
     for name in library.names:
         for direction in library.about(name).get("directions", [name]):
             serving.setdefault(direction, name)
-    return serving
+    return {name: name for name in library.names} | serving
 
 
 def _factor(aligned: AlignedLibrary, path: str, trained: bool, name: str, which: str) -> Tensor:

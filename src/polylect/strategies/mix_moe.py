@@ -7,6 +7,7 @@ begins from the first by `init_from`.
 """
 
 import dataclasses
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from polylect import plots
 from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.hints import nearest
 from polylect.layers.balance import CollapseAlarm
@@ -29,6 +31,7 @@ from polylect.library.neuron_file import NeuronFile
 from polylect.models.dense import dense_copy
 from polylect.models.mixture import Mixture, put_experts, save_mixture
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.expert_report import expert_report
 
 log = logging.getLogger(__name__)
 
@@ -210,23 +213,24 @@ class MixMoE(TranslationModule):
         prompts = ((batch.labels == IGNORED) & mask).sum(1)
         return self.context.route(batch.directions, batch.attention_mask, prompts)
 
-    def _routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
+    def routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
         """What each layer's router decided in the last forward, if that saw the whole batch."""
         for name, routing in self.context.routings.items():
             if self._mask is not None and len(routing.logits) == self._mask.numel():
                 yield name, routing, self._mask
 
-    def _groups(self) -> dict[str, range]:
+    def groups(self) -> dict[str, range]:
+        """Numbers of the experts of each group, "lm" and, if there are any, "mt"."""
         lm, mt = self.mixture.lm_experts, self.mixture.mt_experts
         return {"lm": range(lm)} | ({"mt": range(lm, lm + mt)} if mt else {})
 
     def auxiliary_loss(self) -> Float[Tensor, ""]:
         """Mean over layers of the routers' losses times their factors."""
         wanted = {name: factor for name, factor in self.factors.items() if factor}
-        groups = {n: g for n, g in self._groups().items() if f"{n}_router" in self.trained}
+        groups = {n: g for n, g in self.groups().items() if f"{n}_router" in self.trained}
         found: dict[str, list[Tensor]] = {name: [] for name in wanted}
         text = torch.tensor(["-" not in d for d in self._directions], device=self.device)
-        for _, routing, mask in self._routings():
+        for _, routing, mask in self.routings():
             monolingual = text[:, None].expand_as(mask).flatten()
             losses = router_losses(routing, groups, mask.flatten(), monolingual)
             for name in wanted:
@@ -243,8 +247,8 @@ class MixMoE(TranslationModule):
             return
         found = {
             f"{layer}/{group}": share * len(share)  # 1 is a fair share
-            for layer, routing, mask in self._routings()
-            for group, share in shares(routing, self._groups(), mask.flatten()).items()
+            for layer, routing, mask in self.routings()
+            for group, share in shares(routing, self.groups(), mask.flatten()).items()
         }
         for name, expert in self._alarm.step(found):
             layer, _, group = name.partition("/")
@@ -261,8 +265,8 @@ class MixMoE(TranslationModule):
 
     def telemetry(self) -> dict[str, float]:
         found = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
-        for layer, routing, mask in self._routings():
-            numbers = routing_numbers(routing, self._groups(), mask, self._directions)
+        for layer, routing, mask in self.routings():
+            numbers = routing_numbers(routing, self.groups(), mask, self._directions)
             found |= {f"routing/{layer}/{name}": value for name, value in numbers.items()}
         return found
 
@@ -271,6 +275,15 @@ class MixMoE(TranslationModule):
     def export(self, folder: Path) -> None:
         """Write the model under `folder/model`, for `polylect.models.mixture.load_mixture`."""
         save_mixture(self.backbone, self.mixture, self.tokenizer, folder / "model")
+
+    def pictures(self, folder: Path) -> dict[str, Any]:
+        """What the experts do with validation text, after training; numbers in experts.json."""
+        data = self._trainer.datamodule if self._trainer is not None else None
+        if data is None or not data.directions_of("val"):
+            return {}
+        report = json.dumps(expert_report(self, data), ensure_ascii=False, indent=1)
+        (folder / plots.EXPERTS).write_text(report + "\n", encoding="utf-8")
+        return plots.of_experts(folder)
 
     @torch.no_grad()
     def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:

@@ -1,0 +1,124 @@
+"""`QuestionData`: what adapters of tasks and of articles learn from, and what they are asked."""
+
+from collections.abc import Sequence
+
+from polylect.data.batch import Example
+from polylect.data.datamodule import Split, TranslationData
+from polylect.data.facts import Facts
+from polylect.data.kilt import Kilt, Question
+from polylect.data.store import Pair, PairStore
+from polylect.hints import nearest
+
+PARTS = ("knowledge", "task")
+
+
+Source = Facts | Kilt
+
+
+def adapter_of(article: str) -> str:
+    """Name of the adapter that knows an article."""
+    return f"article_{article}"
+
+
+class QuestionData(TranslationData):
+    """Training data of a library of adapters; what are directions elsewhere are adapters here.
+
+    Args:
+        source: of articles and questions.
+        part: "knowledge" (an adapter for each article learns its text) or "task" (an adapter for
+            each task learns to answer questions on other articles).
+        directions: some of these adapters; None for all.
+        template, …: as for `TranslationData`.
+
+    Raises:
+        ValueError: an unknown part or adapter.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        part: str = "knowledge",
+        directions: Sequence[str] | None = None,
+        template: str = "question",
+        tokens_per_batch: int = 4096,
+        max_rows: int = 256,
+        max_length: int = 256,
+        mixing: str = "mixed",
+        temperature: float | int = 1.0,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        if part not in PARTS:
+            raise ValueError(f"data.part={part} does not exist; {nearest(part, PARTS)}")
+        self.source, self.part = source, part
+        super().__init__(
+            directions=self._units() if directions is None else directions,
+            template=template,
+            tokens_per_batch=tokens_per_batch,
+            max_rows=max_rows,
+            max_length=max_length,
+            mixing=mixing,
+            temperature=temperature,
+            seed=seed,
+            num_workers=num_workers,
+        )
+        self._corpora["train"] = {direction: [] for direction in self.directions}
+
+    def check_directions(self, directions: Sequence[str]) -> tuple[str, ...]:
+        return tuple(directions)
+
+    def questions(self, limit: int | None = None) -> list[Question]:
+        """The first so many questions of each data set, data set by data set."""
+        found: dict[str, list[Question]] = {name: [] for name in self.source.data_sets}
+        for question in self.source.questions():
+            if limit is None or len(found[question.data_set]) < limit:
+                found[question.data_set].append(question)
+        return [question for of in found.values() for question in of]
+
+    def ask(self, questions: Sequence[Question]) -> list[Example]:
+        """Prompts; the direction of each is its task and the article whose adapter is named."""
+        directions = [self.direction(question) for question in questions]
+        sources = [question.source for question in questions]
+        prompts = self.template.encode_many(self._tokenizer(), sources, directions)
+        rows = zip(prompts, directions, questions, strict=True)
+        return [Example(ids, [], d, question.text, question.answers) for ids, d, question in rows]
+
+    def direction(self, question: Question) -> str:
+        """Under this name the adapters that serve a question are known."""
+        return f"{self.source.data_sets[question.data_set].task}.{question.article}"
+
+    def serving(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
+        """By direction the right adapter in the library "task" and in "knowledge"."""
+        found = {}
+        for question in questions:
+            found[self.direction(question)] = {
+                "task": self.source.data_sets[question.data_set].task
+            }
+            if question.article:
+                found[self.direction(question)]["knowledge"] = adapter_of(question.article)
+        return found
+
+    def _units(self) -> list[str]:
+        if self.part == "task":
+            return list(self.source.tasks)
+        return [adapter_of(article) for article in self.source.articles]
+
+    def _read(self, split: Split) -> None:
+        self._stores[split], self.report[split] = {}, {}
+        if split != "train":
+            return
+        known = self._units()
+        for unit in self.directions:
+            if unit not in known:
+                raise ValueError(f"data.directions: no {self.part} {unit}; {nearest(unit, known)}")
+            store = PairStore(self._pairs(unit))
+            if not len(store):
+                raise ValueError(f"there is nothing that {unit} could be learnt from")
+            self._stores[split][unit] = store
+            self.report[split][unit] = {"kept": len(store), "sha256": store.sha256}
+
+    def _pairs(self, unit: str) -> list[Pair]:
+        if self.part == "knowledge":
+            return [Pair(None, text) for text in self.source.texts(unit.removeprefix("article_"))]
+        return [Pair(q.source, q.answers[0]) for q in self.source.lessons(unit)]

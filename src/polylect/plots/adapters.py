@@ -1,0 +1,214 @@
+"""Which adapters a router chose, along a sentence and on the whole, and how alike they are."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polylect.layers.route_counts import SIDES
+from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure
+from polylect.plots.routing import LINES
+
+Traced = Mapping[tuple[str, str], tuple[Sequence[str], Int[Tensor, "rows length"]]]
+"""What `LAG.trace` returns."""
+
+_MEASURES = {
+    "update": "cosine of the updates",
+    "arrow": "|cosine| of the arrows",
+    "subspace": "overlap of the input spaces",
+}
+
+
+def similarity(path: str | Path) -> Figure:
+    """Heat maps of adapters by adapters from the file of `polylect library action=compare`.
+
+    One for each measure. The diagonal, on which all are alike, is left away.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: polylect library action=compare out=FILE.")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not {"adapters", *_MEASURES} <= found.keys():
+        raise ValueError(f"{path} is not what polylect library action=compare out=FILE writes.")
+    names = found["adapters"]
+    width, height = heat_map_size(len(names), len(names))
+    picture = new_figure(len(_MEASURES) * width, height)
+    panels = picture.subplots(1, len(_MEASURES), sharey=True)
+    for axes, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
+        values = [[float("nan") if v is None else v for v in row] for row in found[measure]]
+        shown = torch.tensor(values)
+        shown.fill_diagonal_(torch.nan)
+        heat_map(axes, shown, names, names, title, "mean over layers", text="{:.2f}", vmin=0)
+        axes.set_xlabel("adapter")
+    panels[0].set_ylabel("adapter")
+    return picture
+
+
+def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """All pictures of what `LAG.routed` returns, by name; none if nothing was counted.
+
+    With several libraries the names end in theirs.
+    """
+    found = {}
+    libraries = list(dict.fromkeys(row["library"] for row in rows))
+    for library in libraries:
+        ending = f"_{library}" if len(libraries) > 1 else ""
+        of = [row for row in rows if row["library"] == library]
+        found[f"chosen{ending}"] = chosen(of)
+        if any(row["agreement"] is not None for row in of):
+            found[f"right{ending}"] = right(of)
+    return found
+
+
+def chosen(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Heat maps of directions by adapters: shares of the tokens, over all layers."""
+    directions = list(dict.fromkeys(row["direction"] for row in rows))
+    adapters = sorted({name for row in rows for name in row["shares"]})
+    values = [
+        [_shares([r for r in of_side if r["direction"] == d], adapters) for d in directions]
+        for of_side in _sides(rows)
+    ]
+    return _both(torch.tensor(values), directions, adapters, "tokens of each adapter", "adapter")
+
+
+def right(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Heat maps of layers by directions: how many tokens got the adapter that serves them."""
+    directions = list(dict.fromkeys(row["direction"] for row in rows))
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    values = torch.full((len(SIDES), len(layers), len(directions)), torch.nan)
+    for side, of_side in zip(values, _sides(rows), strict=True):
+        for row in of_side:
+            if row["agreement"] is not None:
+                place = layers.index(row["layer"]), directions.index(row["direction"])
+                side[place] = row["agreement"]
+    return _both(values, short_names(layers), directions, "tokens with the right adapter")
+
+
+def choices(
+    traced: Traced,
+    tokens: Sequence[str],
+    prompt: int,
+    *,
+    row: int = 0,
+    library: str | None = None,
+    title: str = "",
+) -> Figure:
+    """The adapter of each token in each layer, along one sentence.
+
+    Args:
+        traced: from `LAG.trace`.
+        tokens: the texts of the row's tokens, without padding.
+        prompt: how many of them are the source's.
+        row: of the batch.
+        library: whose adapters; None where there is one.
+        title: of the picture.
+
+    Raises:
+        ValueError: another number of tokens, or no such library.
+    """
+    layers = {path: of for (name, path), of in traced.items() if library in (None, name)}
+    if not layers:
+        raise ValueError(f"the trace has no library {library!r}: give one of strategy.library.")
+    names = sorted({name for of, _ in layers.values() for name in of})
+    values = torch.stack(
+        [_placed(of, shown[row], names) for of, shown in layers.values()]
+    )  # (layers, length)
+    if values.shape[1] != len(tokens):
+        raise ValueError(
+            f"row {row} of the trace has {values.shape[1]} tokens, {len(tokens)} texts were given."
+        )
+    return _coloured(values, short_names(layers), tokens, names, prompt, title)
+
+
+def short_names(layers: Iterable[str]) -> list[str]:
+    """ "3 q_proj" for "model.layers.3.self_attn.q_proj"."""
+    parts = [layer.split(".") for layer in layers]
+    return [" ".join([*(p for p in of if p.isdigit()), of[-1]]) for of in parts]
+
+
+def _placed(of: Sequence[str], chosen: Tensor, names: Sequence[str]) -> Tensor:
+    """Positions among all names; padding away."""
+    places = torch.tensor([names.index(name) for name in of])
+    return places[chosen[chosen >= 0].cpu()]
+
+
+def _coloured(
+    values: Tensor,
+    layers: Sequence[str],
+    tokens: Sequence[str],
+    names: Sequence[str],
+    prompt: int,
+    title: str,
+) -> Figure:
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    picture = new_figure(3 + 0.3 * len(tokens), 1.6 + 0.16 * len(layers))
+    axes = picture.subplots()
+    colours = _colours(len(names))
+    axes.imshow(
+        values.numpy(),
+        cmap=ListedColormap(colours),
+        aspect="auto",
+        interpolation="nearest",
+        vmin=-0.5,
+        vmax=len(names) - 0.5,
+    )
+    axes.axvline(prompt - 0.5, color="black", linewidth=2)  # here the translation begins
+    axes.set_xticks(range(len(tokens)), tokens, rotation=90)
+    axes.set_yticks(range(len(layers)), layers, fontsize=6)
+    axes.set(xlabel="source | translation", ylabel="layer", title=title)
+    patches = [Patch(color=c, label=n) for c, n in zip(colours, names, strict=True)]
+    picture.legend(handles=patches, loc="outside right upper", frameon=False)
+    return picture
+
+
+def _colours(count: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    if count <= len(LINES):
+        return list(LINES[:count])
+    many = colormaps["tab20"].colors
+    return [many[i % len(many)] for i in range(count)]
+
+
+def _sides(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    return [[row for row in rows if row["side"] == side] for side in SIDES]
+
+
+def _shares(rows: Sequence[Mapping[str, Any]], adapters: Sequence[str]) -> list[float]:
+    """Of the tokens of all layers; NaN without tokens."""
+    tokens = sum(row["tokens"] for row in rows)
+    return [
+        sum(row["tokens"] * row["shares"].get(name, 0.0) for row in rows) / tokens
+        if tokens
+        else float("nan")
+        for name in adapters
+    ]
+
+
+def _both(
+    values: Float[Tensor, "sides rows columns"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    across: str = "direction",
+) -> Figure:
+    """A heat map for the source and one for the translation."""
+    width, height = heat_map_size(len(rows), len(columns))
+    picture = new_figure(2 * width, height)
+    panels = picture.subplots(1, 2, sharey=True)
+    for axes, side, of_side in zip(panels, SIDES, 100 * values, strict=True):
+        heat_map(
+            axes, of_side, rows, columns, f"{title}: {side}", "%", text="{:.0f}", vmin=0, vmax=100
+        )
+        axes.set_xlabel(across)
+    return picture

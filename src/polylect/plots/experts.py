@@ -1,0 +1,206 @@
+"""Which experts of a mixture worked on which tokens, from what a run has counted."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure
+
+EXPERTS = "experts.json"
+"""Of a run folder: what its experts did with validation text."""
+
+Rows = Sequence[Mapping[str, Any]]
+"""What `polylect.layers.expert_numbers.RoutingTally.rows` returns."""
+
+_GROUPS = ("lm", "mt")
+
+
+def expert_numbers(folder: str | Path) -> dict[str, Any]:
+    """What a run of Mix-MoE has counted: `rows`, and `sentences` with the gate along each.
+
+    Raises:
+        FileNotFoundError: it has counted nothing.
+    """
+    path = Path(folder) / EXPERTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: train strategy=mix_moe with data.val.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def of_experts(folder: str | Path) -> dict[str, Figure]:
+    """All pictures of the experts of a run, by name."""
+    told = expert_numbers(folder)
+    found = {"experts": expert_shares(told["rows"]), "expert_entropy": expert_entropy(told["rows"])}
+    if told["sentences"]:
+        found["expert_gate"] = gate_along(told["sentences"])
+    return found
+
+
+def by_language(rows: Rows, key: str) -> dict[str, dict[str, Float[Tensor, "*shape"]]]:
+    """Means of one of the numbers by layer and by language with its side: "en source", "de target".
+
+    Directions with the same source, or target, are taken together, each with the weight of its
+    tokens. Monolingual text has one side, the text: "de alone".
+
+    Args:
+        key: of the rows, such as "lm", "entropy/lm" or "gate"; rows that lack it are left out.
+    """
+    sums: dict[str, dict[str, list[Any]]] = {}
+    for row in rows:
+        name = _language(row["direction"], row["side"])
+        if name is not None and key in row:
+            of = sums.setdefault(row["layer"], {}).setdefault(name, [0.0, 0])
+            of[0] = of[0] + row["tokens"] * torch.tensor(row[key])
+            of[1] += row["tokens"]
+    return {
+        layer: {name: total / tokens for name, (total, tokens) in of.items()}
+        for layer, of in sums.items()
+    }
+
+
+def expert_shares(rows: Rows) -> Figure:
+    """Heat maps of layers by languages for every expert: its share of its group's tokens.
+
+    White is a fair share: 1 / the number of experts in the group.
+    """
+    panels = list(_experts(rows))
+    across = max(len(of) for of in panels)
+    layers, names = _labels(rows)
+    width, height = heat_map_size(len(layers), len(names))
+    picture = new_figure(across * width, len(panels) * height)
+    grid = picture.subplots(len(panels), across, squeeze=False)
+    for line, of in zip(grid, panels, strict=True):
+        for axes, (title, values) in zip(line, of.items(), strict=False):
+            fair = 1 / len(of)
+            options = {"vmin": 0, "vmax": min(1, 2 * fair), "cmap": "PuOr"}
+            _panel(axes, values, layers, names, title, "share of the group's tokens", **options)
+        for axes in line[len(of) :]:
+            axes.remove()
+    return picture
+
+
+def expert_entropy(rows: Rows) -> Figure:
+    """Heat maps of layers by languages: how undecided the routers are.
+
+    Entropy of a group's softmax, in nats: 0 where one expert gets all, log(experts) where all get
+    the same.
+    """
+    layers, names = _labels(rows)
+    groups = [group for group in _GROUPS if any(group in row for row in rows)]
+    width, height = heat_map_size(len(layers), len(names))
+    picture = new_figure(len(groups) * width, height)
+    for axes, group in zip(picture.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        experts = max(len(row[group]) for row in rows if group in row)
+        options = {"vmin": 0, "vmax": max(math.log(experts), 1e-3)}
+        values = _table(by_language(rows, f"entropy/{group}"), names)
+        title = f"routing entropy, {group.upper()} experts"
+        _panel(axes, values, layers, names, title, f"nats (all alike: ln {experts})", **options)
+    return picture
+
+
+def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
+    """Heat maps of layers by tokens, one for each sentence: the weight of the MT experts.
+
+    0 shuts them off, 1 lets them through; where a gate has learnt nothing, it is 0.5. Behind the
+    line begins the translation. Tokens that the font cannot show have their number instead.
+
+    Args:
+        sentences: with `direction`, `tokens`, `prompt` (how many of these are the source's) and
+            `gate` (by layer, one value per token).
+    """
+    most = max(len(sentence["tokens"]) for sentence in sentences)
+    heights = [2.0 + 0.2 * len(sentence["gate"]) for sentence in sentences]
+    picture = new_figure(2.5 + 0.25 * most, sum(heights))
+    panels = picture.subplots(len(sentences), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, sentence in zip(panels, sentences, strict=True):
+        layers = [_short(layer) for layer in sentence["gate"]]
+        heat_map(
+            axes,
+            torch.tensor(list(sentence["gate"].values())),
+            layers,
+            _shown(sentence["tokens"]),
+            f"gate to the MT experts, {sentence['direction']}",
+            "weight",
+            text="{:.2f}",
+            cmap="PuOr",
+            origin="lower",
+            vmin=0,
+            vmax=1,
+        )
+        axes.axvline(sentence["prompt"] - 0.5, color="black", linewidth=2)
+        axes.set(xlabel="source | translation", ylabel="layer")
+        axes.tick_params(axis="x", rotation=90)
+        for label in axes.get_xticklabels():
+            label.set_parse_math(False)
+    return picture
+
+
+def _language(direction: str, side: str) -> str | None:
+    """What a picture calls one side of a direction."""
+    source, _, target = direction.rpartition("-")
+    if not source:
+        return f"{target} alone" if side == "target" else None  # no more than the begin token
+    return f"{source if side == 'source' else target} {side}"
+
+
+def _labels(rows: Rows) -> tuple[list[str], list[str]]:
+    """Layers, and languages: those that are read before those that are written."""
+    names = {_language(row["direction"], row["side"]) for row in rows} - {None}
+    layers = dict.fromkeys(_short(row["layer"]) for row in rows)
+    return list(layers), sorted(names, key=lambda name: name.split()[::-1])
+
+
+def _experts(rows: Rows) -> Iterator[dict[str, Float[Tensor, "layers languages"]]]:
+    """For every group of experts the shares of each, by what its panel is called."""
+    _, names = _labels(rows)
+    for group in _GROUPS:
+        found = by_language(rows, group)
+        experts = max((len(row[group]) for row in rows if group in row), default=0)
+        if experts:
+            yield {
+                f"{group.upper()} expert {e}": _table(found, names)[..., e] for e in range(experts)
+            }
+
+
+def _table(
+    values: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]
+) -> Float[Tensor, "layers languages *shape"]:
+    """NaN for languages that a layer has no value of."""
+    some = next(iter(next(iter(values.values())).values()))
+    nothing = torch.full_like(some, torch.nan)
+    return torch.stack([torch.stack([of.get(n, nothing) for n in names]) for of in values.values()])
+
+
+def _panel(
+    axes: Any,
+    values: Float[Tensor, "layers languages"],
+    layers: Sequence[str],
+    names: Sequence[str],
+    title: str,
+    unit: str,
+    **options: Any,
+) -> None:
+    heat_map(axes, values, layers, names, title, unit, text="{:.2f}", origin="lower", **options)
+    axes.set(xlabel="language", ylabel="layer")
+    axes.tick_params(axis="x", rotation=90)
+
+
+def _short(layer: str) -> str:
+    return layer.removeprefix("layer_")
+
+
+def _shown(tokens: Sequence[str]) -> list[str]:
+    """The tokens, or their numbers where matplotlib's own font lacks a letter."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return [
+        token if token.strip() and all(ord(letter) in known for letter in token) else str(number)
+        for number, token in enumerate(tokens)
+    ]

@@ -1,0 +1,76 @@
+"""What a trained mixture's routers do with held-out text: for pictures and for the record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from polylect.data.batch import IGNORED, EvaluationBatches, Example, TranslationBatch, pad_id
+from polylect.layers.expert_numbers import RoutingTally
+
+EXAMPLES = 100  # of each direction
+LONGEST = 40  # tokens of the sentence whose gate is shown, if there is one as short
+
+
+@torch.no_grad()
+def expert_report(module: Any, data: Any) -> dict[str, list[dict[str, Any]]]:
+    """Numbers of the first validation examples of each direction.
+
+    Args:
+        module: a `MixMoE`.
+        data: its `TranslationData`, which has validation corpora.
+
+    Returns:
+        "rows", those of a `RoutingTally`; and "sentences", one for each direction: `tokens`,
+        `prompt` (how many of them are the source's) and `gate`, by layer the weight of the MT
+        experts at each token. Without a gate there are none.
+    """
+    directions = data.directions_of("val")
+    tally, sentences = RoutingTally(directions, module.groups()), []
+    training = module.training
+    module.eval()
+    try:
+        for direction in directions:
+            examples = data.examples(direction, "val", EXAMPLES)
+            examples = [example for example in examples if example.length <= data.max_length]
+            for batch in _batches(module, data, examples):
+                prompts = _forward(module, batch)
+                for layer, routing, real in module.routings():
+                    tally.add(layer, routing, real, prompts, batch.directions)
+            short = [example for example in examples if example.length <= LONGEST]
+            sentences += [_sentence(module, data, example) for example in (short or examples)[:1]]
+    finally:
+        module.train(training)
+    return {"rows": tally.rows(), "sentences": [s for s in sentences if s["gate"]]}
+
+
+def _batches(module: Any, data: Any, examples: Sequence[Example]) -> list[TranslationBatch]:
+    if not examples:
+        return []
+    pad = pad_id(module.tokenizer)
+    batches = EvaluationBatches(examples, data.tokens_per_batch, data.max_rows, pad)
+    return [batch.to(module.device) for batch in batches]
+
+
+def _forward(module: Any, batch: TranslationBatch) -> torch.Tensor:
+    """Runs the layers, which leave their routings behind; how long each row's prompt is."""
+    with module.routing(batch):
+        module.backbone.base_model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        )
+    return ((batch.labels == IGNORED) & batch.attention_mask.bool()).sum(1)
+
+
+def _sentence(module: Any, data: Any, example: Example) -> dict[str, Any]:
+    (batch,) = _batches(module, data, [example])
+    prompts = _forward(module, batch)
+    return {
+        "direction": example.direction,
+        "tokens": [module.tokenizer.decode([token]) for token in batch.input_ids[0].tolist()],
+        "prompt": int(prompts),
+        "gate": {
+            layer: routing.gate.sigmoid().tolist()
+            for layer, routing, _ in module.routings()
+            if routing.gate is not None
+        },
+    }

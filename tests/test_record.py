@@ -1,9 +1,11 @@
 """Records and folders: nothing is overwritten, nothing is half-written."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from polylect import record as recording
 from polylect.record import Record, new_folder, write_text
 
 
@@ -36,3 +38,21 @@ def test_a_run_from_a_changed_tree_is_scratch() -> None:
 def test_a_folder_without_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"record\.json does not exist"):
         Record.read(tmp_path)
+
+
+def test_records_beside_the_code_do_not_make_a_tree_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "src" / "polylect" / "record.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.setattr(recording, "__file__", str(module))
+    results = tmp_path / "experiments" / "demo" / "results" / "tongues"
+    results.mkdir(parents=True)
+    (results / "run.json").touch()
+    assert not recording.environment()["dirty"]
+    (tmp_path / "src" / "new.py").touch()
+    assert recording.environment()["dirty"]

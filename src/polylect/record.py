@@ -64,7 +64,7 @@ def _version(package: str) -> str | None:
 
 
 # Records that runs before this one left beside the code change nothing that it computes.
-_NO_RECORDS = ":(top,exclude)experiments/*/results"
+_NO_RECORDS = ":(top,exclude)experiments/*/results/*"
 
 
 def _git(*arguments: str) -> str | None:

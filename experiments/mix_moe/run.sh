@@ -11,6 +11,10 @@ seed=${SEED:-1} steps1=${STEPS1:-150} steps2=${STEPS2:-300}
 features=${FEATURES-fft dct random mlp uniform}
 suffix=$([[ $seed == 1 ]] || echo "_seed$seed")
 source experiments/runs.sh
+# All runs begin from a copy of the base: with its own tags experts cannot tell directions apart.
+redrawn=runs/mix_moe_redrawn
+[ -d "$redrawn" ] || python experiments/redraw_tags.py "$POLYLECT_BASE" "$redrawn"
+POLYLECT_BASE=$redrawn
 stage1=("trainer.max_steps=$steps1" "trainer.val_check_interval=$steps1")
 stage2=("trainer.max_steps=$steps2" "trainer.val_check_interval=$((steps2 / 2))")
 
@@ -27,11 +31,11 @@ train "mix_moe_full${suffix}_stage1" experiment=captions_mono "${stage1[@]}"
 train "mix_moe_full$suffix" experiment=captions_stage2 strategy=full "${stage2[@]}" \
   optim.optimizer.lr=2e-3 "init_from=$(latest "mix_moe_full${suffix}_stage1")"
 # As many trained parameters as the MT experts and their routers have.
-train "mix_moe_lora$suffix" experiment=captions_stage2 strategy=lora strategy.rank=116 strategy.alpha=32 \
-  "${stage2[@]}" optim.optimizer.lr=5e-3
 train "mix_moe_lora_switch$suffix" experiment=captions_stage2 strategy.rank=29 strategy.alpha=32 \
   "${stage2[@]}" optim.optimizer.lr=5e-3
-runs+=("mix_moe_full$suffix" "mix_moe_lora$suffix" "mix_moe_lora_switch$suffix")
+train "mix_moe_lora$suffix" experiment=captions_stage2 strategy=lora strategy.rank=116 strategy.alpha=32 \
+  "${stage2[@]}" optim.optimizer.lr=5e-3
+runs+=("mix_moe_full$suffix" "mix_moe_lora_switch$suffix" "mix_moe_lora$suffix")
 
 for run in "${runs[@]}"; do folders+=("$(latest "$run")"); done
 python experiments/analyse.py --out experiments/mix_moe/results --text data=captions_mono -- "${folders[@]}"

@@ -151,3 +151,20 @@ def test_the_asked_share_of_documents_begins_with_its_tag() -> None:
     made, _ = documents(context=1000, tagged=0.5)
     tagged = sum(row[:2] == [1, 4] for row in rows_of(made, 512))
     assert 70 < tagged < 130
+
+
+def test_tags_that_no_text_had_can_be_told_apart(tmp_path: Path) -> None:
+    texts = {"aa": ["one two three"] * 3 + ["two four"], "bb": ["un deux trois", "deux quatre"]}
+    sizes = {"vocabulary": 300, "layers": 1, "hidden": 32, "ffn": 32, "heads": 2, "steps": 30}
+    for tagged in (0, 1):
+        pretrain(texts, out=tmp_path / str(tagged), tagged=tagged, tags=["<2cc>"], **sizes)
+    unread, read = (load_backbone(str(tmp_path / name), dtype="float32") for name in "01")
+    ids = unread[1].convert_tokens_to_ids(["<2aa>", "<2bb>", "<2cc>"])
+    weight = unread[0].get_input_embeddings().weight.detach()
+    drawn = (torch.randn(3, 32, generator=torch.Generator().manual_seed(0))).to(weight)
+    same = torch.nn.functional.cosine_similarity(weight[ids], drawn)
+    torch.testing.assert_close(same, torch.ones(3))
+    learned = read[0].get_input_embeddings().weight.detach()[ids]
+    same = torch.nn.functional.cosine_similarity(learned, drawn[[0, 0, 0]])
+    assert same[2] > 0.999, "the only tag that no text had is the first one drawn"
+    assert same[:2].abs().max() < 0.9, "what was learned stays"

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from polylect.models.backbone import DTYPES, check_known, random_model
 from polylect.models.tokenizer import train_tokenizer
+from polylect.models.unread import redraw
 
 
 def pretrain(
@@ -61,7 +62,8 @@ def pretrain(
         lr: peak learning rate.
         tags: special tokens beside the tag <2xx> of each language.
         tagged: share of documents that begin with the tag of their language, which teaches what the
-            tags mean; none in a plain collection.
+            tags mean; none in a plain collection. Tags that no document has are drawn anew in the
+            end, see `redraw`.
         dtype: of the stored weights, "float32", "bfloat16" or "float16"; training is in float32.
         log: called after every step with step, loss (nats per token), lr and tokens so far.
 
@@ -97,6 +99,8 @@ def pretrain(
     train = {language: train for language, (train, _) in split.items()}
     documents = _Documents.encode(train, tokenizer, context, draw, tagged)
     report = _train(model, documents, steps, batch_tokens, lr, draw, log)
+    unread = set(tokenizer.convert_tokens_to_ids(tags)) - set(np.unique(documents.ids).tolist())
+    redraw(model, sorted(unread), seed)
     report["validation_nats_per_token"] = {
         language or "text": _validate(model, tokenizer, held_out, context, batch_tokens)
         for language, (_, held_out) in split.items()

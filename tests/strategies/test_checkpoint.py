@@ -153,5 +153,5 @@ def test_a_stage_takes_the_adapters_of_its_own_directions() -> None:
     assert french and all(torch.equal(state[n], checkpoint["state_dict"][n]) for n in french)
     assert new and all(torch.equal(state[name], t) for name, t in new.items())
     other = build("lora_switch", "data.directions=[en-ta]")
-    with pytest.raises(ValueError, match="init_from has no adapter named en-ta"):
+    with pytest.raises(ValueError, match="does not fit LoRASwitch: it lacks"):
         other.load_stage(checkpoint)

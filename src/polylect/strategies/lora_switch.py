@@ -101,16 +101,13 @@ class LoRASwitch(TranslationModule):
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the adapters that are trained here, and leave those of other directions.
 
-        An adapter that the checkpoint lacks stays new. Raises ValueError if it has none of them.
+        An adapter that the checkpoint lacks stays new. Raises as `load_owned`, also if it has none.
         """
         owned = self.owned()
         known = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
-        if not known:
-            raise ValueError(
-                f"init_from has no adapter named {' or '.join(self.adapters)}: give a run of these "
-                f"directions."
-            )
-        self.load_owned(checkpoint | {"state_dict": known}, but=owned - known.keys())
+        if known:
+            checkpoint = checkpoint | {"state_dict": known}
+        self.load_owned(checkpoint, but=owned - known.keys() if known else frozenset())
 
     def export(self, folder: Path) -> None:
         """Write each adapter as a plain PEFT folder under `folder/adapters`."""

@@ -47,6 +47,29 @@ def of_oracle(runs: Mapping[str, Record], metric: str) -> Table:
     return Table((f"% of the Oracle's {TITLES[metric]}", *columns), tuple(rows))
 
 
+def answers(runs: Mapping[str, Record]) -> Table:
+    """Scores by task, the mean share of the Oracle's, the right adapters of each library."""
+    tasks = list(dict.fromkeys(task for run in runs.values() for task in run["metrics"]["tasks"]))
+    found = [(name, run["metrics"]) for name, run in runs.items()]
+    chosen = {name: metrics.get("routing", {}).get("agreement", {}) for name, metrics in found}
+    libraries = list(dict.fromkeys(library for each in chosen.values() for library in each))
+    sides = [(library, side) for library in libraries for side in ("source", "target")]
+    rows = [
+        (
+            name,
+            *(f"{metrics['tasks'][task]:.1f}" for task in tasks),
+            f"{share:.0f}" if (share := metrics.get("share", {}).get("average")) else "-",
+            *(
+                f"{100 * chosen[name][library][side]:.1f}" if library in chosen[name] else "-"
+                for library, side in sides
+            ),
+        )
+        for name, metrics in found
+    ]
+    header = ("answers", *(task.replace("_", " ") for task in tasks), "% of the Oracle")
+    return Table((*header, *(f"right {a}, {b}" for a, b in sides)), tuple(rows))
+
+
 def routing(runs: Mapping[str, Record]) -> Table:
     """Shares of the tokens in per cent: the right adapter, one of its direction, of its domain."""
     sides, whats = ("source", "target"), ("adapter", "direction", "domain")

@@ -16,6 +16,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     lag/oracle/bleu       the same, as shares of what the run `oracle` has
     lag/routing           how often the right adapter was chosen, or one of its direction or domain
     lag/layers/RUN        how often that run chose the right adapter, by layer
+    kilt/answers          scores of `polylect answer`, and how often each library's right adapter
+                          was chosen
 
 Runs from a changed working tree (`scratch`) stay out of the tables of experiments; a benchmark's
 table says of itself what it comes from.
@@ -104,6 +106,7 @@ def table(experiments: Path, name: str) -> str:
         "oracle": lambda runs: routing_tables.of_oracle(runs, detail),
         "routing": routing_tables.routing,
         "layers": lambda runs: routing_tables.layers(runs, detail),
+        "answers": routing_tables.answers,
         **{metric: lambda runs, metric=metric: scores(runs, metric) for metric in TITLES},
     }
     if kind not in makers:

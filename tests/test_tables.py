@@ -284,3 +284,17 @@ def test_routing_is_by_side_and_by_layer(routed: Path) -> None:
     assert "| 1 | 15 / 15 | 15 / 15 |" in text
     with pytest.raises(ValueError, match="no run 'nothing'"):
         tables.table(routed, "lag/layers/nothing")
+
+
+def test_answers_have_scores_by_task_and_the_right_adapters(checkout: Path) -> None:
+    sides = {"source": 1.0, "target": 0.5}
+    oracle = {"tasks": {"slot_filling": 50.0}, "routing": {"agreement": {"task": sides}}}
+    for name, metrics in (
+        ("oracle", oracle),
+        ("base", {"tasks": {"slot_filling": 5.0}, "share": {"average": 10.0}}),
+    ):
+        put(checkout, f"quiz/results/{name}", run_record(0.0) | {"metrics": metrics})
+    text = tables.table(checkout / "experiments", "quiz/answers")
+    assert "slot filling | % of the Oracle | right task, source | right task, target |" in text
+    assert "| oracle | 50.0 | - | 100.0 | 50.0 |" in text
+    assert "| base | 5.0 | 10 | - | - |" in text

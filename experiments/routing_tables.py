@@ -58,7 +58,7 @@ def answers(runs: Mapping[str, Record]) -> Table:
         (
             name,
             *(f"{metrics['tasks'][task]:.1f}" for task in tasks),
-            f"{share:.0f}" if (share := metrics.get("share", {}).get("average")) else "-",
+            _share(metrics),
             *(
                 f"{100 * chosen[name][library][side]:.1f}" if library in chosen[name] else "-"
                 for library, side in sides
@@ -68,6 +68,10 @@ def answers(runs: Mapping[str, Record]) -> Table:
     ]
     header = ("answers", *(task.replace("_", " ") for task in tasks), "% of the Oracle")
     return Table((*header, *(f"right {a}, {b}" for a, b in sides)), tuple(rows))
+
+
+def _share(metrics: Record) -> str:
+    return f"{metrics['share']['average']:.0f}" if "share" in metrics else "-"
 
 
 def routing(runs: Mapping[str, Record]) -> Table:

@@ -13,8 +13,7 @@ def redraw(model: nn.Module, tokens: Sequence[int], seed: int) -> None:
     A token that is never read is pushed in the same direction by every text, as the output layer
     learns not to write it. With tied embeddings all such tokens end up as one (cosine 0.9999 among
     the tags of our base models), and whatever is trained above frozen embeddings cannot tell
-    one direction from another. Embeddings that a library adds for new tokens, drawn around the
-    mean of all others, have the same fault to a lesser degree.
+    one direction from another.
 
     Args:
         model: changed in place.

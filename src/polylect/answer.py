@@ -65,16 +65,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     module.to(device_of(cfg.device))
     data.tokenizer, data.template = module.tokenizer, module.template
     record = Record(run=str(folder), config=plain(cfg))
-    try:
+    with record.kept(folder, begin):
         record.metrics |= answer(module, data, questions, folder, oracle)
-        record.status = "done"
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.status = "interrupted" if interrupted else "failed"
-        raise
-    finally:
-        record.seconds = round(time.monotonic() - begin, 1)
-        record.write(folder)
     print(f"answers: {folder / 'answers.jsonl'}")
     return record.metrics["objective"]
 

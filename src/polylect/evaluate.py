@@ -43,7 +43,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         show_matches(module, memory)
     data = _data(cfg, stored, module)
     record = Record(run=str(folder), config=plain(cfg))
-    try:
+    with record.kept(folder, begin):
         record.metrics["test"] = evaluate(
             module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
         )
@@ -53,14 +53,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         if memory is not None:
             record.metrics["memory"] = memory.report()
             print(memory.summary())
-        record.data, record.status = data.report, "done"
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.status = "interrupted" if interrupted else "failed"
-        raise
-    finally:
-        record.seconds = round(time.monotonic() - begin, 1)
-        record.write(folder)
+        record.data = data.report
     if not module.trains:  # else they were drawn when it was trained
         save_all(lambda: module.pictures(folder), folder)
     print(f"scores: {folder / 'scores.json'}")

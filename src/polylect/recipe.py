@@ -25,16 +25,8 @@ def main(cfg: DictConfig) -> None:
     folder = _folder(cfg)
     begin = time.monotonic()
     record = Record(run=str(folder), config=plain(cfg))
-    try:
+    with record.kept(folder, begin):
         _run(stages, cfg, folder, record)
-        record.status = "done"
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.status = "interrupted" if interrupted else "failed"
-        raise
-    finally:
-        record.seconds = round(time.monotonic() - begin, 1)
-        record.write(folder)
     print(f"recipe folder: {folder}", flush=True)
 
 

@@ -6,6 +6,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -100,6 +102,24 @@ class Record:
     def write(self, folder: Path) -> None:
         """Write `folder/record.json`."""
         write_json(folder / "record.json", asdict(self) | {"scratch": self.scratch})
+
+    @contextmanager
+    def kept(self, folder: Path, begin: float) -> Iterator[None]:
+        """Write `folder/record.json` when the block ends, with how it ended.
+
+        Args:
+            begin: of the run, by `time.monotonic`.
+        """
+        try:
+            yield
+            self.status = "done"
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.status = "interrupted" if interrupted else "failed"
+            raise
+        finally:
+            self.seconds = round(time.monotonic() - begin, 1)
+            self.write(folder)
 
     @classmethod
     def read(cls, folder: Path) -> "Record":

@@ -21,6 +21,8 @@ POLYLECT_BASE=$(latest landermt_joint)model
 # 599 of 768 neurons in four of six layers: as many trained parameters as the adapters have.
 detect neurons data=captions model=local "model.path=$POLYLECT_BASE" categories.share=0.78
 scores="scores=$(neurons neurons)"
+detect neurons_general "$scores" categories.rho=0.78
+detect neurons_specific "$scores" categories.rho=0.22
 detect neurons_random "$scores" categories.share=0.78 categories.rule=random
 detect neurons_random_layers "$scores" categories.share=0.78 layers.rule=random
 
@@ -39,7 +41,9 @@ alone=("data.directions=[en-cs]" trainer.max_steps=62 trainer.val_check_interval
 slices landermt_alone neurons "${alone[@]}"
 run landermt_full_alone strategy=full optim.optimizer.lr=1e-3 "${alone[@]}"
 slices landermt_random_layers neurons_random_layers
+slices landermt_general neurons_general strategy.trained=general strategy.gate=none
+slices landermt_specific neurons_specific strategy.trained=specific strategy.gate=none
 run landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
-names=(landermt landermt_{joint,step0,step0_literal,random_neurons,full,lora_switch,no_gate,random_layers,lora,alone,full_alone})
+names=(landermt landermt_{joint,step0,step0_literal,random_neurons,full,lora_switch,no_gate,random_layers,general,specific,lora,alone,full_alone})
 for name in "${names[@]}"; do folders+=("$(latest "$name")"); done
 python experiments/analyse.py --out experiments/landermt/results --text data=captions_mono -- "${folders[@]}"

@@ -148,6 +148,7 @@ def test_every_adapter_is_exported_with_what_it_needs(tmp_path: Path) -> None:
         ({"rank": {"en-de": 2, "en-fr": 2, "en-hi": 2, "en-ta": 2}}, "rank names en-ta"),
         ({"alpha": 0}, "alpha must be positive, got 0"),
         ({"dropout": 1}, "dropout must be at least 0 and below 1, got 1"),
+        ({"init_scale": 0}, "init_scale must be positive, got 0"),
     ],
 )
 def test_wrong_settings_are_refused_before_a_model_is_loaded(

@@ -71,6 +71,7 @@ class LoRALayer(nn.Module):
         *,
         rslora: bool = False,
         dropout: float | int = 0.0,
+        init_scale: float | int = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         """A new trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
@@ -82,6 +83,7 @@ class LoRALayer(nn.Module):
                 (arXiv 2312.03732).
             rslora: see alpha.
             dropout: share of the update's input that is dropped in training mode.
+            init_scale: factor of A as it is drawn.
             generator: where the random numbers come from, on the CPU.
         """
         check_adapter_name(adapter)
@@ -91,8 +93,10 @@ class LoRALayer(nn.Module):
             raise ValueError(f"rank must be at least 1, got {rank}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        if init_scale <= 0:  # with A and B zero nothing would ever move
+            raise ValueError(f"init_scale must be positive, got {init_scale}")
         a = torch.empty(rank, self.in_features, dtype=torch.float32)
-        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator).mul_(init_scale)
         b = torch.zeros(self.out_features, rank)
         self.set(adapter, a, b, alpha / (math.sqrt(rank) if rslora else rank), trainable=True)
         self.dropout[adapter] = float(dropout)

@@ -31,6 +31,9 @@ class LoRASwitch(TranslationModule):
         targets: "attention", "ffn", "all", or name patterns of linear layers.
         dropout: on the adapter's input, in training.
         rslora: rank-stabilised scaling, Kalajdzievski 2023.
+        init_scale: factor of the random A that training begins with; 1 is PEFT's. Routers read an
+            adapter's inputs off A, where a short training hides under what was drawn: 0.01 for
+            adapters that are to be routed.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class LoRASwitch(TranslationModule):
         targets: str | Sequence[str] = "all",
         dropout: int | float = 0.0,
         rslora: bool = False,
+        init_scale: int | float = 1.0,
         **common: Any,
     ) -> None:
         self._adapter_of = _adapters(adapters, common.get("directions", ()))
@@ -51,7 +55,10 @@ class LoRASwitch(TranslationModule):
             raise ValueError(f"strategy.alpha must be positive, got {alpha}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"strategy.dropout must be at least 0 and below 1, got {dropout}.")
+        if init_scale <= 0:
+            raise ValueError(f"strategy.init_scale must be positive, got {init_scale}.")
         self.alpha, self.dropout, self.rslora = float(alpha), float(dropout), rslora
+        self.init_scale = float(init_scale)
         self.targets = targets
         self.context = RoutingContext()
 
@@ -69,7 +76,11 @@ class LoRASwitch(TranslationModule):
         patterns = self.targets
         if isinstance(patterns, str):
             patterns = family_of(self.backbone.config).targets(patterns)
-        options = {"rslora": self.rslora, "dropout": self.dropout}
+        options = {
+            "rslora": self.rslora,
+            "dropout": self.dropout,
+            "init_scale": self.init_scale,
+        }
         for layer in attach_all(self.backbone, patterns, self.context).values():
             for adapter in self.adapters:
                 layer.add(adapter, self.ranks[adapter], self.alpha, **options)

@@ -100,6 +100,25 @@ def layers(runs: Mapping[str, Record], run: str) -> Table:
     return Table(("right adapter, %", *columns), tuple(rows), ("Source / target tokens.",))
 
 
+def readable(runs: Mapping[str, Record]) -> Table:
+    """What tells of the right adapter, in per cent of the tokens, by run and side of the text."""
+    columns = {
+        "chance": "chance",
+        "arrow": "Arrow",
+        "spectr_energy": "SpectR, energy",
+        "spectr_proj": "SpectR",
+        "probe": "linear probe of the input",
+        "span": "input's energy in A",
+        "span_by_chance": "in a random A",
+    }
+    rows = [
+        (f"{name}, {side}", *(f"{found[column]:.1f}" for column in columns))
+        for name, run in runs.items()
+        for side, found in run["metrics"]["readable"]["all"].items()
+    ]
+    return Table(("%", *columns.values()), tuple(rows))
+
+
 def split(test: str) -> tuple[str, str]:
     """Domain and direction."""
     domain, _, direction = test.rpartition("_")

@@ -1,0 +1,144 @@
+"""Could a router know? What tells of the right adapter: the inputs of the layers, the adapters.
+
+    python experiments/lag/readable.py --library RUN/adapters --out FILE.json -- \
+        model=tongues data=tongues
+
+Every direction of the test sets is one adapter's. For each adapted layer, on tokens of the source
+and of the target apart, each under the right adapter:
+
+- how often the right adapter has the highest score (Arrow, and SpectR in two forms);
+- how often a linear probe finds it, least squares on the layer's input, fitted on every other
+  sentence and tested on the rest: what the input tells;
+- how much of the input's energy lies in the row space of the right adapter's A, beside rank over
+  width, which is that of a space drawn at random.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from polylect.build import build_data
+from polylect.config import conf_folder, plain
+from polylect.data.batch import IGNORED, EvaluationBatches, pad_id
+from polylect.evaluate import untrained
+from polylect.layers import arrow_scores, spectral_scores
+from polylect.layers.adapter_bank import AdapterBank
+from polylect.layers.adapter_routing import routed_layers
+from polylect.record import Record, write_json
+
+SIDES = ("source", "target")
+RIDGE = 1e-2  # of the probe, in units of the input's mean square
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="+", help="of evaluate: model and data")
+    parser.add_argument("--library", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=60, help="sentences of each test set")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    oracle = ["strategy=lag", f"strategy.library={arguments.library}", "strategy.router=oracle"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("evaluate", [*arguments.overrides, *oracle])
+    record = Record(run=str(arguments.library), config=plain(cfg))
+    record.metrics["readable"] = readable(cfg, arguments.limit)
+    record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
+    write_json(arguments.out, asdict(record) | {"scratch": record.scratch})
+    print(record.metrics["readable"]["all"])
+
+
+def readable(cfg: Any, limit: int) -> dict[str, Any]:
+    """By side, means over the layers: "all", and by name of the linear layer."""
+    data, module = build_data(cfg), untrained(cfg)
+    data.tokenizer, data.template = module.tokenizer, module.template
+    data.setup("test")
+    found: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    inputs, about = observed(module, data, limit)
+    for path, layer in routed_layers(module.backbone).items():
+        (bank,) = layer.lora_banks.values()
+        right = torch.tensor([bank.serving[direction] for direction in about["direction"]])
+        for side in SIDES:
+            of_side = torch.tensor([own == side for own in about["side"]])
+            if of_side.any():
+                fitted = (torch.tensor(about["sentence"]) % 2 == 0)[of_side]
+                measured = measure(inputs[path][of_side], right[of_side], fitted, bank)
+                for group in ("all", path.rsplit(".", 1)[-1]):
+                    found[group][side].append(measured)
+    return {
+        group: {side: mean(rows) for side, rows in sides.items()} for group, sides in found.items()
+    }
+
+
+def observed(module: Any, data: Any, limit: int) -> tuple[dict[str, Tensor], dict[str, list]]:
+    """Inputs of each adapted layer, (tokens, in), and of each token direction, side, sentence."""
+    inputs: dict[str, list[Tensor]] = defaultdict(list)
+    about: dict[str, list] = defaultdict(list)
+    mask: Tensor | None = None
+
+    def note(path: str, x: Tensor) -> None:
+        inputs[path].append(x[mask])
+
+    for path, layer in routed_layers(module.backbone).items():
+        layer.register_forward_pre_hook(lambda _, given, path=path: note(path, given[0]))
+    for batch in batches(module, data, limit):
+        mask = batch.attention_mask.bool()
+        with module.routing(batch):
+            module(batch)
+        start = len(set(about["sentence"]))
+        for row, direction in enumerate(batch.directions):
+            labels = batch.labels[row][mask[row]].tolist()
+            about["direction"] += [direction] * len(labels)
+            about["sentence"] += [start + row] * len(labels)
+            about["side"] += [SIDES[label != IGNORED] for label in labels]
+    return {path: torch.cat(parts) for path, parts in inputs.items()}, about
+
+
+def batches(module: Any, data: Any, limit: int) -> Iterator[Any]:
+    for direction in data.directions_of("test"):
+        examples = data.examples(direction, "test", limit)
+        yield from EvaluationBatches(examples, 2048, 64, pad_id(module.tokenizer))
+
+
+def measure(x: Tensor, right: Tensor, fitted: Tensor, bank: AdapterBank) -> dict[str, float]:
+    """Shares in per cent, of tokens and of energy."""
+    a_star, own = bank.factor("a"), {"strengths": bank.strengths}
+    scores: Mapping[str, Tensor] = {
+        "arrow": arrow_scores(x, bank.arrows),
+        "spectr_proj": spectral_scores(x, a_star),
+        "spectr_energy": spectral_scores(x, a_star, "energy", **own),
+    }
+    found = {name: 100 * hits(score, right) for name, score in scores.items()}
+    wide = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+    wanted = one_hot(right, len(bank.names)).to(x.dtype)
+    gram = wide[fitted].T @ wide[fitted]
+    ridge = RIDGE * wide.square().mean() * torch.eye(len(gram))
+    weight = torch.linalg.solve(gram + ridge, wide[fitted].T @ wanted[fitted])
+    found["probe"] = 100 * hits(wide[~fitted] @ weight, right[~fitted])
+    lengths = spectral_scores(x, a_star).gather(1, right.unsqueeze(1))
+    found["span"] = 100 * (lengths.square().sum() / x.square().sum()).item()
+    found["span_by_chance"] = 100 * a_star.shape[1] / a_star.shape[2]
+    found["chance"] = 100 / len(bank.names)
+    return found
+
+
+def hits(scores: Tensor, right: Tensor) -> float:
+    return (scores.argmax(1) == right).float().mean().item()
+
+
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(sum(row[key] for row in rows) / len(rows), 2) for key in rows[0]}
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

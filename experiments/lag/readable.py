@@ -1,7 +1,6 @@
 """Could a router know? What tells of the right adapter: the inputs of the layers, the adapters.
 
-    python experiments/lag/readable.py --library RUN/adapters --out FILE.json -- \
-        model=tongues data=tongues
+    readable.py --library RUN/adapters --out FILE.json -- model=tongues data=tongues
 
 Every direction of the test sets is one adapter's. For each adapted layer, on tokens of the source
 and of the target apart, each under the right adapter:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Mix-MoE on the embedded tongues with three seeds: router features, placebos, dense, LoRA-switch.
-# Runs that are done are not repeated. SEEDS="1 2" and STEPS=100 make it shorter.
+# Runs that are done are not repeated. SEEDS="1 2", STEPS=100, FEATURES="fft random" make it shorter.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export GOMP_SPINCOUNT=0
@@ -11,7 +11,7 @@ short=(evaluate_base=false "trainer.max_steps=$steps" "trainer.val_check_interva
 evaluate tongues_base data=tongues model=tongues
 folders=("$(latest tongues_base)")
 for seed in ${SEEDS:-1 2 3}; do
-  for feature in fft random uniform; do
+  for feature in ${FEATURES:-fft dct random mlp uniform}; do
     name=tongues_${feature}_seed$seed
     train "${name}_stage1" experiment=mix_moe_stage1 "strategy.features=$feature" "${short[@]}"
     train "$name" experiment=mix_moe_stage2 "strategy.features=$feature" "${short[@]}" \

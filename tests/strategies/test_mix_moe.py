@@ -277,6 +277,24 @@ def test_the_prior_pulls_replayed_text_to_the_lm_experts_and_nothing_else() -> N
     assert told["routing/layer_1/gate/de"] < told["routing/layer_1/gate/en-de"]
 
 
+@pytest.mark.parametrize(
+    ("noise", "unfreeze", "told"), [(1e-3, [], 1), (2.0, [], 0), (0, ["rest"], 0)]
+)
+def test_tags_that_are_one_vector_are_warned_of(
+    noise: float, unfreeze: list[str], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make(unfreeze=unfreeze)
+    tags = module.tokenizer.convert_tokens_to_ids([f"<2{d.split('-')[1]}>" for d in DIRECTIONS])
+    weight = module.backbone.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[tags] = weight[tags[0]] + noise * weight.std() * torch.randn_like(weight[tags])
+    with caplog.at_level(logging.WARNING):
+        module.on_fit_start()
+    warned = [r.getMessage() for r in caplog.records if "nearly one vector" in r.getMessage()]
+    assert len(warned) == told
+    assert all(f"<2{d.split('-')[1]}>" in text for text in warned for d in DIRECTIONS)
+
+
 def test_a_collapsed_expert_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     module = make(top=1, collapse_steps=2)
     layer = expert_layers(module.backbone)["layer_1"]

@@ -30,6 +30,7 @@ from polylect.layers.tokens import watch_tokens
 from polylect.library.neuron_file import NeuronFile
 from polylect.models.dense import dense_copy
 from polylect.models.mixture import Mixture, put_experts, save_mixture
+from polylect.models.unread import warn_of_like_tags
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.expert_report import expert_report
 
@@ -156,6 +157,10 @@ class MixMoE(TranslationModule):
         for name, parameters in self.parts().items():
             for parameter in parameters:
                 parameter.requires_grad_(name in self.trained)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        warn_of_like_tags(self.backbone, self.tokenizer, self.template, self.directions)
 
     def _activations(self) -> Float[Tensor, "layers neurons directions"] | None:
         if self.mixture.slicing != "clustered" or self._rebuilding:

@@ -119,6 +119,14 @@ def readable(runs: Mapping[str, Record]) -> Table:
     return Table(("%", *columns.values()), tuple(rows))
 
 
+def routed_likelihoods(runs: Mapping[str, Record]) -> Table:
+    """Nats per target token under the right adapter, none, and every router."""
+    found = {name: run["metrics"]["nats_per_token"] for name, run in runs.items()}
+    columns = list(dict.fromkeys(column for of in found.values() for column in of))
+    rows = [(name, *(f"{of[column]:.3f}" for column in columns)) for name, of in found.items()]
+    return Table(("nats per token", *columns), tuple(rows))
+
+
 def split(test: str) -> tuple[str, str]:
     """Domain and direction."""
     domain, _, direction = test.rpartition("_")

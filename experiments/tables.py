@@ -16,7 +16,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     lag/oracle/bleu       the same, as shares of what the run `oracle` has
     lag/routing           how often the right adapter was chosen, or one of its direction or domain
     lag/layers/RUN        how often that run chose the right adapter, by layer
-    lag/readable          what tells of the right adapter, of the records in lag/results/readable
+    lag/readable/tokens   what tells of the right adapter, of the records in lag/results/readable
+    lag/readable/nats     nats per target token under every router, of the same records
     kilt/answers          scores of `polylect answer`, and how often each library's right adapter
                           was chosen
 
@@ -100,7 +101,7 @@ def table(experiments: Path, name: str) -> str:
     if seeds:
         results, kind = results / kind, detail
     elif kind == "readable":
-        results = results / kind
+        results, kind = results / kind, name.removeprefix(f"{folder}/")
     makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
         "matrix": lambda runs: adapters(runs, detail),
         "nats": likelihoods,
@@ -109,7 +110,8 @@ def table(experiments: Path, name: str) -> str:
         "oracle": lambda runs: routing_tables.of_oracle(runs, detail),
         "routing": routing_tables.routing,
         "layers": lambda runs: routing_tables.layers(runs, detail),
-        "readable": routing_tables.readable,
+        "readable/tokens": routing_tables.readable,
+        "readable/nats": routing_tables.routed_likelihoods,
         "answers": routing_tables.answers,
         **{metric: lambda runs, metric=metric: scores(runs, metric) for metric in TITLES},
     }

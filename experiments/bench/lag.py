@@ -5,18 +5,20 @@
 - update: what Arrow, top 4 of adapters of rank 8, adds to a linear layer of 512 x 512, here and in
   PEFT, with the same prototypes (PEFT estimates them, ours are exact); layer: the frozen layer and
   that. `no adapter` is the frozen layer.
-- router: LAG (k = 5) on such a layer against our Arrow (top 1 and top 4) and SpectR (top 1), and
-  LAG over 1000 adapters against LAG over 10. What is compared before: LAG with k = 1 is Arrow, with
-  k = all SpectR.
-- model: a Llama with LAG (k = 5) over 64 adapters of rank 16 on all linear layers, against the same
-  model with one plain adapter: prefill of 32 rows of 32 tokens, and a decoding step after them.
-  "profile" is the share of the processor's time by kind of operation.
+- router: LAG (k = 5) on such a layer against our Arrow (top 1 and top 4) and SpectR (top 1). What
+  is compared before: LAG with k = 1 is Arrow, with k = all SpectR.
+- library: LAG over 64, 256 and 1000 adapters against LAG over 10.
+- model: a Llama with LAG (k = 5) over 64 adapters of rank 16 on all linear layers, its choices
+  counted, against the same model with one plain adapter: prefill of 32 rows of 32 tokens, and a
+  decoding step after them. `products alone` are those that LAG multiplies, on inputs and choices
+  that are there already: nothing that gives the same result takes less. "profile" is the share of
+  the processor's time by kind of operation.
 """
 
 import argparse
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, nullcontext
 
 from harness import Row, agreement, main, measure, row, with_goal  # sets the environment
 
@@ -28,18 +30,21 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache, LlamaForCausalLM
 
+from polylect.kernels.lag_select.reference import candidate_products
 from polylect.layers.adapter_bank import AdapterBank
 from polylect.layers.adapter_choice import RouterSettings, choose
-from polylect.layers.adapter_mixing import mixed_update
-from polylect.layers.adapter_routing import AdapterRouter, attach_routing
+from polylect.layers.adapter_mixing import lifted, mixed_update
+from polylect.layers.adapter_routing import AdapterRouter, attach_routing, routed_layers
 from polylect.layers.alignment import align, singular_values
 from polylect.layers.lora import attach_all
+from polylect.layers.route_counts import RouteCounts
 from polylect.layers.routing import RoutingContext
 from polylect.layers.surgery import find_linears
 
 WIDTH, LAYER_RANK, TOP = 512, 8, 4
 TIMES_FASTER = {(64, 32): 3, (64, 256): 3, (64, 1024): 5, (64, 4096): 5, (256, 1024): 10}
-ROUTED_TOKENS = {8: 256, 64: 256, 256: 256, 1000: 256}
+ROUTED = ((8, 32), (64, 32), (64, 256), (64, 1024), (256, 256), (1000, 32), (1000, 256))
+SIZES = (10, 64, 256, 1000)
 LAG = RouterSettings("lag", k=5)
 ROUTERS = {
     "lag": LAG,
@@ -49,24 +54,26 @@ ROUTERS = {
 }
 LIBRARY = 64  # adapters of the whole model
 MOST = 2.0  # times a plain adapter
-KINDS = {
-    "products": {"mm", "bmm", "addmm"},
-    "choice": {"topk", "sort", "norm", "abs", "max", "bincount", "unique2", "searchsorted"},
-    "gathering and scattering": {"gather", "index", "scatter", "cat", "copy", "nonzero"},
+KINDS = {  # by parts of an operation's name, the first that fits
+    "products": {"mm", "bmm", "addmm", "embedding", "attention"},
+    "choice": {"topk", "sort", "norm", "abs", "amax", "amin", "bincount", "masked", "remainder"},
+    "indices and copies": {"gather", "index", "scatter", "cat", "copy", "arange", "fill", "sparse"},
 }
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:
-    share = arguments.seconds / (len(TIMES_FASTER) + len(ROUTED_TOKENS) + 4)
     cases = [lambda s, r, c=c: layer(*c, s, r) for c in TIMES_FASTER]
-    cases += [lambda s, r, n=n: routers(n, ROUTED_TOKENS[n], s, r) for n in ROUTED_TOKENS]
-    cases += [scale, *(lambda s, r, of=of: model(of, s, r) for of in ("prefill", "decode"))]
+    cases += [lambda s, r, c=c: routers(*c, s, r) for c in ROUTED]
+    cases += [lambda s, r, t=t: scale(SIZES, t, s, r) for t in (32, 256)]
+    cases += [lambda s, r, of=of: model(of, s, r) for of in PHASES]
     if arguments.tiny:
         cases = [
             lambda s, r: layer(4, 8, s, r),
             lambda s, r: routers(4, 8, s, r),
+            lambda s, r: scale((2, 4), 8, s, r),
             lambda s, r: model("decode", s, r, library=4),
         ]
+    share = arguments.seconds / len(cases)
     rows = []
     for case in cases:
         torch.manual_seed(arguments.seed)
@@ -181,20 +188,25 @@ def routers(adapters: int, count: int, seconds: float, rounds: int) -> Row:
     return row(what, times, "lag", difference)
 
 
-def scale(seconds: float, rounds: int) -> Row:
-    """LAG over 10 and over 1000 adapters."""
-    few, many = Layer(10), Layer(1000)
-    x = torch.randn(1, 256, WIDTH)
-    variants = {"10": lambda: few(x, LAG), "1000 adapters": lambda: many(x, LAG)}
+def scale(sizes: Iterable[int], count: int, seconds: float, rounds: int) -> Row:
+    """LAG over libraries of several sizes, against the smallest."""
+    layers = {str(size): Layer(size) for size in sizes}
+    x = torch.randn(1, count, WIDTH)
+    smallest, *_, largest = layers
+    many = RouterSettings("lag", k=int(largest))
+    difference = agreement(layers[largest](x, many), layers[largest](x, ROUTERS["spectr"]))
+    variants = {name: lambda of=of: of(x, LAG) for name, of in layers.items()}
     times = measure(variants, seconds, rounds)
-    difference = agreement(many(x, RouterSettings("lag", k=1000)), many(x, ROUTERS["spectr"]))
-    return row({"what": "router, adapters 10", "tokens": 256}, times, "10", difference)
+    times = {name if name == smallest else f"{name} adapters": of for name, of in times.items()}
+    return row(
+        {"what": f"library, adapters {smallest}", "tokens": count}, times, smallest, difference
+    )
 
 
 def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Row:
     """A whole model with LAG over a library against the model with one adapter."""
     base = LlamaForCausalLM(CONFIG).eval().requires_grad_(False)
-    plain, router = copy.deepcopy(base), AdapterRouter(LAG)
+    bare, plain, router = copy.deepcopy(base), copy.deepcopy(base), AdapterRouter(LAG)
     context = RoutingContext()
     layers = attach_all(plain, "all-linear", context)
     for path, linear in find_linears(base, "all-linear").items():
@@ -205,24 +217,46 @@ def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Ro
         routed.serving["own"] = 0
         attach_routing(linear, router, {"library": routed}, path)
     router.watch(base.base_model)
-    routes = (
-        lambda: router.route(["own"] * ROWS, torch.full((ROWS,), LENGTH)),
-        lambda: context.route(["0"] * ROWS),
-    )
+    routes = {
+        "ours": (base, lambda: router.route(["own"] * ROWS, torch.full((ROWS,), LENGTH))),
+        "one plain adapter": (plain, lambda: context.route(["0"] * ROWS)),
+        "no adapter": (bare, nullcontext),
+    }
     ids = tokens(LENGTH + 1)
     with ExitStack() as open_routes:
         router.settings = RouterSettings("oracle")  # that adapter, to compare results
-        ours, one = (
-            PHASES[phase](of, route, ids, open_routes)
-            for of, route in zip((base, plain), routes, strict=True)
-        )
-        difference = agreement(ours(), one())
-        router.settings = LAG
-        times = measure({"ours": ours, "one plain adapter": one}, seconds, rounds)
-        spent = shares(ours)
+        variants = {
+            name: PHASES[phase](of, route, ids, open_routes) for name, (of, route) in routes.items()
+        }
+        difference = agreement(variants["ours"](), variants["one plain adapter"]())
+        router.settings, router.counts = LAG, RouteCounts()
+        count = ROWS * LENGTH if phase == "prefill" else ROWS
+        variants["products alone"] = products_alone(base, count)
+        times = measure(variants, seconds, rounds)
+        spent = shares(variants["ours"])
     found = row({"what": f"model, {phase}", "adapters": library}, times, "ours", difference)
     found = with_goal(found, "one plain adapter", least=1 / MOST)
     return found | {"figures": {f"profile, {k} %": v for k, v in spent.items()}}
+
+
+def products_alone(base: nn.Module, count: int) -> Callable[[], None]:
+    """What LAG multiplies in a pass of so many tokens, with nothing between the products."""
+    given = []
+    for each in routed_layers(base).values():
+        bank = each.lora_banks["library"]
+        x = torch.randn(count, each.in_features)
+        candidates = torch.rand(count, len(bank.names)).topk(min(LAG.k, len(bank.names))).indices
+        h = torch.randn(count, RANK)
+        given.append((x, h, bank, candidates, candidates[:, 0].contiguous()))
+
+    @torch.inference_mode()
+    def step() -> None:
+        for x, h, bank, candidates, chosen in given:
+            torch.mm(x, bank.arrows.T)
+            candidate_products(x, bank.a, candidates)
+            lifted(h, bank.b, chosen)
+
+    return step
 
 
 def prefill(base: nn.Module, route: Callable, ids: Tensor, _: ExitStack) -> Callable[[], Tensor]:

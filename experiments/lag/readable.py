@@ -10,13 +10,16 @@ and of the target apart, each under the right adapter:
   sentence and tested on the rest: what the input tells;
 - how much of the input's energy lies in the row space of the right adapter's A, beside rank over
   width, which is that of a space drawn at random.
+
+And what follows: nats per target token of the test sets, with the right adapter, without any, and
+under every router.
 """
 
 import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,24 @@ from torch.nn.functional import one_hot
 from polylect.build import build_data
 from polylect.config import conf_folder, plain
 from polylect.data.batch import IGNORED, EvaluationBatches, pad_id
-from polylect.evaluate import untrained
+from polylect.evaluate import nats_per_token, untrained
 from polylect.layers import arrow_scores, spectral_scores
 from polylect.layers.adapter_bank import AdapterBank
+from polylect.layers.adapter_choice import RouterSettings
 from polylect.layers.adapter_routing import routed_layers
 from polylect.record import Record, write_json
+from polylect.strategies.lag import LAG
 
 SIDES = ("source", "target")
+ROUTERS = {
+    "oracle": RouterSettings("oracle"),
+    "uniform": RouterSettings("uniform"),
+    "arrow_1": RouterSettings("arrow", k=1),
+    "lag_3": RouterSettings("lag", k=3),
+    "spectr_proj": RouterSettings("spectr", k=1, form="proj"),
+    "spectr_energy": RouterSettings("spectr", k=1, form="energy"),
+    "spectr_proj_sentence": RouterSettings("spectr", k=1, form="proj", level="sentence"),
+}
 RIDGE = 1e-2  # of the probe, in units of the input's mean square
 
 
@@ -50,17 +64,18 @@ def main() -> None:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("evaluate", [*arguments.overrides, *oracle])
     record = Record(run=str(arguments.library), config=plain(cfg))
-    record.metrics["readable"] = readable(cfg, arguments.limit)
-    record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
-    write_json(arguments.out, asdict(record) | {"scratch": record.scratch})
-    print(record.metrics["readable"]["all"])
-
-
-def readable(cfg: Any, limit: int) -> dict[str, Any]:
-    """By side, means over the layers: "all", and by name of the linear layer."""
     data, module = build_data(cfg), untrained(cfg)
     data.tokenizer, data.template = module.tokenizer, module.template
     data.setup("test")
+    record.metrics["readable"] = readable(module, data, arguments.limit)
+    record.metrics["nats_per_token"] = likelihoods(module, data, arguments.limit)
+    record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
+    write_json(arguments.out, asdict(record) | {"scratch": record.scratch})
+    print(record.metrics["readable"]["all"], record.metrics["nats_per_token"])
+
+
+def readable(module: LAG, data: Any, limit: int) -> dict[str, Any]:
+    """By side, means over the layers: "all", and by name of the linear layer."""
     found: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     inputs, about = observed(module, data, limit)
     for path, layer in routed_layers(module.backbone).items():
@@ -78,7 +93,19 @@ def readable(cfg: Any, limit: int) -> dict[str, Any]:
     }
 
 
-def observed(module: Any, data: Any, limit: int) -> tuple[dict[str, Tensor], dict[str, list]]:
+def likelihoods(module: LAG, data: Any, limit: int) -> dict[str, float]:
+    """Nats per target token, of all directions together."""
+    texts = list(batches(module, data, limit))
+    unnamed = [replace(batch, directions=("",) * len(batch.directions)) for batch in texts]
+    module.router.settings = ROUTERS["oracle"]
+    found = {"none": nats_per_token(module, unnamed)}
+    for name, settings in ROUTERS.items():
+        module.router.settings = settings
+        found[name] = nats_per_token(module, texts)
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def observed(module: LAG, data: Any, limit: int) -> tuple[dict[str, Tensor], dict[str, list]]:
     """Inputs of each adapted layer, (tokens, in), and of each token direction, side, sentence."""
     inputs: dict[str, list[Tensor]] = defaultdict(list)
     about: dict[str, list] = defaultdict(list)
@@ -87,8 +114,10 @@ def observed(module: Any, data: Any, limit: int) -> tuple[dict[str, Tensor], dic
     def note(path: str, x: Tensor) -> None:
         inputs[path].append(x[mask])
 
-    for path, layer in routed_layers(module.backbone).items():
+    hooks = [
         layer.register_forward_pre_hook(lambda _, given, path=path: note(path, given[0]))
+        for path, layer in routed_layers(module.backbone).items()
+    ]
     for batch in batches(module, data, limit):
         mask = batch.attention_mask.bool()
         with module.routing(batch):
@@ -99,10 +128,12 @@ def observed(module: Any, data: Any, limit: int) -> tuple[dict[str, Tensor], dic
             about["direction"] += [direction] * len(labels)
             about["sentence"] += [start + row] * len(labels)
             about["side"] += [SIDES[label != IGNORED] for label in labels]
+    for hook in hooks:
+        hook.remove()
     return {path: torch.cat(parts) for path, parts in inputs.items()}, about
 
 
-def batches(module: Any, data: Any, limit: int) -> Iterator[Any]:
+def batches(module: LAG, data: Any, limit: int) -> Iterator[Any]:
     for direction in data.directions_of("test"):
         examples = data.examples(direction, "test", limit)
         yield from EvaluationBatches(examples, 2048, 64, pad_id(module.tokenizer))

@@ -101,7 +101,7 @@ def table(experiments: Path, name: str) -> str:
     if seeds:
         results, kind = results / kind, detail
     elif kind == "readable":
-        results, kind = results / kind, name.removeprefix(f"{folder}/")
+        results, kind = results / kind, what
     makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
         "matrix": lambda runs: adapters(runs, detail),
         "nats": likelihoods,

@@ -7,16 +7,16 @@ cd "$(dirname "$0")/../.."
 : "${POLYLECT_DATA:?set it to the folder that holds multi30k, visual_genome, mono_commonvoice}"
 : "${POLYLECT_BASE:?set it to the folder of the base model}"
 export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
-seed=${SEED:-1} steps1=${STEPS1:-150} steps2=${STEPS2:-300}
+seed=${SEED:-1} steps1=${STEPS1:-60} steps2=${STEPS2:-150}
 features=${FEATURES-fft dct random mlp uniform}
 suffix=$([[ $seed == 1 ]] || echo "_seed$seed")
 source experiments/runs.sh
-# All runs begin from a copy of the base: with its own tags experts cannot tell directions apart.
-redrawn=runs/mix_moe_redrawn
-[ -d "$redrawn" ] || python experiments/redraw_tags.py "$POLYLECT_BASE" "$redrawn"
-POLYLECT_BASE=$redrawn
+# Experts alone do not teach a model to look at the source: all runs begin from the short joint
+# training that experiments/landermt begins from, too.
+train landermt_joint experiment=captions_full trainer.max_steps=400 trainer.val_check_interval=400
+POLYLECT_BASE=$(latest landermt_joint)model
 stage1=("trainer.max_steps=$steps1" "trainer.val_check_interval=$steps1")
-stage2=("trainer.max_steps=$steps2" "trainer.val_check_interval=$((steps2 / 2))")
+stage2=("trainer.max_steps=$steps2" "trainer.val_check_interval=$steps2")
 
 evaluate mix_moe_base data=captions_short model=local "model.path=$POLYLECT_BASE" generation.ratio=1.5
 runs=(mix_moe_base)

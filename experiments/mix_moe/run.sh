@@ -29,7 +29,7 @@ for feature in $features; do
 done
 train "mix_moe_full${suffix}_stage1" experiment=captions_mono "${stage1[@]}"
 train "mix_moe_full$suffix" experiment=captions_stage2 strategy=full "${stage2[@]}" \
-  optim.optimizer.lr=2e-3 "init_from=$(latest "mix_moe_full${suffix}_stage1")"
+  optim.optimizer.lr=1e-3 "init_from=$(latest "mix_moe_full${suffix}_stage1")"
 # As many trained parameters as the MT experts and their routers have.
 train "mix_moe_lora_switch$suffix" experiment=captions_stage2 strategy.rank=29 strategy.alpha=32 \
   "${stage2[@]}" optim.optimizer.lr=5e-3

@@ -88,6 +88,50 @@ def test_gradients_reach_tokens_rows_and_weights(layout: str, weighted: bool) ->
     assert torch.autograd.gradcheck(there_and_back, (x, weights))
 
 
+NEARLY_EVEN = torch.tensor([[0, 1], [2, 3], [4, 0], [-1, 1]])
+
+
+def test_experts_may_share_rows_of_nobody_so_that_all_have_equally_many() -> None:
+    weights = torch.rand(4, 2, dtype=torch.float64)
+    found = dispatch(NEARLY_EVEN, weights, EXPERTS, spare=1)
+    assert found.offsets.tolist() == [0, 2, 4, 6, 8, 10]
+    for slot, expert in enumerate(NEARLY_EVEN.flatten().tolist()):
+        row = int(found.places.flatten()[slot])
+        if expert < 0:
+            assert row >= 10
+        else:
+            assert 2 * expert <= row < 2 * expert + 2 and found.order[row] == slot
+            assert found.gates[row] == weights.flatten()[slot]
+    assert int(found.gates.count_nonzero()) == 7
+    y = torch.randn(10, 3, dtype=torch.float64)
+    of_slots = y[found.places.clamp(max=9)] * (NEARLY_EVEN >= 0).unsqueeze(2)
+    for weighted in (True, False):
+        expected = of_slots * weights.unsqueeze(2) if weighted else of_slots
+        torch.testing.assert_close(combine(y, found, weighted=weighted), expected.sum(1))
+
+
+def test_no_gradient_comes_from_rows_of_nobody() -> None:
+    def there_and_back(x: Tensor, weights: Tensor) -> Tensor:
+        found = dispatch(NEARLY_EVEN, weights, EXPERTS, spare=1)
+        return combine(torch.sin(gather(x, found)), found)
+
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(there_and_back, (x, weights))
+
+
+@pytest.mark.parametrize(
+    ("indices", "spare"),
+    [([[0, 1], [2, 3], [4, 0], [-1, 1]], 0), ([[0], [1], [2], [3], [4]], 9), ([[0], [0], [1]], 9)],
+)
+def test_rows_stay_as_many_where_evening_is_idle_or_takes_too_many(
+    indices: list[list[int]], spare: int
+) -> None:
+    indices = torch.tensor(indices)
+    found = dispatch(indices, torch.rand(indices.shape), EXPERTS, spare=spare)
+    assert len(found.order) == int((indices >= 0).sum())
+
+
 def test_no_tokens() -> None:
     found = dispatch(torch.empty(0, 2, dtype=torch.long), torch.empty(0, 2), EXPERTS)
     assert found.offsets.tolist() == [0] * (EXPERTS + 1)

@@ -22,6 +22,7 @@ from polylect.kernels.expert_linear import (
 
 OFFSETS = {
     "mixed": [0, 3, 4, 9],
+    "equally many": [0, 3, 6, 9],
     "empty experts": [0, 0, 5, 5, 9, 9],
     "all to one": [0, 0, 9, 9],
     "rows of nobody": [0, 2, 2, 6],
@@ -109,11 +110,19 @@ def test_a_frozen_weight_keeps_no_input_and_gets_no_gradient() -> None:
     torch.testing.assert_close(x.grad, *torch.autograd.grad(expected, x))
 
 
-def test_the_gradient_of_a_transposed_parameter_is_not_copied() -> None:
-    x, weight, offsets = made("mixed")
-    parameter = weight.detach().transpose(1, 2).requires_grad_()
-    (grad,) = torch.autograd.grad(expert_linear(x, parameter.mT, offsets).sum(), parameter)
+@pytest.mark.parametrize("name", ["mixed", "equally many"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 2, 0)])
+def test_the_gradient_of_a_parameter_seen_in_another_order_is_not_copied(
+    name: str, order: tuple[int, int, int]
+) -> None:
+    x, weight, offsets = made(name)
+    back = [order.index(axis) for axis in range(3)]
+    parameter = weight.detach().permute(back).contiguous().requires_grad_()
+    y, toward = expert_linear(x, parameter.permute(order), offsets), torch.randn(9, 3).double()
+    (grad,) = torch.autograd.grad(y, parameter, toward)
     assert grad.is_contiguous()
+    expected = torch.autograd.grad(by_row(x, parameter.permute(order), offsets), parameter, toward)
+    torch.testing.assert_close(grad, *expected)
 
 
 @pytest.mark.parametrize("layout", ["strided", "expanded", "bfloat16", "float16"])

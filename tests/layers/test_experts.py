@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polylect.kernels.dispatch import Dispatch, dispatch
 from polylect.layers.expert_ffn import ExpertFFN, attach_experts, expert_layers
 from polylect.layers.expert_numbers import router_losses, routing_numbers
 from polylect.layers.routers import Routing, make_router
 from polylect.layers.routing import RoutingContext
 from polylect.layers.slicing import SLICINGS, balanced_clusters, neuron_order
 from polylect.layers.tokens import Tokens
-from polylect.layers.weighted import weighted_output
+from polylect.layers.weighted import combined_output, weighted_output
 
 D, NEURONS, LM = 6, 12, 3
+PARTS = ("gates", "tokens", "offsets", "places")
 KINDS = [(True, False), (False, True), (True, True)]
 LINEAR = {"gate": "gate", "up": "up", "down": "down"}
 
@@ -210,28 +212,39 @@ def test_no_tokens_and_experts_without_tokens_are_fine(top: int | None) -> None:
 
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("activation", [F.silu, F.relu, nn.Identity()])
-@pytest.mark.parametrize("kind", ["side by side", "mixed", "sorted"])
+@pytest.mark.parametrize("kind", ["side by side", "mixed", "sorted", "evened"])
 def test_the_way_out_keeps_what_it_is_given_and_nothing_else(
     gated: bool, activation: Callable[[Tensor], Tensor], kind: str
 ) -> None:
-    tokens, neurons, experts = 4, 6, 3
-    inward = [torch.randn(tokens, neurons, dtype=torch.float64) for _ in range(1 + gated)]
-    weights = torch.rand(tokens, 1 if kind == "sorted" else experts, dtype=torch.float64)
-    down = torch.randn(*([experts] if kind == "sorted" else []), neurons, 2, dtype=torch.float64)
-    offsets = torch.tensor([0, 3, 3, 4]) if kind == "sorted" else None
+    indices = torch.tensor([[0, 2], [2, -1], [1, 2], [0, 1]])
+    neurons, experts, by_row = 6, 3, kind in ("sorted", "evened")
+    weights = torch.rand(4, 2 if by_row else experts, dtype=torch.float64, requires_grad=True)
     members = F.one_hot(torch.tensor([2, 0, 1, 1, 0, 2])).T.double() if kind == "mixed" else None
-    given = [tensor.requires_grad_() for tensor in (*inward, weights, down)]
 
-    def run(*tensors: Tensor) -> Tensor:
-        *inward, weights, down = tensors
-        return weighted_output(activation, inward, weights, down, offsets, members)
+    def sort(weights: Tensor) -> Dispatch | None:
+        spare = 9 if kind == "evened" else 0
+        return dispatch(indices, weights, experts, spare=spare) if by_row else None
+
+    found = sort(weights)
+    rows = 4 if found is None else len(found.tokens)
+    assert rows == {"sorted": 7, "evened": 9}.get(kind, 4)
+    inward = [torch.randn(rows, neurons, dtype=torch.float64) for _ in range(1 + gated)]
+    down = torch.randn(*([experts] if by_row else []), neurons, 2, dtype=torch.float64)
+    given = [tensor.requires_grad_() for tensor in (*inward, down)]
+
+    def run(found: Dispatch | None, weights: Tensor, *tensors: Tensor) -> Tensor:
+        *inward, down = tensors
+        if found is None:
+            return weighted_output(activation, inward, weights, down, members)
+        return combined_output(activation, inward, down, found)
 
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        run(*given)
-    wanted = [t for t in (*given, offsets, members) if t is not None]
+        run(found, weights, *given)
+    others = [weights] if found is None else [getattr(found, name) for name in PARTS]
+    wanted = [t for t in (*given, *others, members) if t is not None]
     assert sorted(t.data_ptr() for t in kept) == sorted(t.data_ptr() for t in wanted)
-    assert torch.autograd.gradcheck(run, given)
+    assert torch.autograd.gradcheck(lambda w, *ts: run(sort(w), w, *ts), (weights, *given))
 
 
 @pytest.mark.parametrize("top", [None, 1])

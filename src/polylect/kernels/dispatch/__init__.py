@@ -14,7 +14,7 @@ from torch import Tensor
 from polylect.kernels.dispatch import reference
 from polylect.kernels.operator import operator
 
-__all__ = ["Dispatch", "combine", "dispatch", "gather"]
+__all__ = ["Dispatch", "combine", "combine_rows", "dispatch", "gather", "gather_rows"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class Dispatch:
 
 
 def dispatch(
-    indices: Int[Tensor, "tokens k"], weights: Float[Tensor, "tokens k"], experts: int
+    indices: Int[Tensor, "tokens k"],
+    weights: Float[Tensor, "tokens k"],
+    experts: int,
+    *,
+    spare: int = 0,
 ) -> Dispatch:
     """Sort the choices of a router by expert.
 
@@ -48,6 +52,10 @@ def dispatch(
             choice that another group of experts serves).
         weights: weight of each choice; differentiable.
         experts: how many there are; each may get any number of rows.
+        spare: rows that each expert may gain on average so that all have equally many, of which
+            `expert_linear` makes one product; on a CPU alone, and at most half of what there is.
+            They are copies of the first slot's row with a weight of zero and in no place: `combine`
+            leaves them out, and where `gates` multiply their gradient, it is zero.
 
     Raises:
         ValueError: shapes that differ, or, on a CPU, an index outside of -1 to experts - 1.
@@ -65,17 +73,21 @@ def dispatch(
                 f"dispatch: indices must lie between -1 (nobody) and {experts - 1}, "
                 f"but they reach from {low} to {high}."
             )
-    order, offsets, places = reference.expert_order(indices, experts)
+    even = spare if on_cpu else 0
+    order, offsets, places = reference.expert_order(indices, experts, even)
     if on_cpu:
         order = order[: offsets.tolist()[-1]]
-    gates = weights.flatten().index_select(0, order)
-    return Dispatch(order, order // max(1, indices.shape[1]), offsets, gates, places)
+    slots = order.clamp(min=0) if even else order
+    gates = weights.flatten().index_select(0, slots)
+    if even:
+        gates = gates.masked_fill(order < 0, 0)
+    return Dispatch(slots, slots // max(1, indices.shape[1]), offsets, gates, places)
 
 
 def gather(x: Float[Tensor, "tokens d"], dispatch: Dispatch) -> Float[Tensor, "rows d"]:
     """The rows of the experts: `x[dispatch.tokens]`, zero in rows of nobody."""
     _check("gather", "x", x, dispatch.places.shape[0], "tokens")
-    return _gather(x, None, dispatch.tokens, dispatch.offsets, dispatch.places)
+    return gather_rows(x, None, dispatch.tokens, dispatch.offsets, dispatch.places)
 
 
 def combine(
@@ -94,17 +106,7 @@ def combine(
     """
     _check("combine", "y", y, dispatch.tokens.shape[0], "rows")
     gates = dispatch.gates if weighted else None
-    return _combine(y, gates, dispatch.tokens, dispatch.offsets, dispatch.places)
-
-
-def transposed_gather(
-    grad: Float[Tensor, "rows d"],
-    tokens: Int[Tensor, " rows"],
-    offsets: Int[Tensor, " experts_plus_1"],
-    places: Int[Tensor, "tokens k"],
-) -> Float[Tensor, "tokens d"]:
-    """The rows of each token, summed, from the parts of a `Dispatch`: the gradient of a gather."""
-    return _combine(grad, None, tokens, offsets, places)
+    return combine_rows(y, gates, dispatch.tokens, dispatch.offsets, dispatch.places)
 
 
 def _check(function: str, name: str, x: Tensor, count: int, of: str) -> None:
@@ -125,7 +127,7 @@ def _gather_backward(ctx, grad):
     x, gates, tokens, offsets, places = ctx.saved_tensors
     grad_x = grad_gates = None
     if ctx.needs_input_grad[0]:
-        grad_x = _combine(grad, gates, tokens, offsets, places)
+        grad_x = combine_rows(grad, gates, tokens, offsets, places)
     if x is not None:
         grad_gates = _gate_grad(grad, x, tokens, offsets).to(gates.dtype)
     return grad_x, grad_gates, None, None, None
@@ -135,14 +137,16 @@ def _combine_backward(ctx, grad):
     y, gates, tokens, offsets, places = ctx.saved_tensors
     grad_y = grad_gates = None
     if ctx.needs_input_grad[0]:
-        grad_y = _gather(grad, gates, tokens, offsets, places)
+        grad_y = gather_rows(grad, gates, tokens, offsets, places)
     if y is not None:
         grad_gates = _gate_grad(y, grad, tokens, offsets).to(gates.dtype)
     return grad_y, grad_gates, None, None, None
 
 
 KERNEL = "polylect.kernels.dispatch.kernel"
-_gather = operator(
+# `gather` and `combine` from the parts of a `Dispatch`, for functions with a gradient of their own;
+# without gates the weights are 1.
+gather_rows = operator(
     reference.gather,
     name="gather",
     kernel=KERNEL,
@@ -150,7 +154,7 @@ _gather = operator(
     keep=_keep,
     backward=_gather_backward,
 )
-_combine = operator(
+combine_rows = operator(
     reference.combine,
     name="combine",
     kernel=KERNEL,

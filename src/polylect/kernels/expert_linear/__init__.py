@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from polylect.kernels.dispatch import Dispatch, transposed_gather
+from polylect.kernels.dispatch import Dispatch, combine_rows
 from polylect.kernels.expert_linear import reference
 from polylect.kernels.operator import operator
 
@@ -60,9 +60,9 @@ def gathered_expert_linear(
 
 def gathered_expert_linears(
     x: Float[Tensor, "tokens d_in"],
-    weights: Sequence[Float[Tensor, "experts d_in d_out"]],
+    weights: Sequence[Float[Tensor, "experts d_in _"]],
     dispatch: Dispatch,
-) -> tuple[Float[Tensor, "rows d_out"], ...]:
+) -> tuple[Float[Tensor, "rows _"], ...]:
     """`gathered_expert_linear` with each of several weights, as of a gate and what it gates.
 
     On a CPU rows are gathered once for all of them, and their gradients are summed before they go
@@ -145,7 +145,7 @@ class _Gathered(torch.autograd.Function):
         grad_x, grad_weights = None, [None] * len(weights)
         if of_x:
             parts = (_expert_linear(grad, w.mT, offsets, None, None) for grad, w in pairs)
-            grad_x = transposed_gather(reduce(Tensor.add_, parts), tokens, offsets, places)
+            grad_x = combine_rows(reduce(Tensor.add_, parts), None, tokens, offsets, places)
         if x is not None:
             rows, index = _rows(x, tokens)
             grad_weights = [
@@ -172,7 +172,7 @@ def _backward(ctx, grad):
     if ctx.needs_input_grad[0]:
         grad_x = _expert_linear(grad, weight.transpose(1, 2), offsets, None, None)
         if tokens is not None:
-            grad_x = transposed_gather(grad_x, tokens, offsets, places)
+            grad_x = combine_rows(grad_x, None, tokens, offsets, places)
     if ctx.needs_input_grad[1]:
         grad_weight = _weight_grad(x, grad, weight, offsets, tokens)
     return grad_x, grad_weight, None, None, None

@@ -10,15 +10,15 @@
 - library: LAG over 64, 256 and 1000 adapters against LAG over 10.
 - model: a Llama with LAG (k = 5) over 64 adapters of rank 16 on all linear layers, its choices
   counted, against the same model with one plain adapter: prefill of 32 rows of 32 tokens, and a
-  decoding step after them. `products alone` are those that LAG multiplies, on inputs and choices
-  that are there already: nothing that gives the same result takes less. "profile" is the share of
-  the processor's time by kind of operation.
+  decoding step after them. `products alone` is what LAG multiplies, with inputs and choices that
+  are there already. "profile" is the share of the processor's time by kind of operation.
 """
 
 import argparse
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 from harness import Row, agreement, main, measure, row, with_goal  # sets the environment
 
@@ -52,7 +52,6 @@ ROUTERS = {
     "arrow top 4": RouterSettings("arrow", k=TOP),
     "spectr": RouterSettings("spectr", k=1, weights="uniform"),
 }
-LIBRARY = 64  # adapters of the whole model
 MOST = 2.0  # times a plain adapter
 KINDS = {  # by parts of an operation's name, the first that fits
     "products": {"mm", "bmm", "addmm", "embedding", "attention"},
@@ -62,17 +61,13 @@ KINDS = {  # by parts of an operation's name, the first that fits
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:
-    cases = [lambda s, r, c=c: layer(*c, s, r) for c in TIMES_FASTER]
-    cases += [lambda s, r, c=c: routers(*c, s, r) for c in ROUTED]
-    cases += [lambda s, r, t=t: scale(SIZES, t, s, r) for t in (32, 256)]
-    cases += [lambda s, r, of=of: model(of, s, r) for of in PHASES]
+    cases = [partial(layer, *case) for case in TIMES_FASTER]
+    cases += [partial(routers, *case) for case in ROUTED]
+    cases += [partial(scale, SIZES, count) for count in (32, 256)]
+    cases += [partial(model, 64, phase) for phase in PHASES]
     if arguments.tiny:
-        cases = [
-            lambda s, r: layer(4, 8, s, r),
-            lambda s, r: routers(4, 8, s, r),
-            lambda s, r: scale((2, 4), 8, s, r),
-            lambda s, r: model("decode", s, r, library=4),
-        ]
+        cases = [partial(layer, 4, 8), partial(routers, 4, 8)]
+        cases += [partial(scale, (2, 4), 8), partial(model, 4, "decode")]
     share = arguments.seconds / len(cases)
     rows = []
     for case in cases:
@@ -193,17 +188,16 @@ def scale(sizes: Iterable[int], count: int, seconds: float, rounds: int) -> Row:
     layers = {str(size): Layer(size) for size in sizes}
     x = torch.randn(1, count, WIDTH)
     smallest, *_, largest = layers
-    many = RouterSettings("lag", k=int(largest))
-    difference = agreement(layers[largest](x, many), layers[largest](x, ROUTERS["spectr"]))
+    every = RouterSettings("lag", k=int(largest))
+    difference = agreement(layers[largest](x, every), layers[largest](x, ROUTERS["spectr"]))
     variants = {name: lambda of=of: of(x, LAG) for name, of in layers.items()}
     times = measure(variants, seconds, rounds)
     times = {name if name == smallest else f"{name} adapters": of for name, of in times.items()}
-    return row(
-        {"what": f"library, adapters {smallest}", "tokens": count}, times, smallest, difference
-    )
+    what = {"what": f"library, adapters {smallest}", "tokens": count}
+    return row(what, times, smallest, difference)
 
 
-def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Row:
+def model(library: int, phase: str, seconds: float, rounds: int) -> Row:
     """A whole model with LAG over a library against the model with one adapter."""
     base = LlamaForCausalLM(CONFIG).eval().requires_grad_(False)
     bare, plain, router = copy.deepcopy(base), copy.deepcopy(base), AdapterRouter(LAG)
@@ -225,18 +219,16 @@ def model(phase: str, seconds: float, rounds: int, library: int = LIBRARY) -> Ro
     ids = tokens(LENGTH + 1)
     with ExitStack() as open_routes:
         router.settings = RouterSettings("oracle")  # that adapter, to compare results
-        variants = {
-            name: PHASES[phase](of, route, ids, open_routes) for name, (of, route) in routes.items()
-        }
+        start = PHASES[phase]
+        variants = {name: start(*of, ids, open_routes) for name, of in routes.items()}
         difference = agreement(variants["ours"](), variants["one plain adapter"]())
         router.settings, router.counts = LAG, RouteCounts()
-        count = ROWS * LENGTH if phase == "prefill" else ROWS
-        variants["products alone"] = products_alone(base, count)
+        variants["products alone"] = products_alone(base, ROWS * {"prefill": LENGTH}.get(phase, 1))
         times = measure(variants, seconds, rounds)
         spent = shares(variants["ours"])
     found = row({"what": f"model, {phase}", "adapters": library}, times, "ours", difference)
-    found = with_goal(found, "one plain adapter", least=1 / MOST)
-    return found | {"figures": {f"profile, {k} %": v for k, v in spent.items()}}
+    figures = {"figures": {f"profile, {k} %": v for k, v in spent.items()}}
+    return with_goal(found, "one plain adapter", least=1 / MOST) | figures
 
 
 def products_alone(base: nn.Module, count: int) -> Callable[[], None]:
@@ -244,9 +236,8 @@ def products_alone(base: nn.Module, count: int) -> Callable[[], None]:
     given = []
     for each in routed_layers(base).values():
         bank = each.lora_banks["library"]
-        x = torch.randn(count, each.in_features)
-        candidates = torch.rand(count, len(bank.names)).topk(min(LAG.k, len(bank.names))).indices
-        h = torch.randn(count, RANK)
+        candidates = torch.rand(count, len(bank.names)).argsort(1)[:, : LAG.k]
+        x, h = torch.randn(count, each.in_features), torch.randn(count, RANK)
         given.append((x, h, bank, candidates, candidates[:, 0].contiguous()))
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from polylect.layers import align, arrow_scores, spectral_scores
+from polylect.layers import adapter_mixing, align, arrow_scores, spectral_scores
 from polylect.layers.adapter_bank import AdapterBank, Pages
 from polylect.layers.adapter_choice import Choice, RouterSettings, choose, majority
 from polylect.layers.adapter_energy import EnergySums
@@ -69,11 +69,10 @@ def by_loop(layer, x, choices):
     return y
 
 
-@pytest.fixture(params=["dense", "grouped"])
+@pytest.fixture(params=["dense", "sparse", "grouped"])
 def form(request, monkeypatch):
-    """Both ways to multiply tokens with their adapters, whatever the sizes."""
-    cost = -(10**15) if request.param == "grouped" else 10**15
-    monkeypatch.setattr("polylect.layers.adapter_products._GROUP_COST", cost)
+    """All ways to multiply tokens with their adapters, whatever the sizes and the device."""
+    monkeypatch.setattr(adapter_mixing, "_way", lambda *_: request.param)
     return request.param
 
 
@@ -352,7 +351,10 @@ def test_pages_let_go_of_those_not_used_for_longest():
 # what is counted
 
 
-def test_counts_worked_by_hand():
+@pytest.mark.parametrize("noted", [0, 10**6])
+def test_counts_worked_by_hand(monkeypatch, noted):
+    """At once, or together when they are asked for."""
+    monkeypatch.setattr("polylect.layers.route_counts._NOTED", noted)
     counts = RouteCounts()
     bank = bank_of(adapters({"a": 1, "b": 1, "c": 1}), serving={"en-fr": 2})
     assert counts.number(["en-de", "en-fr", "en-de"]) == [0, 1, 0]

@@ -124,12 +124,8 @@ class AdapterBank(nn.Module):
     def compact(
         self, indices: Int[Tensor, "tokens k"]
     ) -> tuple[Int[Tensor, " used"] | None, Int[Tensor, "tokens k"]]:
-        """The adapters in use, ascending, and the indices among these; None if all may stay."""
-        # On a GPU, to know them is to wait for it.
-        few = indices.is_cpu and 2 * indices.numel() <= len(self.names)
-        if not (self.paged or few):
-            return None, indices
-        return torch.unique(indices, return_inverse=True)
+        """The adapters in use, ascending, and the indices among these; None if all are there."""
+        return torch.unique(indices, return_inverse=True) if self.paged else (None, indices)
 
     def blocks(self, size: int) -> list[Tensor | None]:
         """All adapters, a part at a time where they are on disk."""

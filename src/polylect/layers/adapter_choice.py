@@ -11,7 +11,8 @@ from polylect.layers.adapter_bank import AdapterBank
 from polylect.layers.spectral import (
     FORMS,
     arrow_scores,
-    lag_project,
+    retrieve,
+    select,
     spectral_scores,
     top_scored,
 )
@@ -121,33 +122,25 @@ def choose(x: Float[Tensor, "tokens in"], bank: AdapterBank, settings: RouterSet
 
 
 def _lag(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Choice:
-    used = None
-    if bank.paged:
-        # The candidates among the used adapters are those among all.
-        candidates = top_scored(arrow_scores(x, bank.arrows), settings.k)
-        used, _ = bank.compact(candidates)
-    of_used = (of if used is None or of is None else of[used] for of in _statistics(bank))
-    strengths, mean, std = of_used
-    arrows = bank.arrows if used is None else bank.arrows[used]
-    indices, projected = lag_project(
+    used, candidates = bank.compact(retrieve(x, bank.arrows, settings.k))
+    strengths, mean, std = _statistics(bank, used)
+    best, projected = select(
         x,
-        arrows,
+        candidates,
         bank.factor("a", used),
-        settings.k,
         settings.form,
         strengths=strengths,
         mean=mean,
         std=std,
     )
-    indices = indices if used is None else used[indices]
-    return Choice(indices.unsqueeze(1), x.new_ones(len(x), 1), projected)
+    best = best if used is None else used[best]
+    return Choice(best.unsqueeze(1), x.new_ones(x.shape[0], 1), projected)
 
 
 def _spectral(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Tensor:
     scores = []
     for block in bank.blocks(_BLOCK):
-        of_block = (of if block is None or of is None else of[block] for of in _statistics(bank))
-        strengths, mean, std = of_block
+        strengths, mean, std = _statistics(bank, block)
         a_star = bank.factor("a", block)
         scores.append(
             spectral_scores(x, a_star, settings.form, strengths=strengths, mean=mean, std=std)
@@ -155,8 +148,12 @@ def _spectral(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Tensor:
     return torch.cat(scores, dim=1)
 
 
-def _statistics(bank: AdapterBank) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return bank.strengths, bank.mean, bank.std
+def _statistics(
+    bank: AdapterBank, used: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Strengths, means and deviations of these adapters, or of all."""
+    every = bank.strengths, bank.mean, bank.std
+    return every if used is None else tuple(of if of is None else of[used] for of in every)
 
 
 def majority(

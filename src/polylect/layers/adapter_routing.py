@@ -20,6 +20,7 @@ from polylect.layers.adapter_energy import EnergySums
 from polylect.layers.adapter_mixing import lifted, mixed_update
 from polylect.layers.route_counts import RouteCounts
 from polylect.layers.routing import RoutingContext
+from polylect.layers.spectral import exact
 from polylect.layers.tokens import Tokens, watch_tokens
 
 
@@ -146,15 +147,15 @@ class RoutedLayer(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         if passing.index is not None:
             flat = flat.index_select(0, passing.index)
-        if not len(flat):
+        if not flat.shape[0]:
             return y
-        with torch.autocast(x.device.type, enabled=False):
+        with exact(x):
             flat = flat.to(torch.promote_types(x.dtype, torch.float32))
             updates = [self._update(flat, name, passing) for name in self.lora_banks]
             update = functools.reduce(torch.add, updates).to(y.dtype)
         if passing.index is None:
-            return y + update.view_as(y)
-        return y.reshape(-1, y.shape[-1]).index_add(0, passing.index, update).view_as(y)
+            return y.add_(update.view_as(y))
+        return y.reshape(-1, y.shape[-1]).index_add_(0, passing.index, update).view_as(y)
 
     def _update(self, x: Tensor, library: str, passing: _Pass) -> Tensor:
         bank, settings = self.lora_banks[library], self.router.settings

@@ -13,6 +13,9 @@ from polylect.layers.adapter_choice import Choice
 
 SIDES = ("source", "target")
 
+_NOTED = 1 << 20
+"""Choices that may wait to be counted, about 16 bytes each."""
+
 
 class RouteCounts:
     """Sums of weights over tokens, each of which adds one to its layer; padding adds nothing.
@@ -23,12 +26,18 @@ class RouteCounts:
 
     def __init__(self) -> None:
         self.directions: list[str] = []
-        self._sums: dict[tuple[str, str], tuple[AdapterBank, Tensor]] = {}
+        self._banks: dict[tuple[str, str], AdapterBank] = {}
+        self._sums: dict[tuple[str, str], Tensor] = {}
+        self._noted: dict[tuple[str, str], list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._slots = 0
 
     def clear(self) -> None:
         """Begins anew."""
         self.directions.clear()
+        self._banks.clear()
         self._sums.clear()
+        self._noted.clear()
+        self._slots = 0
 
     def number(self, directions: Sequence[str]) -> list[int]:
         """The numbers under which directions are counted."""
@@ -45,24 +54,37 @@ class RouteCounts:
         cells: Int[Tensor, "tokens"],
         choice: Choice,
     ) -> None:
-        """Counts a choice.
+        """Notes a choice; to count it takes longer, so that is done for many at a time.
 
         Args:
             cells: of each token the number of its direction times two, plus one on the target side.
         """
-        adapters, size = len(bank.names), 2 * len(self.directions)
-        places = cells.unsqueeze(1) * adapters + choice.indices
-        new = torch.bincount(
-            places.flatten(), choice.weights.flatten().double(), minlength=size * adapters
-        ).view(-1, 2, adapters)
-        held = self._sums.get((library, layer))
-        if held is not None:
-            new[: len(held[1])] += held[1]
-        self._sums[library, layer] = (bank, new)
+        self._banks[library, layer] = bank
+        noted = (cells, choice.indices, choice.weights)
+        self._noted.setdefault((library, layer), []).append(noted)
+        self._slots += choice.indices.numel()
+        if self._slots > _NOTED:
+            self._count()
+
+    def _count(self) -> None:
+        size = 2 * len(self.directions)
+        for key, noted in self._noted.items():
+            adapters = len(self._banks[key].names)
+            places = [(cells.unsqueeze(1) * adapters + of).flatten() for cells, of, _ in noted]
+            weights = torch.cat([weights.flatten() for *_, weights in noted]).double()
+            new = torch.bincount(torch.cat(places), weights, minlength=size * adapters)
+            new = new.view(-1, 2, adapters)
+            if key in self._sums:
+                held = self._sums[key]
+                new[: len(held)] += held
+            self._sums[key] = new
+        self._noted.clear()
+        self._slots = 0
 
     def of(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
-        """The sums of one layer; directions that came later than its last token are not there."""
-        return self._sums[library, layer][1]
+        """The sums of one layer; directions that came after its last token may not be there."""
+        self._count()
+        return self._sums[library, layer]
 
     def means(self) -> dict[str, float]:
         """Over all directions, by "<layer>/<library>/<side>/…".
@@ -70,8 +92,10 @@ class RouteCounts:
         `share/<adapter>`, of those that were chosen at all, and `agreement`: the share of the
         adapter that serves the direction, over directions that one is known to serve.
         """
+        self._count()
         found: dict[str, float] = {}
-        for (library, layer), (bank, sums) in self._sums.items():
+        for (library, layer), sums in self._sums.items():
+            bank = self._banks[library, layer]
             right = {i: bank.serving.get(d) for i, d in enumerate(self.directions[: len(sums)])}
             known = {i: own for i, own in right.items() if own is not None}
             for place, side in enumerate(SIDES):
@@ -90,8 +114,10 @@ class RouteCounts:
         "shares" has the adapters that were chosen at all; "agreement" is the share of the one that
         serves the direction, None where none is known to.
         """
+        self._count()
         found = []
-        for (library, layer), (bank, sums) in self._sums.items():
+        for (library, layer), sums in self._sums.items():
+            bank = self._banks[library, layer]
             for direction, of_direction in zip(self.directions, sums.tolist(), strict=False):
                 for side, weights in zip(SIDES, of_direction, strict=True):
                     if tokens := sum(weights):

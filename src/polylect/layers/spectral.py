@@ -11,20 +11,17 @@ Scores that differ by no more than rounding are ties, which the lowest index win
 choice between copies of an adapter would depend on the batch's size.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from polylect.hints import nearest
-from polylect.layers.adapter_products import projected
+from polylect.kernels.lag_select import best_candidate
+from polylect.kernels.lag_select.reference import TIE
 
 FORMS = ("proj", "energy", "calibrated")
-
-_TIE = 32
-"""Relative differences up to this many times machine epsilon are ties.
-
-Copies of an adapter were up to 27 apart in one float32 product with d = 4096.
-"""
 
 
 def arrow_scores(
@@ -36,7 +33,7 @@ def arrow_scores(
         x: the layer's input.
         arrows: the first row of each A*.
     """
-    return _products(x, arrows).abs()
+    return _products(x, arrows).abs_()
 
 
 def spectral_scores(
@@ -70,7 +67,12 @@ def spectral_scores(
     """
     _check_form(form, strengths)
     projections = _products(x, a_star.flatten(0, 1)).view(len(x), *a_star.shape[:2])
-    return _lengths(projections, form, strengths, mean, std)
+    strengths, mean, std = _statistics(form, strengths, mean, std)
+    if strengths is None:
+        return torch.linalg.vector_norm(projections, dim=2)
+    energy = torch.linalg.vector_norm(projections.mul_(strengths), dim=2)
+    energy = energy if mean is None else energy - mean
+    return energy if std is None else energy / std
 
 
 def lag_select(
@@ -116,20 +118,50 @@ def lag_project(
     Raises:
         ValueError: k is below 1, or as in `spectral_scores`.
     """
+    return select(x, retrieve(x, arrows, k), a_star, form, strengths=strengths, mean=mean, std=std)
+
+
+def retrieve(
+    x: Float[Tensor, "tokens d"], arrows: Float[Tensor, "adapters d"], k: int
+) -> Int[Tensor, "tokens candidates"]:
+    """The first half of LAG: the k best adapters of each token by Arrow, in any order.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k >= arrows.shape[0]:
+        return torch.arange(len(arrows), device=x.device).expand(len(x), -1)
+    return top_scored(arrow_scores(x, arrows), k)
+
+
+def select(
+    x: Float[Tensor, "tokens d"],
+    candidates: Int[Tensor, "tokens k"],
+    a_star: Float[Tensor, "adapters rank d"],
+    form: str = "proj",
+    *,
+    strengths: Float[Tensor, "adapters rank"] | None = None,
+    mean: Float[Tensor, "adapters"] | None = None,
+    std: Float[Tensor, "adapters"] | None = None,
+) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens rank"]]:
+    """The second half of LAG: the best of the candidates by `spectral_scores`, and its A* x.
+
+    Args:
+        candidates: distinct adapters of each token.
+
+    Raises:
+        ValueError: as in `spectral_scores`.
+    """
     _check_form(form, strengths)
-    candidates = top_scored(arrow_scores(x, arrows), k)
-    dtype = _score_dtype(x)
-    projections = projected(x.to(dtype), a_star.to(dtype), candidates)
-    of_candidates = (None if of is None else of[candidates] for of in (strengths, mean, std))
-    best = top_scored(_lengths(projections, form, *of_candidates), 1)
-    rank = best.unsqueeze(2).expand(-1, -1, a_star.shape[1])
-    return candidates.gather(1, best).squeeze(1), projections.gather(1, rank).squeeze(1)
+    with exact(x):
+        return best_candidate(x, candidates, a_star, *_statistics(form, strengths, mean, std))
 
 
 def top_scored(scores: Float[Tensor, "tokens adapters"], k: int) -> Int[Tensor, "tokens chosen"]:
-    """The k adapters with the highest scores (all if there are fewer), in order of their index.
+    """The k adapters with the highest scores (all if there are fewer), in any order.
 
-    `torch.topk` takes any of those that tie for the last place, here it is the lowest index.
+    `torch.topk` takes any of those that tie for the last place, here it is the lowest index. On a
+    GPU nothing waits for the scores.
 
     Raises:
         ValueError: k is below 1.
@@ -139,16 +171,34 @@ def top_scored(scores: Float[Tensor, "tokens adapters"], k: int) -> Int[Tensor, 
     tokens, adapters = scores.shape
     if k >= adapters:
         return torch.arange(adapters, device=scores.device).expand(tokens, -1)
+    if not scores.is_cpu:
+        return _first_of_ties(scores, scores.topk(k).values[:, k - 1 :], k)
     values, chosen = scores.topk(k + 1)
-    last, next_ = values[:, k - 1 : k], values[:, k:]
-    margin = last.abs() * (_TIE * torch.finfo(scores.dtype).eps)
-    tied = (last - next_ <= margin).squeeze(1)
-    chosen = chosen[:, :k]
+    last, chosen = values[:, k - 1], chosen[:, :k]
+    tied = values[:, k] >= _margin(last, -1)
     if tied.any():
-        rest, last, margin = scores[tied], last[tied], margin[tied]
-        place = (rest >= last - margin).int() + (rest > last + margin)
-        chosen[tied] = place.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return chosen.sort(dim=1).values
+        chosen[tied] = _first_of_ties(scores[tied], last[tied].unsqueeze(1), k)
+    return chosen
+
+
+def _first_of_ties(scores: Tensor, last: Tensor, k: int) -> Tensor:
+    """The k highest, of those about as high as the last of these the ones that come first."""
+    place = (scores >= _margin(last, -1)).long() + (scores > _margin(last, 1))
+    keys = place * scores.shape[1] + torch.arange(scores.shape[1], device=scores.device).flip(0)
+    return keys.topk(k).indices
+
+
+def _margin(scores: Tensor, sign: int) -> Tensor:
+    """The lowest (-1) or highest (1) of those that tie with a score."""
+    return torch.add(scores, scores.abs(), alpha=sign * TIE * torch.finfo(scores.dtype).eps)
+
+
+def exact(x: Tensor) -> AbstractContextManager:
+    """Inside it products keep the precision of their factors, under autocast too."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):  # to enter this context takes as long as a small product
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def _check_form(form: str, strengths: Tensor | None) -> None:
@@ -161,29 +211,19 @@ def _check_form(form: str, strengths: Tensor | None) -> None:
         )
 
 
-def _lengths(
-    projections: Tensor,
-    form: str,
-    strengths: Tensor | None,
-    mean: Tensor | None,
-    std: Tensor | None,
-) -> Tensor:
-    """Scores from A* x, (tokens, adapters, rank); the rest by adapter, or by token and adapter."""
+def _statistics(
+    form: str, strengths: Tensor | None, mean: Tensor | None, std: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What a form takes of these: a score is (‖S A* x‖ - mean) / std."""
     if form == "proj":
-        return torch.linalg.vector_norm(projections, dim=2)
-    energy = torch.linalg.vector_norm(projections * strengths, dim=2)
+        return None, None, None
     if form == "energy":
-        return energy
-    std = torch.linalg.vector_norm(strengths, dim=-1) if std is None else std
-    centred = energy if mean is None else energy - mean
-    return centred / std.clamp_min(torch.finfo(std.dtype).tiny)
+        return strengths, None, None
+    std = torch.linalg.vector_norm(strengths, dim=1) if std is None else std
+    return strengths, mean, std.clamp_min(torch.finfo(std.dtype).tiny)
 
 
 def _products(x: Tensor, rows: Tensor) -> Tensor:
-    dtype = _score_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with exact(x):
         return x.to(dtype) @ rows.to(dtype).T
-
-
-def _score_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

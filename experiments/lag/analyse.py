@@ -60,6 +60,8 @@ SYSTEMS = {
     "spectr_energy": System(RouterSettings("spectr", k=1, form="energy")),
     "spectr_calibrated": System(RouterSettings("spectr", k=1, form="calibrated")),
     "lag_5_sentence": System(RouterSettings("lag", k=5, level="sentence")),
+    "lag_5_model": System(RouterSettings("lag", k=5, level="model")),
+    "spectr_model": System(RouterSettings("spectr", k=1, level="model")),
 }
 
 

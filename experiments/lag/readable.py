@@ -47,7 +47,7 @@ ROUTERS = {
     "lag_3": RouterSettings("lag", k=3),
     "spectr_proj": RouterSettings("spectr", k=1, form="proj"),
     "spectr_energy": RouterSettings("spectr", k=1, form="energy"),
-    "spectr_proj_sentence": RouterSettings("spectr", k=1, form="proj", level="sentence"),
+    "spectr_model": RouterSettings("spectr", k=1, level="model"),
 }
 RIDGE = 1e-2  # of the probe, in units of the input's mean square
 

@@ -36,4 +36,4 @@ fi
 polylect library "path=$library" action=compare "out=$library/similarity.json"
 analyse() { python experiments/lag/analyse.py --out "$out" --limit "$limit" --base "$POLYLECT_BASE" "$@"; }
 analyse --library "$library"
-analyse --library "${library}_captions" --suffix _captions_alone --systems oracle uniform lag_3 arrow_4
+analyse --library "${library}_captions" --suffix _captions_alone --systems oracle uniform lag_3 lag_5_model spectr_model

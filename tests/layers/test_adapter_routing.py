@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from polylect.layers import adapter_mixing, align, arrow_scores, spectral_scores
 from polylect.layers.adapter_bank import AdapterBank, Pages
-from polylect.layers.adapter_choice import Choice, RouterSettings, choose, majority
+from polylect.layers.adapter_choice import Choice, RouterSettings, choose, votes
+from polylect.layers.adapter_election import Election
 from polylect.layers.adapter_energy import EnergySums
 from polylect.layers.adapter_mixing import lifted, mixed_update
 from polylect.layers.adapter_routing import AdapterRouter, attach_routing
@@ -247,13 +248,23 @@ def test_a_sentence_takes_the_adapter_of_most_of_its_prompt():
             layer(x[:1, 6:])
 
 
-def test_a_majority_weighs_votes():
+def test_votes_are_weights_over_what_counts():
     indices = torch.tensor([[0, 2], [1, 2], [1, 3], [0, 3]])
     weights = torch.tensor([[0.6, 0.4], [0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
     rows, counted = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True])
-    assert majority(Choice(indices, weights), rows, 2, counted, 4).tolist() == [2, 3]
-    even = torch.full_like(weights, 0.5)
-    assert majority(Choice(indices, even), rows, 2, counted.fill_(True), 4).tolist() == [1, 0]
+    found = votes(Choice(indices, weights), rows, 2, counted, 4)
+    expected = torch.tensor([[0.6, 0.5, 0.9, 0.0], [0.2, 0.0, 0.0, 0.8]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_election_is_over_all_layers_by_name():
+    election = Election()
+    election.add("l", ("a", "b", "c"), torch.tensor([[1.0, 2, 0], [0, 0, 3]]))
+    election.add("l", ("b", "d"), torch.tensor([[1.0, 4], [3, 0]]))
+    election.add("m", ("z",), torch.tensor([[0.0], [1]]))
+    election.add("l", ("a", "b", "c"), torch.tensor([[3.0, 0, 0], [0, 0, 0]]))
+    # a 4, b 3, c 0, d 4 and a 0, b 3, c 3, d 0: the first of those that tie
+    assert election.winners() == {"l": ["a", "b"], "m": ["z", "z"]}
 
 
 def test_the_oracle_goes_by_the_direction():

@@ -18,7 +18,7 @@ def kinds_of_input() -> list[torch.Tensor]:
 
 
 def trained(scale: float, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, float]:
-    """A* of adapters that learnt a little, each on inputs of its own, and the share of error left."""
+    """A* of adapters that learnt a little on inputs of their own; the share of error left."""
     context = RoutingContext()
     layer = attach_lora(nn.Linear(WIDTH, WIDTH).requires_grad_(False), context, "layer")
     found, error = [], 0.0

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ from small import ROWS, base, batch_of, build
 from small import logits as all_logits
 from tiny import DATA, LENGTH, MODEL, config, folders
 
-from polylect.data.batch import TranslationBatch, collate, pad_id
+from polylect.data.batch import IGNORED, TranslationBatch, collate, pad_id
 from polylect.evaluate import main
+from polylect.layers import spectral_scores
+from polylect.layers.adapter_routing import routed_layers
 from polylect.library import Adapter, AdapterLibrary, LowRank, base_fingerprint
 from polylect.library.peft_format import CONFIG, WEIGHTS
 from polylect.strategies.base import TranslationModule
@@ -65,7 +70,13 @@ def differs(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize(
     ("strategy", "level"),
-    [("lag", "token"), ("arrow", "token"), ("spectr", "token"), ("lag", "sentence")],
+    [
+        ("lag", "token"),
+        ("arrow", "token"),
+        ("spectr", "token"),
+        ("lag", "sentence"),
+        ("lag", "model"),
+    ],
 )
 def test_one_adapter_is_that_adapter(
     strategy: str, level: str, library: Path, tmp_path: Path
@@ -183,7 +194,7 @@ def test_factors_may_be_mixed_before_they_are_multiplied(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("strategy", "level", "beams"),
-    [("lag", "token", 1), ("arrow", "token", 3), ("lag", "sentence", 3)],
+    [("lag", "token", 1), ("arrow", "token", 3), ("lag", "sentence", 3), ("lag", "model", 3)],
 )
 def test_decoding_with_a_cache_is_decoding_without(
     strategy: str, level: str, beams: int, library: Path
@@ -206,6 +217,35 @@ def test_decoding_with_a_cache_is_decoding_without(
                 )
             )
     assert torch.equal(*found)
+
+
+def test_all_layers_together_take_whom_most_tokens_of_the_prompt_chose(tmp_path: Path) -> None:
+    library = export(tmp_path, "strategy.rank=3")
+    module = lag(library, "strategy.level=model", strategy="spectr")
+    batch = batch_of(module)
+    prompts = batch.attention_mask.sum(1) - (batch.labels != IGNORED).sum(1)
+    plain, tallies = build("frozen"), [Counter() for _ in ROWS]
+
+    def vote(linear: torch.nn.Module, given: tuple[torch.Tensor], path: str) -> None:
+        bank = routed_layers(module.backbone)[path].lora_banks["library"]
+        for x, length, tally in zip(given[0], prompts.tolist(), tallies, strict=True):
+            best = spectral_scores(x[:length], bank.factor("a")).argmax(1).tolist()
+            tally.update(bank.names[i] for i in best)
+
+    for path in routed_layers(module.backbone):
+        linear = plain.backbone.get_submodule(path)
+        linear.register_forward_pre_hook(partial(vote, path=path))
+    logits(plain, batch)
+    expected = [tally.most_common(1)[0][0] for tally in tallies]
+    assert len(set(expected)) > 1
+    for names, chosen in module.trace(batch).values():
+        for row, own in zip(chosen, expected, strict=True):
+            assert {names[i] for i in row[row >= 0].tolist()} == {own}
+    named = replace(batch, directions=tuple(expected))
+    wanted = logits(lag(library, "strategy.router=oracle"), named)
+    torch.testing.assert_close(logits(module, batch), wanted, **CLOSE)
+    alone = torch.cat([logits(module, batch_of(module, [row])) for row in ROWS])
+    torch.testing.assert_close(alone, wanted, **CLOSE)
 
 
 # Libraries

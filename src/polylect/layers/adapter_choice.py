@@ -20,7 +20,7 @@ from polylect.layers.spectral import (
 ROUTERS = ("lag", "arrow", "spectr", "uniform", "oracle")
 WEIGHTS = ("softmax", "uniform")
 MIXINGS = ("output", "aligned", "trained")
-LEVELS = ("token", "sentence")
+LEVELS = ("token", "sentence", "model")
 
 _BLOCK = 64
 """Adapters whose factors are read together where all of them must be scored."""
@@ -42,9 +42,10 @@ class RouterSettings:
         mixing: "output" adds up the adapters' updates. Or their factors are averaged before they
             are multiplied: "aligned" those that SpectR's code takes, "trained" those that Arrow's
             code takes, which are the adapters' own.
-        level: "token", or "sentence": all tokens of a row get the adapter with the most weight
-            over the tokens of its prompt. A token of the prompt then depends on later ones of the
-            prompt, but no token on the translation.
+        level: "token"; "sentence": in each layer all tokens of a row get the adapter with the most
+            weight over the tokens of its prompt; or "model": all layers together, one adapter for a
+            row, by a pass of the base alone over the prompts. A token of the prompt then depends on
+            later ones of the prompt, but no token on the translation.
 
     Raises:
         ValueError: an unknown name, or a number out of its range; by the name of the setting.
@@ -156,11 +157,10 @@ def _statistics(
     return every if used is None else tuple(of if of is None else of[used] for of in every)
 
 
-def majority(
+def votes(
     choice: Choice, rows: Int[Tensor, "tokens"], count: int, counted: Tensor, adapters: int
-) -> Int[Tensor, "rows"]:
-    """The adapter with the most weight over the counted tokens of each row; ties as ever."""
-    votes = choice.weights.new_zeros(count, adapters)
+) -> Float[Tensor, "rows adapters"]:
+    """The weight of each adapter over the counted tokens of each row."""
+    found = choice.weights.new_zeros(count, adapters)
     weights = choice.weights * counted.unsqueeze(1)
-    votes.index_put_((rows.unsqueeze(1), choice.indices), weights, accumulate=True)
-    return top_scored(votes, 1).squeeze(1)
+    return found.index_put_((rows.unsqueeze(1), choice.indices), weights, accumulate=True)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from polylect.layers.adapter_bank import AdapterBank
-from polylect.layers.adapter_choice import Choice, RouterSettings, choose, majority
+from polylect.layers.adapter_choice import Choice, RouterSettings, choose, votes
+from polylect.layers.adapter_election import Election
 from polylect.layers.adapter_energy import EnergySums
 from polylect.layers.adapter_mixing import lifted, mixed_update
 from polylect.layers.route_counts import RouteCounts
 from polylect.layers.routing import RoutingContext
-from polylect.layers.spectral import exact
+from polylect.layers.spectral import exact, top_scored
 from polylect.layers.tokens import Tokens, watch_tokens
 
 
@@ -49,6 +50,7 @@ class AdapterRouter:
         counts: what they chose; None counts nothing.
         energies: takes the sizes of the updates, if there is one.
         trace: a dict that takes the strongest choice of the next passes, see `traced`.
+        election: takes the layers' votes, if there is one; no adapter acts meanwhile.
         named: libraries in which a row gets the adapter that serves it, whatever the settings.
     """
 
@@ -56,9 +58,11 @@ class AdapterRouter:
         self.settings, self.counts = settings, counts
         self.energies: EnergySums | None = None
         self.trace: dict[tuple[str, str], Tensor] | None = None
+        self.election: Election | None = None
         self.named: frozenset[str] = frozenset()
         self.context = RoutingContext()
         self._prompt_lengths: Tensor | None = None
+        self._elected: Mapping[str, Sequence[str]] = {}
         self._pass = _Pass()
 
     def watch(self, model: nn.Module) -> RemovableHandle:
@@ -67,22 +71,26 @@ class AdapterRouter:
 
     @contextmanager
     def route(
-        self, directions: Sequence[str], prompt_lengths: Int[Tensor, "rows"]
+        self,
+        directions: Sequence[str],
+        prompt_lengths: Int[Tensor, "rows"],
+        elected: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[None]:
         """Opens a route; the directions matter to the oracle and to the counts, to no other router.
 
         Args:
             prompt_lengths: real tokens in the source prompt of each row.
+            elected: by library the adapter of each row, for level "model".
 
         Raises:
             RuntimeError: a route is open already.
         """
         with self.context.route(directions):
-            self._prompt_lengths = prompt_lengths
+            self._prompt_lengths, self._elected = prompt_lengths, elected or {}
             try:
                 yield
             finally:
-                self._prompt_lengths, self._pass = None, _Pass()
+                self._prompt_lengths, self._elected, self._pass = None, {}, _Pass()
 
     @contextmanager
     def traced(self) -> Iterator[dict[tuple[str, str], Tensor]]:
@@ -96,13 +104,27 @@ class AdapterRouter:
         finally:
             self.trace = None
 
+    @contextmanager
+    def electing(self) -> Iterator[Election]:
+        """Within it layers vote on the prompts, and passes are those of the base alone."""
+        self.election = Election()
+        try:
+            yield self.election
+        finally:
+            self.election = None
+
+    def elected(self, library: str, rows: int) -> list[str]:
+        """The adapter of each of `rows` rows, repeated where beam search multiplied the batch."""
+        names = self._elected[library]
+        return [name for name in names for _ in range(rows // len(names))]
+
     def passing(self, x: Tensor) -> _Pass:
         """The tokens of the present pass. Raises RuntimeError outside of a route."""
         tokens = self._pass.tokens
         if tokens is not None and tokens.real.shape == x.shape[:-1]:
             return self._pass
         self.context.rows(len(x))
-        if self.settings.level == "sentence" or self.settings.router == "oracle" or self.named:
+        if self.settings.level != "token" or self.settings.router == "oracle" or self.named:
             raise ValueError(
                 f"a layer received {tuple(x.shape)}, in which rows cannot be told: adapters on "
                 "such layers are routed token by token only"
@@ -151,6 +173,9 @@ class RoutedLayer(nn.Module):
             return y
         with exact(x):
             flat = flat.to(torch.promote_types(x.dtype, torch.float32))
+            if self.router.election is not None:
+                self._vote(flat, passing)
+                return y
             updates = [self._update(flat, name, passing) for name in self.lora_banks]
             update = functools.reduce(torch.add, updates).to(y.dtype)
         if passing.index is None:
@@ -175,11 +200,13 @@ class RoutedLayer(nn.Module):
         settings, context = self.router.settings, self.router.context
         if settings.router == "oracle" or library in self.router.named:
             names = context.rows(len(passing.tokens.real))
-            own = torch.tensor([bank.serving.get(name, -1) for name in names], device=x.device)
-            own = own[passing.rows].unsqueeze(1)
-            return Choice(own.clamp(min=0), (own >= 0).to(x.dtype))
+            return _named(x, passing, [bank.serving.get(name, -1) for name in names])
         if settings.level == "token":
             return choose(x, bank, settings)
+        if settings.level == "model":
+            position = {name: i for i, name in enumerate(bank.names)}
+            elected = self.router.elected(library, len(passing.tokens.real))
+            return _named(x, passing, [position.get(name, -1) for name in elected])
         key = ("sentence", id(self), library)
         if passing.tokens.seen == 0:
             context.forget(key)
@@ -195,10 +222,19 @@ class RoutedLayer(nn.Module):
                 f"the cache holds {tokens.seen} tokens of which the router saw nothing: "
                 "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
             )
-        prompt = tokens.prompt.flatten()
+        return top_scored(self._votes(x, bank, passing), 1).squeeze(1)
+
+    def _vote(self, x: Tensor, passing: _Pass) -> None:
+        for library in self.lora_banks.keys() - self.router.named:
+            bank = self.lora_banks[library]
+            self.router.election.add(library, bank.names, self._votes(x, bank, passing))
+
+    def _votes(self, x: Tensor, bank: AdapterBank, passing: _Pass) -> Tensor:
+        """The weight of each adapter over the prompt of each row, (rows, adapters)."""
+        prompt = passing.tokens.prompt.flatten()
         counted = prompt if passing.index is None else prompt[passing.index]
         choice = choose(x, bank, self.router.settings)
-        return majority(choice, passing.rows, len(tokens.real), counted, len(bank.names))
+        return votes(choice, passing.rows, len(passing.tokens.real), counted, len(bank.names))
 
     def _note(self, library: str, bank: AdapterBank, passing: _Pass, choice: Choice) -> None:
         """Counts the choice and traces it, where that is wanted."""
@@ -214,6 +250,12 @@ class RoutedLayer(nn.Module):
             trace = torch.full_like(real, -1, dtype=strongest.dtype)
             trace[real] = strongest
             router.trace[library, self.layer_name] = trace
+
+
+def _named(x: Tensor, passing: _Pass, of_rows: Sequence[int]) -> Choice:
+    """One adapter for each row, by its position; -1 for none."""
+    own = torch.tensor(of_rows, device=x.device)[passing.rows].unsqueeze(1)
+    return Choice(own.clamp(min=0), (own >= 0).to(x.dtype))
 
 
 class RoutedLinear(RoutedLayer, nn.Linear):

@@ -109,7 +109,17 @@ class LAG(TranslationModule):
         if self.router.settings.router == "oracle":
             self._check_served(batch.directions)
         learned = (batch.labels != IGNORED).sum(1)
-        return self.router.route(batch.directions, batch.attention_mask.sum(1) - learned)
+        lengths = batch.attention_mask.sum(1) - learned
+        settings, routed = self.router.settings, self.libraries.keys() - self.router.named
+        if settings.level != "model" or settings.router == "oracle" or not routed:
+            return self.router.route(batch.directions, lengths)
+        with (
+            torch.no_grad(),
+            self.router.electing() as election,
+            self.router.route(batch.directions, lengths),
+        ):
+            self(batch)
+        return self.router.route(batch.directions, lengths, election.winners())
 
     def telemetry(self) -> dict[str, float]:
         """Each adapter's share of the tokens, and that of the right one: see `RouteCounts.means`.

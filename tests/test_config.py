@@ -98,9 +98,9 @@ def test_every_program_composes_and_validates(program: str) -> None:
 
 @pytest.mark.parametrize("file", [f for f in FILES if not f.startswith(("sweep/", "recipe/"))])
 def test_every_file_composes_validates_and_builds(file: str, tmp_path: Path) -> None:
-    validate(composed(file))
-    others = [] if file.startswith("model/") else ["model=tiny"]
-    cfg = composed(file, *others) if not file.startswith("experiment/") else composed(file)
+    own_model = file.startswith(("model/", "experiment/"))
+    cfg = composed(file, *([] if own_model else ["model=tiny"]))
+    validate(cfg)
     if file.startswith("experiment/"):  # its own model is not here
         cfg.model = composed("model/tiny").model
     elif file == "model/local":

@@ -17,6 +17,7 @@ from polylect.cli import run
 from polylect.sweep import RUN_FOLDER, _slug, _varied
 
 SHORT = [*TRAIN, "trainer.max_steps=1"]
+SECONDS = 600  # a job takes 20 when nothing else runs
 
 
 def ledger(runs: Path) -> list[dict[str, Any]]:
@@ -88,11 +89,11 @@ def test_a_sweep_that_is_stopped_lets_its_job_save(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "polylect.cli", "train", "-m", *TRAIN, f"runs={tmp_path}"]
     sweep = subprocess.Popen([*command, "trainer.max_steps=100000", "seed=1,2"])
     steps = "**/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SECONDS
     while not list(tmp_path.glob(steps)) and time.monotonic() < deadline:
         time.sleep(0.2)
     sweep.send_signal(signal.SIGTERM)
-    assert sweep.wait(60) == 143
+    assert sweep.wait(SECONDS) == 143
     (folder,) = {path.parent.parent for path in tmp_path.glob(steps)}
     assert record(folder)["status"] == "interrupted"
 

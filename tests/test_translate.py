@@ -128,6 +128,7 @@ def command(trained: Path, *settings: str) -> list[str]:
     return [sys.executable, "-m", "polylect.cli", "translate", f"run={trained}", *settings]
 
 
+@pytest.mark.slow
 def test_standard_input_to_a_pipe_that_closes(trained: Path) -> None:
     done = subprocess.run(
         f"yes 'We read.' | head -40 | {' '.join(command(trained))} direction=en-de "

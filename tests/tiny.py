@@ -12,6 +12,9 @@ from typing import Any
 import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from polylect.config import conf_folder
@@ -41,19 +44,28 @@ TRAIN = [
 
 
 @cache
-def _composed(program: str, overrides: tuple[str, ...]) -> DictConfig:
+def _composed(program: str, choices: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose(program, list(overrides))
+        return compose(program, list(choices))
+
+
+@cache
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
 
 
 def config(program: str, *overrides: str) -> DictConfig:
-    """The composed configuration, without the command line's kindness about a missing plus."""
-    here = ("runs=", "run=", "resume=", "init_from=")  # differ from test to test: set afterwards
-    cfg = copy.deepcopy(_composed(program, tuple(o for o in overrides if not o.startswith(here))))
-    for override in overrides:
-        if override.startswith(here):
-            key, _, value = override.partition("=")
-            cfg[key] = value
+    """The composed configuration, without the command line's kindness about a missing plus.
+
+    Only the files that are chosen are composed, once, which takes a fifth of a second; Hydra sets
+    values after that in any case.
+    """
+    parsed = [_parsed(override) for override in overrides]
+    chosen = [(conf_folder() / override.key_or_group).is_dir() for override in parsed]
+    choices = tuple(o for o, choice in zip(overrides, chosen, strict=True) if choice)
+    cfg = copy.deepcopy(_composed(program, choices))
+    values = [o for o, choice in zip(parsed, chosen, strict=True) if not choice]
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     return cfg
 
 

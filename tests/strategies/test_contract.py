@@ -151,7 +151,7 @@ def test_sentences_translate_together_as_one_by_one(
     name: str, settings: list[str], beams: int
 ) -> None:
     # A prompt's cap must not depend on its neighbours: the same for all.
-    length = ["generation.ratio=0", "generation.extra=8", f"generation.beams={beams}"]
+    length = ["generation.ratio=0", "generation.extra=4", f"generation.beams={beams}"]
     module = train_a_little(build(name, *settings, *length))
     prompts = [module.prompt(source, direction) for direction, source, _ in ROWS]
     groups = [prompts]

@@ -16,8 +16,9 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     lag/oracle/bleu       the same, as shares of what the run `oracle` has
     lag/routing           how often the right adapter was chosen, or one of its direction or domain
     lag/layers/RUN        how often that run chose the right adapter, by layer
-    lag/readable/tokens   what tells of the right adapter, of the records in lag/results/readable
-    lag/readable/nats     nats per target token under every router, of the same records
+    lag/joint/routing     any of these of the records in lag/results/joint
+    lag/readable/tokens   what tells of the right adapter
+    lag/readable/routers  nats per target token under every router
     kilt/answers          scores of `polylect answer`, and how often each library's right adapter
                           was chosen
 
@@ -96,12 +97,10 @@ def table(experiments: Path, name: str) -> str:
     results = experiments / folder / "results"
     if folder == "bench":
         return benchmark(read(results / f"{what}.json"))
+    inner, _, rest = what.partition("/")
+    if (results / inner).is_dir():
+        results, what = results / inner, rest
     kind, _, detail = what.partition("/")
-    seeds = kind == "tongues"
-    if seeds:
-        results, kind = results / kind, detail
-    elif kind == "readable":
-        results, kind = results / kind, what
     makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
         "matrix": lambda runs: adapters(runs, detail),
         "nats": likelihoods,
@@ -110,15 +109,15 @@ def table(experiments: Path, name: str) -> str:
         "oracle": lambda runs: routing_tables.of_oracle(runs, detail),
         "routing": routing_tables.routing,
         "layers": lambda runs: routing_tables.layers(runs, detail),
-        "readable/tokens": routing_tables.readable,
-        "readable/nats": routing_tables.routed_likelihoods,
+        "tokens": routing_tables.readable,
+        "routers": routing_tables.routed_likelihoods,
         "answers": routing_tables.answers,
         **{metric: lambda runs, metric=metric: scores(runs, metric) for metric in TITLES},
     }
     if kind not in makers:
         raise ValueError(f"there is no table {name}; known are {folder}/{', '.join(makers)}")
     make = makers[kind]
-    if seeds:
+    if results.name == "tongues":
         return of_runs(results, "tongues", lambda runs: over_seeds(make(runs)))
     return of_runs(results, folder, make)
 

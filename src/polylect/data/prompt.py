@@ -7,11 +7,27 @@ stays text), except by `ChatTemplate`, whose markup is special tokens.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from polylect.data.languages import language, split_direction
 from polylect.hints import nearest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row that has a source.
+
+    Attributes:
+        source: the text.
+        pair: codes of the languages.
+        shown: sentence pairs that stand before it.
+    """
+
+    source: str
+    pair: tuple[str, str] = ("", "")
+    shown: Sequence[tuple[str, str]] = ()
 
 
 class Template(ABC):
@@ -51,12 +67,17 @@ class Template(ABC):
         for row in rows:
             if sources[row] is None:
                 raise ValueError(f"direction {directions[row]!r} needs a source text")
-        texts = [str(sources[row]) for row in rows]
-        pairs = [(str(codes[row][0]), codes[row][1]) for row in rows]
-        examples = [[] if shown is None else shown[row] for row in rows]
+        asked = [
+            Asked(
+                str(sources[row]),
+                (str(codes[row][0]), codes[row][1]),
+                () if shown is None else shown[row],
+            )
+            for row in rows
+        ]
         begin = begin_ids(tokenizer)
         prompts = [list(begin) for _ in sources]
-        for row, ids in zip(rows, self._prompts(tokenizer, texts, pairs, examples), strict=True):
+        for row, ids in zip(rows, self._prompts(tokenizer, asked), strict=True):
             prompts[row] = ids
         return prompts
 
@@ -87,31 +108,20 @@ class Template(ABC):
         return ""
 
     @abstractmethod
-    def _prompts(
-        self,
-        tokenizer: Any,
-        sources: list[str],
-        pairs: list[tuple[str, str]],
-        shown: Sequence[Sequence[tuple[str, str]]],
-    ) -> list[list[int]]:
-        """Ids of the prompts of rows that have a source; `pairs` are the language codes."""
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+        """Ids of the prompts of rows that have a source."""
 
 
 class PlainTemplate(Template):
     """Says in words what to do; works with every base model."""
 
-    def _prompts(
-        self,
-        tokenizer: Any,
-        sources: list[str],
-        pairs: list[tuple[str, str]],
-        shown: Sequence[Sequence[tuple[str, str]]],
-    ) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         texts = []
-        for text, pair, examples in zip(sources, pairs, shown, strict=True):
-            asked = [f"{_in_words(source, *names(pair))} {target}" for source, target in examples]
-            texts.append("\n\n".join([*asked, _in_words(text, *names(pair))]))
+        for row in rows:
+            named = names(row.pair)
+            before = [f"{_in_words(source, *named)} {target}" for source, target in row.shown]
+            texts.append("\n\n".join([*before, _in_words(row.source, *named)]))
         return [begin + ids for ids in _encode(tokenizer, texts)]
 
     def _lead(self, tokenizer: Any) -> str:
@@ -126,24 +136,18 @@ class TagTemplate(Template):
     The shortest prompt there is; the tag's embedding has to be learned.
     """
 
-    def _prompts(
-        self,
-        tokenizer: Any,
-        sources: list[str],
-        pairs: list[tuple[str, str]],
-        shown: Sequence[Sequence[tuple[str, str]]],
-    ) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
-        tags = {target: self._tag(tokenizer, target) for _, target in set(pairs)}
-        rows = zip(sources, shown, strict=True)
-        encoded = iter(_encode(tokenizer, [t for s, e in rows for t in (*chain(*e), s)]))
+        tags = {target: self._tag(tokenizer, target) for _, target in {row.pair for row in rows}}
+        texts = [text for row in rows for text in (*chain(*row.shown), row.source)]
+        encoded = iter(_encode(tokenizer, texts))
         prompts = []
-        for examples, (_, code) in zip(shown, pairs, strict=True):
-            ids: list[int] = []
-            for _ in examples:
-                ids += [*begin, *next(encoded), tags[code], *next(encoded)]
+        for row in rows:
+            tag, ids = tags[row.pair[1]], []
+            for _ in row.shown:
+                ids += [*begin, *next(encoded), tag, *next(encoded)]
                 ids.append(self.end_ids(tokenizer)[0])
-            prompts.append([*ids, *begin, *next(encoded), tags[code]])
+            prompts.append([*ids, *begin, *next(encoded), tag])
         return prompts
 
     def _tag(self, tokenizer: Any, code: str) -> int:
@@ -170,20 +174,15 @@ class ChatTemplate(Template):
         end = [] if tokenizer.eos_token_id is None and turn else super().end_ids(tokenizer)
         return list(dict.fromkeys(turn + end))
 
-    def _prompts(
-        self,
-        tokenizer: Any,
-        sources: list[str],
-        pairs: list[tuple[str, str]],
-        shown: Sequence[Sequence[tuple[str, str]]],
-    ) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
         turns = []
-        for text, pair, examples in zip(sources, pairs, shown, strict=True):
+        for row in rows:
+            named = names(row.pair)
             turns.append([])
-            for source, target in examples:
-                turns[-1].append(_turn("user", _as_request(source, *names(pair))))
+            for source, target in row.shown:
+                turns[-1].append(_turn("user", _as_request(source, *named)))
                 turns[-1].append(_turn("assistant", target))
-            turns[-1].append(_turn("user", _as_request(text, *names(pair))))
+            turns[-1].append(_turn("user", _as_request(row.source, *named)))
         texts = _render(tokenizer, turns, answer=True)
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
@@ -204,18 +203,13 @@ class QuestionTemplate(Template):
         """`Template.encode_many`; raises ValueError where pairs are to be shown."""
         if shown is not None:
             raise ValueError("questions show no sentence pairs: give them a passage instead")
-        prompts = iter(self._prompts(tokenizer, [s for s in sources if s is not None], [], []))
+        asked = [Asked(source) for source in sources if source is not None]
+        prompts = iter(self._prompts(tokenizer, asked))
         return [begin_ids(tokenizer) if source is None else next(prompts) for source in sources]
 
-    def _prompts(
-        self,
-        tokenizer: Any,
-        sources: list[str],
-        pairs: list[tuple[str, str]],
-        shown: Sequence[Sequence[tuple[str, str]]],
-    ) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
-        texts = [f"{source}\nAnswer:\n" for source in sources]
+        texts = [f"{row.source}\nAnswer:\n" for row in rows]
         return [begin + ids for ids in _encode(tokenizer, texts)]
 
 
@@ -226,14 +220,8 @@ class QuestionChatTemplate(QuestionTemplate):
         """As those of `ChatTemplate`."""
         return TEMPLATES["chat"].end_ids(tokenizer)
 
-    def _prompts(
-        self,
-        tokenizer: Any,
-        sources: list[str],
-        pairs: list[tuple[str, str]],
-        shown: Sequence[Sequence[tuple[str, str]]],
-    ) -> list[list[int]]:
-        texts = _render(tokenizer, [[_turn("user", source)] for source in sources], answer=True)
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+        texts = _render(tokenizer, [[_turn("user", row.source)] for row in rows], answer=True)
         return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 

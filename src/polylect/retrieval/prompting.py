@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polylect.data.prompt import Template
+from polylect.data.prompt import Asked, Template
 from polylect.retrieval.memory import Match, Memory
 
 
@@ -63,8 +63,8 @@ class MemoryTemplate(Template):
         """As those of the template without matches."""
         return self.bare.end_ids(tokenizer)
 
-    def _prompts(self, tokenizer: Any, *rows: Any) -> list[list[int]]:
-        return self.bare._prompts(tokenizer, *rows)
+    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+        return self.bare._prompts(tokenizer, rows)
 
 
 def _pairs(matches: Sequence[Match]) -> list[tuple[str, str]]:

@@ -155,7 +155,7 @@ def test_ctrl_c_leaves_whole_lines(trained: Path, tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     content = out.read_bytes()
     assert content.endswith(b"\n")

@@ -73,7 +73,7 @@ class Turns(L.Callback):
             self.times[name].append(1e3 * (end[0] - begin[0]) / self.steps)
             self.processor[name].append(1e3 * (end[1] - begin[1]) / self.steps)
         rounds = len(self.times["ours"]) - 1  # the first one does not count
-        if rounds and now[0] > self.end or rounds >= self.rounds:
+        if (rounds and now[0] > self.end) or rounds >= self.rounds:
             trainer.should_stop = True
         self.begin = clocks()
 

@@ -74,7 +74,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=60, help="sentences of each test set")
     parser.add_argument("--calibration", type=int, default=60, help="sentences of each val set")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--suffix", default="", help="of the records' names")
     arguments = parser.parse_args()
 
     cfg = composed(SWITCH, arguments.base, arguments.library)
@@ -96,13 +95,12 @@ def main() -> None:
         }
         record.data = {domain: of.report for domain, of in data.items()}
         record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
-        system = f"{name}{arguments.suffix}"
         written = asdict(record) | {"scratch": record.scratch}
-        write_json(arguments.out / f"lag_{system}.json", written)
+        write_json(arguments.out / f"lag_{name}.json", written)
         for test, texts in translations.items() if arguments.outputs else ():
-            write_text(arguments.outputs / system / f"{test}.txt", "\n".join(texts) + "\n")
+            write_text(arguments.outputs / name / f"{test}.txt", "\n".join(texts) + "\n")
         mean = sum(s["chrf++"]["value"] for s in record.metrics["test"].values()) / len(tests)
-        print(f"{system}: mean chrF++ {mean:.2f}, {record.seconds} s", flush=True)
+        print(f"{name}: mean chrF++ {mean:.2f}, {record.seconds} s", flush=True)
 
 
 def split(name: str) -> tuple[str, str]:

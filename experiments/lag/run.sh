@@ -3,8 +3,9 @@
 # POLYLECT_DATA is the folder of the text, POLYLECT_BASE that of the base model. STEPS (250) and
 # SEED (1) are those of the trainings, LIMIT (60) sentences of each test set are translated.
 # CAPTIONS=RUN takes the caption adapters of that lora_switch run instead of training them, and the
-# other domains go on from them, so that a few steps are enough for adapters that translate;
+# other domains go on from them, so that a few steps are enough for adapters that translate.
 # LIBRARY=FOLDER takes a library that an earlier call has made, with FOLDER_captions beside it.
+# OUT is the folder of the records.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${POLYLECT_DATA:?set it to the folder that holds multi30k, visual_genome, tatoeba, software_l10n and bible}"
@@ -34,6 +35,7 @@ if [ -z "${LIBRARY:-}" ]; then
   done
 fi
 polylect library "path=$library" action=compare "out=$library/similarity.json"
-analyse() { python experiments/lag/analyse.py --out "$out" --limit "$limit" --base "$POLYLECT_BASE" "$@"; }
-analyse --library "$library"
-analyse --library "${library}_captions" --suffix _captions_alone --systems oracle uniform lag_3 lag_5_model spectr_model
+analyse() { python experiments/lag/analyse.py --limit "$limit" --base "$POLYLECT_BASE" "$@"; }
+analyse --library "$library" --out "$out"
+analyse --library "${library}_captions" --out "$out/captions_alone" \
+  --systems oracle uniform arrow_4 lag_3 spectr_proj lag_5_model spectr_model

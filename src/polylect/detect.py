@@ -75,20 +75,15 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     keep_freed_memory()
     record = Record(run=str(folder), config=plain(cfg))
     try:
-        scores = NeuronFile.read(cfg.scores) if cfg.scores else _measured(cfg, folder, record)
-        found = chosen(scores, cfg)
-        found.write(folder / FILE)
-        (folder / PARTIAL).unlink(missing_ok=True)
-        record.metrics |= {"layers": found.layers, "neurons": found.counts()}
-        record.status = "done"
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.status = "interrupted" if interrupted else "failed"
-        raise
+        with record.ending(begin):
+            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measured(cfg, folder, record)
+            found = chosen(scores, cfg)
+            found.write(folder / FILE)
+            (folder / PARTIAL).unlink(missing_ok=True)
+            record.metrics |= {"layers": found.layers, "neurons": found.counts()}
     finally:
         # A bad setting leaves no folder behind.
         if record.status == "done" or (folder / "record.json").is_file():
-            record.seconds = round(time.monotonic() - begin, 1)
             record.write(folder)
     show(_table(found))
     plots.save_all(lambda: plots.of_detection(found), folder)

@@ -105,11 +105,16 @@ class Record:
 
     @contextmanager
     def kept(self, folder: Path, begin: float) -> Iterator[None]:
-        """Write `folder/record.json` when the block ends, with how it ended.
+        """Write `folder/record.json` when the block ends; takes what `ending` takes."""
+        try:
+            with self.ending(begin):
+                yield
+        finally:
+            self.write(folder)
 
-        Args:
-            begin: of the run, by `time.monotonic`.
-        """
+    @contextmanager
+    def ending(self, begin: float) -> Iterator[None]:
+        """Note how the block ended, and the seconds since the run's `begin` (`time.monotonic`)."""
         try:
             yield
             self.status = "done"
@@ -119,7 +124,6 @@ class Record:
             raise
         finally:
             self.seconds = round(time.monotonic() - begin, 1)
-            self.write(folder)
 
     @classmethod
     def read(cls, folder: Path) -> "Record":

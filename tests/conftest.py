@@ -14,7 +14,11 @@ if shutil.which("nvidia-smi") is None:  # read when Triton is imported, by which
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("polylect")  # cores are shared
+hypothesis.settings.load_profile("polylect")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +43,6 @@ def seeded() -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of LoRA-switch on a tiny model; only for reading."""
-    from tiny import train
+    from helpers.tiny import train
 
     return train(tmp_path_factory.mktemp("runs"), "evaluate=true", "evaluate_base=true")

@@ -90,3 +90,38 @@ def test_composed_configuration_is_printed_by_a_process() -> None:
     done = cli("train", "--cfg", "job", "strategy=lora")
     assert done.returncode == 0
     assert "adapters: shared" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "a/b"), "a/b cannot be used: Permission denied."),
+        (OSError(28, "No space left on device", "x"), "x cannot be used: No space left on device."),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    error: OSError,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main(cfg: object) -> None:
+        raise error
+
+    monkeypatch.setattr("polylect.programs.evaluate.main", main)
+    assert run(["evaluate"]) == 2
+    assert capsys.readouterr().err == f"polylect: {sentence}\n"
+
+
+def test_standard_output_that_is_full_is_a_sentence() -> None:
+    """In a process of its own, as Python itself would complain at its end."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "polylect.cli", "evaluate", "run=nowhere"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+        )
+    sentence = "polylect: what was to be printed or written cannot be: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (2, sentence)

@@ -1,14 +1,18 @@
 """The Python form: texts in any direction, adapters loaded and switched, the base untouched."""
 
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from polylect.files import write_text
 from polylect.library import Adapter, AdapterLibrary
+from polylect.library.folder import ABOUT
 from polylect.models.backbone import load_backbone, tiny_backbone
-from polylect.strategies.generation import Generation
+from polylect.strategies.generation import Generation, Translation
 from polylect.strategies.lora_switch import LoRASwitch
 from polylect.translator import Translator
 
@@ -22,7 +26,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Adapters far from zero, so that each direction says something else."""
     folder = tmp_path_factory.mktemp("run")
     module = LoRASwitch(directions=DIRECTIONS, template="tag", rank=4)
-    module.adopt(*tiny_backbone())
+    module.set_backbone(*tiny_backbone())
     for group in module.parameter_groups():
         for parameter in group["params"]:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -47,6 +51,32 @@ def test_a_mixed_list_is_translated_as_each_text_alone(library: Path) -> None:
     alone = [t.translate([text], d)[0] for text, d in zip(TEXTS, DIRECTIONS, strict=True)]
     assert mixed == alone
     assert len({t.translate([TEXTS[0]], d)[0] for d in DIRECTIONS}) == 3
+
+
+@pytest.mark.parametrize("before", [" ", "\ufeff", "\n", "\u3000", "\u200b", "\t\ufeff "])
+@pytest.mark.parametrize("after", ["", "\r\n", "\u00a0", "\0"])
+def test_a_text_is_cleaned_as_training_text_is(library: Path, before: str, after: str) -> None:
+    t = translator(library)
+    assert t.translate([before + TEXTS[0] + after], "en-de") == t.translate(TEXTS[:1], "en-de")
+    assert t.too_long(before * 999 + TEXTS[0] + after, "en-de") is False
+
+
+def test_an_empty_text_translates_to_an_empty_text(library: Path) -> None:
+    t = translator(library)
+    assert t.translate([""], "en-de") == [""]
+    texts = ["\u3000", TEXTS[0], "", "\ufeff\n", TEXTS[1], " \t"]
+    found = t.translations(texts, ["en-de", "en-fr", "en-hi", "en-de", "en-hi", "en-fr"])
+    whole = t.translations([TEXTS[0], TEXTS[1]], ["en-fr", "en-hi"])
+    assert found[1] == whole[0] and found[4] == whole[1]
+    assert all(found[i] == Translation("", 0, False) for i in (0, 2, 3, 5))
+    assert t.translate([], "en-de") == []
+    with pytest.raises(ValueError, match="no adapter serves direction en-da"):
+        t.translate([""], "en-da")
+
+
+def test_half_of_a_character_is_refused_with_the_number_of_the_text(library: Path) -> None:
+    with pytest.raises(ValueError, match=r"text 2: character 4, U\+D83D, is half of a surrogate"):
+        translator(library).translate([TEXTS[0], "We \ud83d read."], "en-de")
 
 
 def test_the_base_is_bit_identical_after_any_use(library: Path) -> None:
@@ -129,6 +159,186 @@ def test_using_another_adapter_than_the_direction_s_own(library: Path) -> None:
     assert t.translate([TEXTS[0]], "en-de") == own
 
 
+# Adapters by name
+
+
+@pytest.fixture
+def second(library: Path, tmp_path: Path) -> Path:
+    """Another adapter for en-de, in a folder of the same name: in truth that of en-fr."""
+    folder = shutil.copytree(library / "en-fr", tmp_path / "elsewhere" / "en-de")
+    write_text(folder / ABOUT, '{"directions": ["en-de"]}')
+    return folder
+
+
+def oracle(folder: Path) -> list[str]:
+    """What an adapter alone makes of the texts as en-de."""
+    t = translator(None)
+    t.load_adapter(folder, "only", ["en-de"])
+    return t.translate(TEXTS, "en-de")
+
+
+def test_a_second_adapter_for_a_direction_is_used_when_it_is_named(
+    library: Path, second: Path
+) -> None:
+    t = translator(library)
+    assert t.load_adapter(second, name="mine") == "mine"
+    own, mine = oracle(library / "en-de"), oracle(second)
+    assert own != mine
+    assert t.translate(TEXTS, "en-de") == own
+    assert t.translate(TEXTS, "en-de", adapter="mine") == mine
+    assert t.translate(TEXTS, adapter="mine") == mine
+    mixed = t.translate(TEXTS, "en-de", adapter=["mine", None, "en-de"])
+    assert mixed == [mine[0], own[1], own[2]]
+    t.unload_adapter("en-de")
+    assert t.translate(TEXTS, "en-de") == mine
+
+
+def test_the_adapter_that_is_set_is_the_one_that_is_used(library: Path, second: Path) -> None:
+    t = translator(library)
+    t.load_adapter(second, name="mine")
+    own, mine = oracle(library / "en-de"), oracle(second)
+    t.set_adapter("mine")
+    for direction in (None, "en-de", ["en-de"] * 3):
+        assert t.translate(TEXTS, direction) == mine
+    assert t.translate(TEXTS, "en-de", adapter="en-de") == own
+    t.check_direction("en-ta")  # which nobody serves, but a set adapter takes any
+    t.set_adapter(None)
+    assert t.translate(TEXTS, "en-de") == own
+    t.set_adapter("mine")
+    t.unload_adapter("mine")
+    assert t.translate(TEXTS, "en-de") == own
+
+
+def test_any_adapter_takes_any_direction_and_none_is_the_base(library: Path) -> None:
+    t = translator(library)
+    with t.module.using("en-fr"):
+        expected = t.translate(TEXTS, "en-hi")
+    assert t.translate(TEXTS, "en-hi", adapter="en-fr") == expected
+    assert t.translate(TEXTS, "en-hi", adapter="") == translator(None).translate(
+        TEXTS, "en-hi", adapter=""
+    )
+    assert t.translate([], "en-hi", adapter="en-fr") == []
+
+
+def test_every_resident_adapter_can_be_named_whatever_the_budget(library: Path) -> None:
+    t = translator(library)
+    expected = [t.translate([TEXTS[0]], "en-de", adapter=name)[0] for name in DIRECTIONS]
+    assert len(set(expected)) == 3
+    size = AdapterLibrary(library).nbytes("en-de")
+    small = translator(library, budget_mib=1.5 * size / 2**20)
+    assert small.translate(TEXTS[:1] * 3, "en-de", adapter=DIRECTIONS) == expected
+
+
+def test_two_adapters_of_a_library_have_to_be_named(library: Path, second: Path) -> None:
+    both = shutil.copytree(library, second.parents[1] / "both")
+    shutil.copytree(second, both / "mine")
+    t = translator(both)
+    with pytest.raises(ValueError, match="en-de is served by en-de and by mine: name one with"):
+        t.translate(TEXTS, "en-de")
+    assert t.translate(TEXTS, "en-de", adapter="mine") == oracle(second)
+    t.set_adapter("en-de")
+    assert t.translate(TEXTS) == oracle(library / "en-de")
+
+
+def test_mistakes_about_adapters_name_what_to_do(library: Path, tmp_path: Path) -> None:
+    t = translator(library)
+    with pytest.raises(ValueError, match="no adapter is named 'en-da'; did you mean en-de"):
+        t.translate(TEXTS, "en-de", adapter="en-da")
+    with pytest.raises(ValueError, match="no adapter is named 'en-da'; did you mean en-de"):
+        t.set_adapter("en-da")
+    with pytest.raises(ValueError, match="3 texts and 2 adapters do not match"):
+        t.translate(TEXTS, "en-de", adapter=["en-de", "en-fr"])
+    with pytest.raises(ValueError, match="give a direction: no adapter is set or named"):
+        t.translate(TEXTS, adapter=["en-de", "en-fr", None])
+    with pytest.raises(ValueError, match="unknown language code 'ende'"):
+        t.translate(TEXTS, "ende", adapter="en-de")
+    t.load_adapter(library / "en-de", "two", ["en-ta", "en-it"])
+    with pytest.raises(ValueError, match="give a direction: adapter two serves en-ta, en-it"):
+        t.translate(TEXTS, adapter="two")
+    trained = LoRASwitch(directions=DIRECTIONS, template="tag", rank=2, generation=SHORT)
+    trained.set_backbone(*tiny_backbone())
+    with pytest.raises(ValueError, match="LoRASwitch has no adapters to load or switch"):
+        Translator(trained, "cpu").translate(TEXTS, "en-de", adapter="en-de")
+
+
+def test_an_adapter_that_is_replaced_on_disk_is_the_new_one(library: Path, tmp_path: Path) -> None:
+    own = AdapterLibrary(shutil.copytree(library, tmp_path / "own"))
+    t = translator(own.path)
+    assert t.translate(TEXTS, "en-de") == oracle(library / "en-de")
+    own.save("en-de", own.load("en-fr"), overwrite=True)
+    assert t.translate(TEXTS, "en-de", "en-de") == oracle(library / "en-fr")
+    shutil.rmtree(own.path / "en-de")
+    assert t.translate(TEXTS, "en-de", "en-de") == oracle(library / "en-fr")
+
+
+def test_letters_are_no_directions(library: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(library, tmp_path / "own")
+    write_text(own / "en-de" / ABOUT, '{"directions": "en-de"}')
+    with pytest.raises(
+        ValueError, match=r"en-de/polylect\.json: directions must be a list of names"
+    ):
+        translator(own)
+    t = translator(library)
+    with pytest.raises(ValueError, match="directions must be a list of names"):
+        t.load_adapter(own / "en-de", "letters")
+    assert t.adapters == sorted(DIRECTIONS)
+
+
+# Hooks and threads
+
+
+def test_a_call_from_within_a_translation_is_refused_and_changes_nothing(library: Path) -> None:
+    size = AdapterLibrary(library).nbytes("en-de")
+    t = translator(library, budget_mib=1.5 * size / 2**20)
+    expected = t.translate(TEXTS, "en-de")
+    calls = [
+        lambda: t.translate(TEXTS, "en-fr"),
+        lambda: t.translate(["The book."], adapter="en-hi"),
+        lambda: t.load_adapter(library / "en-fr", "more"),
+        lambda: t.unload_adapter("en-de"),
+        lambda: t.set_adapter("en-fr"),
+        lambda: t.remember(None),
+        lambda: t.fingerprint(),
+        lambda: t.export_merged("en-fr", library / "merged"),
+    ]
+    refused = []
+
+    def hook(*_: object) -> None:
+        if len(refused) < len(calls):
+            with pytest.raises(RuntimeError, match="a route is open already"):
+                calls[len(refused)]()
+            refused.append(t.adapters)
+
+    handle = t.module.backbone.model.layers[1].register_forward_pre_hook(hook)
+    found = [t.translate(TEXTS, "en-de") for _ in range(3)]
+    handle.remove()
+    assert refused == [sorted(DIRECTIONS)] * len(calls)
+    assert found == [expected] * 3
+    assert (t.module.store.resident, t.module.store.evictions) == (("en-de",), 0)
+    assert not (library / "merged").exists()
+
+
+def test_whoever_calls_from_another_thread_waits(library: Path) -> None:
+    t = translator(library)
+    expected = t.translate(TEXTS, "en-de")
+    begun, waiting = threading.Event(), []
+
+    def hook(*_: object) -> None:
+        if not waiting:
+            waiting.append(threading.Thread(target=t.unload_adapter, args=("en-de",)))
+            waiting[0].start()
+            begun.set()
+
+    handle = t.module.backbone.model.layers[1].register_forward_pre_hook(hook)
+    assert t.translate(TEXTS, "en-de") == expected
+    handle.remove()
+    assert begun.is_set()
+    waiting[0].join(10)
+    assert t.adapters == ["en-fr", "en-hi"]
+    with pytest.raises(ValueError, match="no adapter serves direction en-de"):
+        t.translate(TEXTS, "en-de")
+
+
 def test_mistakes_name_what_to_do(library: Path, tmp_path: Path) -> None:
     t = translator(library)
     with pytest.raises(ValueError, match="did you mean en-de"):
@@ -165,3 +375,16 @@ def test_a_merged_export_is_a_plain_model_that_says_the_same(library: Path, tmp_
     assert t.fingerprint() == before
     with pytest.raises(FileExistsError, match="not overwritten"):
         t.export_merged("en-de", tmp_path / "merged")
+
+
+def test_a_folder_with_a_dot_in_its_name_is_loaded_under_another(
+    library: Path, tmp_path: Path
+) -> None:
+    """As versions have, v1.2; the layers' parameters are named for the adapter."""
+    folder = tmp_path / "en-de.v1.2"
+    shutil.copytree(library / "en-de", folder)
+    t = translator(library)
+    with pytest.raises(ValueError, match=r"adapter name 'en-de\.v1\.2': .* as in 'en-de-v1-2'"):
+        t.load_adapter(folder)
+    assert t.load_adapter(folder, name="en-de-v1-2") == "en-de-v1-2"
+    assert t.translate(TEXTS, "en-de", adapter="en-de-v1-2") == t.translate(TEXTS, "en-de")

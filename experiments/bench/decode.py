@@ -21,10 +21,11 @@ import torch
 
 from polylect.cli import run as polylect
 from polylect.data.batch import Example, collate, pad_id
-from polylect.data.tongues import parallel
-from polylect.record import write_text
+from polylect.data.corpora.rows import one_line
+from polylect.files import write_text
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation, batches
+from polylect.tongues import parallel
 from polylect.translator import Translator
 
 SENTENCES = 6  # at most, in a line
@@ -107,7 +108,7 @@ def generate_in_input_order(module: TranslationModule, prompts: list[Example]) -
             )
         ids = [o[width : width + cap(len(p.prompt))] for o, p in zip(output, part, strict=True)]
         texts = module.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        found += [" ".join(text.split()) for text in texts]
+        found += [one_line(text) for text in texts]
     return found
 
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from polylect.data.batch import Example, TranslationBatch, collate
-from polylect.detect import count_in
-from polylect.layers.neurons import NeuronMeter
+from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.layers.surgery import freeze
 from polylect.models.backbone import tiny_backbone
 from polylect.models.families import family_of
+from polylect.run.measuring import count_in
 from polylect.strategies.loss import target_losses
 
 SLOWER = 1.3  # than the plain pass, at most
@@ -43,7 +43,7 @@ def case(arguments: argparse.Namespace, family: str, hidden: int, layers: int, t
     freeze(watched)
     paths = family_of(watched.config)
     blocks = watched.get_submodule(paths.layers)
-    meter = NeuronMeter([block.get_submodule(paths.down) for block in blocks], 1)
+    meter = AwarenessMeter([block.get_submodule(paths.down) for block in blocks], 1)
     batches = made(tokens, watched.config.vocab_size)
     losses: dict[str, Tensor] = {}
 

@@ -34,10 +34,10 @@ from transformers import LlamaConfig, MixtralConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from polylect.layers.expert_ffn import ExpertFFN, attach_experts
-from polylect.layers.experts import Experts
-from polylect.layers.routers import make_router
-from polylect.layers.routing import RoutingContext
+from polylect.layers.context import RoutingContext
+from polylect.layers.experts.bank import Experts
+from polylect.layers.experts.ffn import ExpertFFN, attach_experts
+from polylect.layers.experts.routers import make_router
 from polylect.layers.tokens import Tokens
 
 NOT_SLOWER = round(1 / 1.05, 3)  # than the fastest of theirs
@@ -148,9 +148,9 @@ class Job:
 
     def of_group(self, experts: Experts) -> Tensor:
         if self.case.top < self.case.experts:
-            return experts.run_best(ACTIVATION, self.x, self.indices, self.weights)
+            return experts.forward_topk(ACTIVATION, self.x, self.indices, self.weights)
         in_order = self.weights.gather(1, self.indices.argsort(dim=1))
-        return experts.run_all(ACTIVATION, self.x, in_order)
+        return experts.forward_dense(ACTIVATION, self.x, in_order)
 
     def parameters(self) -> list[nn.Parameter]:
         return [layer.weight for g in self.groups for layer in (g.gate, g.up, g.down)]

@@ -9,6 +9,7 @@ round each.
 import argparse
 import os
 import platform
+import statistics
 import sys
 import time
 import warnings
@@ -21,15 +22,62 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from lora_bench import agreement, measure, row
+from torch import Tensor
 
-from polylect.record import environment, write_json
-from polylect.terminal import keep_freed_memory, quiet
+from polylect.run.record import environment
+from polylect.run.terminal import keep_freed_memory, quiet
 
-__all__ = ["Row", "agreement", "main", "measure", "of_sums", "per_call", "row", "with_goal"]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+from publish import write_published
 
 Row = dict[str, Any]
+Variants = Mapping[str, Callable[[], object]]
 MEMORY_SETTINGS = ("GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def measure(variants: Variants, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each variant in each round; the first round does not count."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end and len(next(iter(times.values()))) < rounds:
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def row(what: dict, times: dict[str, list[float]], ours: str, difference: float) -> Row:
+    """One result: medians, and the median and quartiles of every variant's time over ours."""
+    ratios = {}
+    for name, series in times.items():
+        within = sorted(a / b for a, b in zip(series, times[ours], strict=True))
+        quarter = len(within) // 4
+        ratios[name] = {
+            "median": round(statistics.median(within), 3),
+            "quartiles": [round(within[quarter], 3), round(within[-1 - quarter], 3)],
+        }
+    result = {
+        **what,
+        "rounds": len(times[ours]),
+        "milliseconds": {name: round(statistics.median(s), 3) for name, s in times.items()},
+        f"over_{ours}": ratios,
+        "largest_difference": difference,
+    }
+    shown = "  ".join(f"{name} {r['median']:.2f}" for name, r in ratios.items())
+    label = "  ".join(f"{key} {value}" for key, value in what.items())
+    print(f"{label}: {shown}   ({result['rounds']} rounds)", flush=True)
+    return result
+
+
+def agreement(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the largest value; too large a one ends the run."""
+    difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    if difference > 1e-5:
+        raise SystemExit(f"the variants differ by {difference:.1e}: no times from a wrong result")
+    return difference
 
 
 def with_goal(
@@ -97,7 +145,7 @@ def main(
         "rows": rows,
     }
     if arguments.out:
-        write_json(arguments.out, record)
+        write_published(arguments.out, record)
         print(arguments.out)
 
 

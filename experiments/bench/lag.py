@@ -24,21 +24,23 @@ from harness import Row, agreement, main, measure, row, with_goal  # sets the en
 
 # ruff: isort: split
 import torch
-from lora_bench import ALPHA, CONFIG, LENGTH, RANK, ROWS, tokens
+from lora_models import ALPHA, CACHE, CONFIG, LENGTH, RANK, ROWS, tokens
 from peft import ArrowConfig, LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache, LlamaForCausalLM
 
 from polylect.kernels.lag_select.reference import candidate_products
-from polylect.layers.adapter_bank import AdapterBank
-from polylect.layers.adapter_choice import RouterSettings, choose
-from polylect.layers.adapter_mixing import lifted, mixed_update
-from polylect.layers.adapter_routing import AdapterRouter, attach_routing, routed_layers
-from polylect.layers.alignment import align, singular_values
-from polylect.layers.lora import attach_all
-from polylect.layers.route_counts import RouteCounts
-from polylect.layers.routing import RoutingContext
+from polylect.layers.adapters.alignment import align, singular_values
+from polylect.layers.adapters.bank import AdapterBank
+from polylect.layers.adapters.counts import RouteCounts
+from polylect.layers.adapters.mixing import up_project, weighted_update
+from polylect.layers.adapters.observers import Observer
+from polylect.layers.adapters.router import AdapterRouter, attach_routing, banks_of
+from polylect.layers.adapters.selection import RouterSettings, select
+from polylect.layers.adapters.selectors import Oracle, PerToken, Selector
+from polylect.layers.context import RoutingContext
+from polylect.layers.lora.attach import attach_all
 from polylect.layers.surgery import find_linears
 
 WIDTH, LAYER_RANK, TOP = 512, 8, 4
@@ -86,7 +88,7 @@ class Layer:
         b = torch.randn(adapters, WIDTH, LAYER_RANK) / LAYER_RANK**0.5
         self.frozen = copy.deepcopy(base)
         self.peft = in_peft(base, a, b) if peft else None
-        self.router = AdapterRouter(RouterSettings("arrow", k=TOP))
+        self.router = AdapterRouter(RoutingContext(), {})
         banks = {"library": bank_of(a, b, 1.0)}
         self.routed = attach_routing(base, self.router, banks, "layer")
         if peft:
@@ -96,8 +98,8 @@ class Layer:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, settings: RouterSettings) -> Tensor:
-        self.router.settings = settings
-        with self.router.route(["all"], torch.tensor([x.shape[1]])):
+        chosen = {"library": PerToken(settings)}
+        with self.router.route(["all"], torch.tensor([x.shape[1]]), selectors=chosen):
             return self.routed(x)
 
 
@@ -142,8 +144,8 @@ def layer(adapters: int, count: int, seconds: float, rounds: int) -> list[Row]:
     x = torch.randn(1, count, WIDTH)
 
     def update() -> Tensor:
-        choice = choose(x[0], bank, settings)
-        return mixed_update(x[0], bank.a, bank.b, choice.indices, choice.weights)
+        selection = select(x[0], bank, settings)
+        return weighted_update(x[0], bank.a, bank.b, selection.indices, selection.weights)
 
     variants = {
         "update": update,
@@ -200,29 +202,34 @@ def scale(sizes: Iterable[int], count: int, seconds: float, rounds: int) -> Row:
 def model(library: int, phase: str, seconds: float, rounds: int) -> Row:
     """A whole model with LAG over a library against the model with one adapter."""
     base = LlamaForCausalLM(CONFIG).eval().requires_grad_(False)
-    bare, plain, router = copy.deepcopy(base), copy.deepcopy(base), AdapterRouter(LAG)
-    context = RoutingContext()
+    bare, plain, context = copy.deepcopy(base), copy.deepcopy(base), RoutingContext()
+    # First the adapter of the one direction there is, to compare results.
+    selectors: dict[str, Selector] = {"library": Oracle()}
+    observers: list[Observer] = []
+    router = AdapterRouter(RoutingContext(), {})
     layers = attach_all(plain, "all-linear", context)
     for path, linear in find_linears(base, "all-linear").items():
         a = torch.randn(library, RANK, linear.in_features) / linear.in_features**0.5
         b = torch.randn(library, linear.out_features, RANK) / 100
         layers[path].set("0", a[0], b[0], ALPHA / RANK)
         routed = bank_of(a, b, ALPHA / RANK)
-        routed.serving["own"] = 0
+        routed.serve("own", "0")
         attach_routing(linear, router, {"library": routed}, path)
     router.watch(base.base_model)
+    prompts = torch.full((ROWS,), LENGTH)
+    options = {"selectors": selectors, "observers": observers}
     routes = {
-        "ours": (base, lambda: router.route(["own"] * ROWS, torch.full((ROWS,), LENGTH))),
+        "ours": (base, lambda: router.route(["own"] * ROWS, prompts, **options)),
         "one plain adapter": (plain, lambda: context.route(["0"] * ROWS)),
         "no adapter": (bare, nullcontext),
     }
     ids = tokens(LENGTH + 1)
     with ExitStack() as open_routes:
-        router.settings = RouterSettings("oracle")  # that adapter, to compare results
         start = PHASES[phase]
         variants = {name: start(*of, ids, open_routes) for name, of in routes.items()}
         difference = agreement(variants["ours"](), variants["one plain adapter"]())
-        router.settings, router.counts = LAG, RouteCounts()
+        selectors["library"] = PerToken(LAG)
+        observers.append(RouteCounts())
         variants["products alone"] = products_alone(base, ROWS * {"prefill": LENGTH}.get(phase, 1))
         times = measure(variants, seconds, rounds)
         spent = shares(variants["ours"])
@@ -234,10 +241,9 @@ def model(library: int, phase: str, seconds: float, rounds: int) -> Row:
 def products_alone(base: nn.Module, count: int) -> Callable[[], None]:
     """What LAG multiplies in a pass of so many tokens, with nothing between the products."""
     given = []
-    for each in routed_layers(base).values():
-        bank = each.lora_banks["library"]
+    for bank in banks_of(base, "library").values():
         candidates = torch.rand(count, len(bank.names)).argsort(1)[:, : LAG.k]
-        x, h = torch.randn(count, each.in_features), torch.randn(count, RANK)
+        x, h = torch.randn(count, bank.arrows.shape[1]), torch.randn(count, RANK)
         given.append((x, h, bank, candidates, candidates[:, 0].contiguous()))
 
     @torch.inference_mode()
@@ -245,7 +251,7 @@ def products_alone(base: nn.Module, count: int) -> Callable[[], None]:
         for x, h, bank, candidates, chosen in given:
             torch.mm(x, bank.arrows.T)
             candidate_products(x, bank.a, candidates)
-            lifted(h, bank.b, chosen)
+            up_project(h, bank.b, chosen)
 
     return step
 
@@ -268,11 +274,11 @@ def decode(
     cache = DynamicCache(config=CONFIG)
     open_routes.enter_context(route())
     with torch.inference_mode():
-        base(ids[:, :LENGTH], past_key_values=cache)
+        base(ids[:, :LENGTH], **{CACHE: cache})
 
     @torch.inference_mode()
     def step() -> Tensor:
-        logits = base(ids[:, LENGTH:], past_key_values=cache).logits
+        logits = base(ids[:, LENGTH:], **{CACHE: cache}).logits
         cache.crop(-1)
         return logits
 

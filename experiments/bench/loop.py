@@ -23,20 +23,21 @@ from harness import Row, agreement, main, of_sums, row, with_goal  # sets the en
 import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from polylect.build import build_data, build_strategy
-from polylect.config import conf_folder
+from polylect.config.roots import conf_folder
+from polylect.config.targets import instantiate
 from polylect.data.batch import TranslationBatch
 from polylect.data.datamodule import TranslationData
-from polylect.data.tongues import monolingual
 from polylect.models.backbone import random_model
 from polylect.models.tokenizer import train_tokenizer
+from polylect.programs.train import callbacks
+from polylect.run.build import build_data, build_strategy
+from polylect.run.session import register_resolvers
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
-from polylect.train import callbacks, register_resolvers
+from polylect.tongues import monolingual
 
 LANGUAGES = ("en", "de", "fr", "hi", "ta")
 CASES = (("lora_switch", 2048), ("full", 2048), ("lora_switch", 256))
@@ -103,7 +104,7 @@ def case(arguments: argparse.Namespace, tokenizer: Any, strategy: str, tokens: i
             torch.manual_seed(arguments.seed)
             module, data = build_strategy(cfg), build_data(cfg)
             model = random_model("llama", tokenizer, seed=arguments.seed, **shape)
-            module.adopt(model, tokenizer)
+            module.set_backbone(model, tokenizer)
             data.tokenizer = tokenizer
             return module, data
 
@@ -116,7 +117,8 @@ def case(arguments: argparse.Namespace, tokenizer: Any, strategy: str, tokens: i
         module, data = made()
         trainer = instantiate(
             cfg.trainer,
-            logger=instantiate(cfg.logger),
+            "trainer",
+            logger=list(instantiate(cfg.logger, "logger").values()),
             callbacks=[*callbacks(cfg, Path(folder)), turns],
             default_root_dir=folder,
             _convert_="all",

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from polylect.layers.gates import AwarenessGate
-from polylect.layers.neuron_bank import NeuronBank, NeuronSet
-from polylect.layers.neuron_ffn import attach_neurons
-from polylect.layers.routing import RoutingContext
+from polylect.layers.context import RoutingContext
+from polylect.layers.neurons.bank import NeuronBank, NeuronSet
+from polylect.layers.neurons.ffn import attach_neurons
+from polylect.layers.neurons.gates import AwarenessGate
 
 DIRECTIONS = ("en-de", "en-fr", "en-cs", "en-hi")
 BLOCKS, HIDDEN, WIDTH, ROWS, LENGTH = 4, 512, 2048, 16, 32

@@ -24,7 +24,7 @@ from harness import Row, agreement, main, measure, per_call, row  # sets the env
 
 # ruff: isort: split
 import torch
-from lora_bench import CONFIG
+from lora_models import CONFIG
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -44,13 +44,13 @@ class Ours:
 
     def __init__(self, base: nn.Module, folder: Path, names: Sequence[str]) -> None:
         self.module = LoRALibrary(directions=[], library=folder)
-        self.module.adopt(copy.deepcopy(base), None)
+        self.module.set_backbone(copy.deepcopy(base), None)
         before = process_bytes()
         for name in names:
             self.module.load(name)
         self.process_bytes = (process_bytes() - before) / len(names)
         self.tensor_bytes = self.module.store.bytes / len(names)
-        self.batches = {name: one_row(name) for name in (*self.module.shelf.names,)}
+        self.batches = {name: one_row(name) for name in self.module.adapter_index.names}
 
     def switch(self, name: str) -> None:
         with self.module.routing(self.batches[name]):

@@ -9,6 +9,7 @@ The translations stay out of the records: a model at times writes what stands in
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,14 +21,18 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from polylect.build import adopt, build_data, build_strategy
-from polylect.config import conf_folder
+from polylect.config.roots import conf_folder
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 from polylect.data.datamodule import TranslationData
 from polylect.eval.metrics import score
-from polylect.layers.adapter_choice import RouterSettings
-from polylect.record import Record, write_json, write_text
+from polylect.files import write_text
+from polylect.layers.adapters.selection import RouterSettings
+from polylect.run.build import build_data, build_strategy, load_backbone_into
+from polylect.run.record import Record
 from polylect.strategies.lag import LAG
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+from publish import write_published
 
 SWITCH = "captions"  # the domain that a switch by language alone takes
 
@@ -78,7 +83,7 @@ def main() -> None:
 
     cfg = composed(SWITCH, arguments.base, arguments.library)
     module = build_strategy(cfg)
-    adopt(module, None, cfg)
+    load_backbone_into(module, None, cfg)
     module.eval()
     names = module.libraries["library"].names
     data = {domain: read(domain, arguments.base, module) for domain in domains(names)}
@@ -96,7 +101,7 @@ def main() -> None:
         record.data = {domain: of.report for domain, of in data.items()}
         record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
         written = asdict(record) | {"scratch": record.scratch}
-        write_json(arguments.out / f"lag_{name}.json", written)
+        write_published(arguments.out / f"lag_{name}.json", written)
         for test, texts in translations.items() if arguments.outputs else ():
             write_text(arguments.outputs / name / f"{test}.txt", "\n".join(texts) + "\n")
         mean = sum(s["chrf++"]["value"] for s in record.metrics["test"].values()) / len(tests)
@@ -155,7 +160,7 @@ def translated(
     module: LAG, system: System, tests: Mapping[str, Sequence[Example]]
 ) -> dict[str, list[str]]:
     """The translations of every set."""
-    module.router.settings = system.settings
+    module.route_by(system.settings)
     module.counts.clear()
     prompts = [
         replace(example, direction=system.named(name), target=[])
@@ -181,7 +186,7 @@ def routing(module: LAG) -> dict[str, Any]:
     Weighed by tokens: by layer, by test set, and over all; "chosen" is by side, set and adapter,
     over all layers.
     """
-    if module.router.settings.router == "oracle":
+    if module.settings.router == "oracle":
         return {}
     rows = module.routed()
     return {

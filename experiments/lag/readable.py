@@ -16,6 +16,7 @@ under every router.
 """
 
 import argparse
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -28,16 +29,21 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from polylect.build import build_data
-from polylect.config import conf_folder, plain
-from polylect.data.batch import IGNORED, EvaluationBatches, pad_id
-from polylect.evaluate import nats_per_token, untrained
-from polylect.layers import arrow_scores, spectral_scores
-from polylect.layers.adapter_bank import AdapterBank
-from polylect.layers.adapter_choice import RouterSettings
-from polylect.layers.adapter_routing import routed_layers
-from polylect.record import Record, write_json
+from polylect.config.roots import conf_folder, plain
+from polylect.data.batch import IGNORED, pad_id
+from polylect.data.stream import EvaluationBatches
+from polylect.layers.adapters import arrow_scores, spectral_scores
+from polylect.layers.adapters.bank import AdapterBank
+from polylect.layers.adapters.router import routed_layers
+from polylect.layers.adapters.selection import RouterSettings
+from polylect.run.build import build_data
+from polylect.run.record import Record
+from polylect.run.results.scoring import nats_per_token
+from polylect.run.untrained import build_untrained
 from polylect.strategies.lag import LAG
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+from publish import write_published
 
 SIDES = ("source", "target")
 ROUTERS = {
@@ -64,13 +70,13 @@ def main() -> None:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("evaluate", [*arguments.overrides, *oracle])
     record = Record(run=str(arguments.library), config=plain(cfg))
-    data, module = build_data(cfg), untrained(cfg)
+    data, module = build_data(cfg), build_untrained(cfg)
     data.tokenizer, data.template = module.tokenizer, module.template
     data.setup("test")
     record.metrics["readable"] = readable(module, data, arguments.limit)
     record.metrics["nats_per_token"] = likelihoods(module, data, arguments.limit)
     record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
-    write_json(arguments.out, asdict(record) | {"scratch": record.scratch})
+    write_published(arguments.out, asdict(record) | {"scratch": record.scratch})
     print(record.metrics["readable"]["all"], record.metrics["nats_per_token"])
 
 
@@ -97,10 +103,10 @@ def likelihoods(module: LAG, data: Any, limit: int) -> dict[str, float]:
     """Nats per target token, of all directions together."""
     texts = list(batches(module, data, limit))
     unnamed = [replace(batch, directions=("",) * len(batch.directions)) for batch in texts]
-    module.router.settings = ROUTERS["oracle"]
+    module.route_by(ROUTERS["oracle"])
     found = {"none": nats_per_token(module, unnamed)}
     for name, settings in ROUTERS.items():
-        module.router.settings = settings
+        module.route_by(settings)
         found[name] = nats_per_token(module, texts)
     return {name: round(value, 4) for name, value in found.items()}
 

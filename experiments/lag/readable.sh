@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export GOMP_SPINCOUNT=0
-source experiments/runs.sh
+source experiments/tools/runs.sh
 seed=${SEED:-1} out=experiments/lag/results/readable
 measure() { python experiments/lag/readable.py --library "$2" --out "$out/$1.json" "${@:3}"; }
 languages='data.directions=[en,de,fr,hi,ta]'

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
 steps=${STEPS:-250} seed=${SEED:-1} limit=${LIMIT:-60} runs=${RUNS:-runs} out=${OUT:-experiments/lag/results}
 library=${LIBRARY:-$runs/lag_library/$(date +%Y-%m-%d_%H-%M-%S)}
-latest() { ls -d "$runs/$1"/*/ | tail -1; }
+source experiments/tools/runs.sh
 put() {  # the adapters of a folder, under the domain's name
   for adapter in "$2"/*/; do cp -r "$adapter" "$library/$1_$(basename "$adapter")"; done
 }

@@ -6,11 +6,11 @@ cd "$(dirname "$0")/../.."
 : "${POLYLECT_DATA:?set it to the folder that holds multi30k and visual_genome}"
 : "${POLYLECT_BASE:?set it to a base model folder}"
 export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
-source experiments/runs.sh
+source experiments/tools/runs.sh
 seed=${SEED:-1}
 neurons() { echo "$(latest "$1")neurons.safetensors"; }
 run() { train "$1" experiment=captions_continued "${@:2}"; }
-detect() { done_before "$1" || polylect detect "name=$1" "${@:2}"; }
+detect() { done_before "$1" || polylect detect "name=$1" ${RUNS:+"runs=$RUNS"} "${@:2}"; }
 slices() {
   run "$1" strategy=landermt "strategy.neurons=$(neurons "$2")" strategy.gate_width=32 "${@:3}"
 }
@@ -46,4 +46,4 @@ slices landermt_specific neurons_specific strategy.trained=specific strategy.gat
 run landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
 names=(landermt landermt_{joint,step0,step0_literal,random_neurons,full,lora_switch,no_gate,random_layers,general,specific,lora,alone,full_alone})
 for name in "${names[@]}"; do folders+=("$(latest "$name")"); done
-python experiments/analyse.py --out experiments/landermt/results --text data=captions_mono -- "${folders[@]}"
+python experiments/tools/analyse.py --out experiments/landermt/results --text data=captions_mono -- "${folders[@]}"

@@ -10,7 +10,7 @@ export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
 seed=${SEED:-1} steps1=${STEPS1:-60} steps2=${STEPS2:-150}
 features=${FEATURES-fft dct random mlp uniform}
 suffix=$([[ $seed == 1 ]] || echo "_seed$seed")
-source experiments/runs.sh
+source experiments/tools/runs.sh
 # Experts alone do not teach a model to look at the source: all runs begin from the short joint
 # training that experiments/landermt begins from, too.
 train landermt_joint experiment=captions_full trainer.max_steps=400 trainer.val_check_interval=400
@@ -38,4 +38,4 @@ train "mix_moe_lora$suffix" experiment=captions_stage2 strategy=lora strategy.ra
 runs+=("mix_moe_full$suffix" "mix_moe_lora_switch$suffix" "mix_moe_lora$suffix")
 
 for run in "${runs[@]}"; do folders+=("$(latest "$run")"); done
-python experiments/analyse.py --out experiments/mix_moe/results --text data=captions_mono -- "${folders[@]}"
+python experiments/tools/analyse.py --out experiments/mix_moe/results --text data=captions_mono -- "${folders[@]}"

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export GOMP_SPINCOUNT=0
-source experiments/runs.sh
+source experiments/tools/runs.sh
 steps=${STEPS:-150}
 short=(evaluate_base=false "trainer.max_steps=$steps" "trainer.val_check_interval=$steps")
 
@@ -25,5 +25,5 @@ for seed in ${SEEDS:-1 2 3}; do
   train "tongues_lora_switch_seed$seed" "${short[@]}"
   folders+=("$(latest "tongues_full_seed$seed")" "$(latest "tongues_lora_switch_seed$seed")")
 done
-python experiments/analyse.py --out experiments/mix_moe/results/tongues \
+python experiments/tools/analyse.py --out experiments/mix_moe/results/tongues \
   --text data=tongues 'data.directions=[en,de,fr,hi,ta]' -- "${folders[@]}"

@@ -3,10 +3,14 @@
 Help, completion and `--cfg` work without importing torch: a program is imported when it runs.
 """
 
+import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
 
 # Threads that spin while they wait slow a small model tenfold as soon as another process runs.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -17,12 +21,17 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 PROGRAMS = {
     "train": "train on translation directions with a strategy, score, show translations",
     "evaluate": "score a run, a checkpoint or a base model on any data",
+    "compare": "put the scores of several runs beside each other, with significance tests",
     "answer": "answer questions on articles with adapters of tasks and of articles, and score",
+    "data": "report on data without training: what is read, dropped, too long, left",
     "translate": "translate a file or standard input, line by line",
+    "export": "write what was trained as a plain model, adapters or rows, and check it",
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",
     "library": "list, check, align, compare, add or remove the adapters of a folder",
+    "trim": "cut the vocabulary of a base model down to what given text needs",
     "pretrain": "make a small base model and its tokenizer from text",
+    "init": "lay a project of your own: configurations, a class, example data",
 }
 USAGE = """polylect: one language model, many translation directions, no interference.
 
@@ -52,51 +61,88 @@ def run(arguments: Sequence[str]) -> int:
 
         print(f"polylect {__version__}")
         return 0
+    from polylect.config.errors import complain, exit_code
+
     program, rest = arguments[0], list(arguments[1:])
     if program not in PROGRAMS:
-        from polylect.hints import nearest
+        from polylect.did_you_mean import did_you_mean
 
-        return _complain(f"polylect {program} does not exist; {nearest(program, list(PROGRAMS))}")
-    return _guarded(program, rest)
+        return complain(
+            f"polylect {program} does not exist; {did_you_mean(program, list(PROGRAMS))}"
+        )
+    return exit_code(partial(_hydra, program, rest))
 
 
-def _guarded(program: str, arguments: list[str]) -> int:
-    """Run the program; a mistake of the user's is one sentence on standard error."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def _stored(overrides: Sequence[str]) -> dict | None:
+    """The configuration of the run that `config` or `resume` names; None where it has no file."""
+    from polylect.run.earlier.resume import config_file
+    from polylect.run.earlier.stored import read_config
 
-    from polylect.config import ConfigError
+    named = dict(o.split("=", 1) for o in overrides if o.startswith(("config=", "resume=")))
+    for name, run in named.items():
+        run = run.strip("'\"")
+        if name == "resume" and run.endswith(".ckpt"):
+            run = str(Path(run).parents[1])
+        has_file = (Path(run) / "config.yaml").is_file()
+        if has_file or (name == "config" and run != "null"):
+            return read_config(config_file(run))
+    return None
 
-    try:
-        return _hydra(program, arguments) or 0
-    except KeyboardInterrupt:
-        return 130
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("POLYLECT_TRACEBACK"):
-            raise
-        return _complain(_sentence(error))
-    except (ValueError, RuntimeError, FileNotFoundError, FileExistsError) as error:
-        if _raised_by_us(error) and not os.environ.get("POLYLECT_TRACEBACK"):
-            return _complain(str(error))
-        raise
+
+def _with_folders(program: str, given: Sequence[str]) -> list[str]:
+    """Folders that stand alone, as in `polylect compare RUN RUN`, become the setting they mean.
+
+    Those of a sweep have "=" in their names.
+    """
+    folders = [t for t in given if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
+    if program not in ("compare", "init") or not folders:
+        return list(given)
+    rest = [text for text in given if text not in folders]
+    if program == "init":
+        return [*(f"folder={_quoted(folder)}" for folder in folders), *rest]
+    return [f"systems=[{', '.join(map(_quoted, folders))}]", *rest]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _hydra(program: str, arguments: list[str]) -> int | None:
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
-    from polylect.config import conf_folder
-    from polylect.overrides import complete
-    from polylect.sweep import task
+    from polylect.config.choices import groups_of
+    from polylect.config.folders import search_path
+    from polylect.config.overrides import resolve_overrides
+    from polylect.config.roots import conf_folder
+    from polylect.run.sweep import hydra_job
 
     parser = get_args_parser()
-    args = parser.parse_args(arguments)
+    parser.error = partial(_refuse_arguments, program)
+    if program == "train":
+        parser.add_argument("--config", metavar="RUN", help="run folder: make that run again")
+    args = parser.parse_intermixed_args(arguments)
+    if args.help:
+        _list_only(groups_of(program, conf_folder()))
+    args.overrides = _with_folders(program, args.overrides)
+    if (repeated := getattr(args, "config", None)) is not None:
+        args.overrides.append(f"config={_quoted(repeated)}")
+    if args.config_dir is not None:
+        args.overrides.insert(0, search_path(args.config_dir))
+        args.config_dir = None
+    _find_packages_beside(args.overrides)
+    if args.cfg is not None:
+        _check_shown(args)
     if not (args.hydra_help or args.shell_completion):
-        args.overrides = complete(program, args.overrides, conf_folder())
+        stored = _stored(args.overrides) if program == "train" else None
+        args.overrides = resolve_overrides(program, args.overrides, conf_folder(), stored)
     version.setbase("1.3")  # as hydra.main would
     codes: list[int] = []
     failures: list[Exception] = []
-    job = task(program, list(args.overrides), codes, failures)
+    job = hydra_job(program, list(args.overrides), codes, failures)
+    if args.help:
+        _show_choices(args.overrides)
     with tempfile.TemporaryDirectory() as scratch:
         args.overrides.append(f"hydra.sweep.dir={scratch}")  # where Hydra puts its multirun.yaml
         _run_hydra(
@@ -111,37 +157,53 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     return 1 if any(codes) else 0
 
 
-def _sentence(error: BaseException) -> str:
-    """What a user needs of an error that Hydra may have wrapped around that of a constructor."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def _find_packages_beside(overrides: Sequence[str]) -> None:
+    """A package that lies beside a folder of the user's can be imported, as in packages=[mine]."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    while isinstance(error, HydraException) and error.__cause__ is not None:
-        error = error.__cause__
-    key = getattr(error, "full_key", None)
-    if type(error).__name__ == "MissingMandatoryValue":
-        return f"config key {key} must be given, as in {key}=VALUE"
-    if key:  # OmegaConf's message has lines for programmers
-        return f"config key {key}: {str(error).splitlines()[0]}"
-    if isinstance(error, ValueError | RuntimeError | OSError | HydraException):
-        return str(error).strip()
-    if isinstance(error, OmegaConfBaseException):
-        return str(error).splitlines()[0]
-    return f"{type(error).__name__}: {error} (POLYLECT_TRACEBACK=1 shows where)"
+    from polylect.config.folders import folders_of
+
+    given = [o for o in overrides if o.startswith("hydra.searchpath=")]
+    for folder in folders_of(OverridesParser.create().parse_overrides(given)):
+        if (parent := str(folder.absolute().parent)) not in sys.path:
+            sys.path.append(parent)  # last, so that it hides nothing
 
 
-def _raised_by_us(error: BaseException) -> bool:
-    """Whether the error was raised in this package: then it is a sentence meant for the user."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    return name.split(".")[0] == "polylect"
+def _check_shown(args: argparse.Namespace) -> None:
+    """`--cfg` prints one configuration, in which the run folder has a name that stands for it."""
+    from polylect.config.roots import ConfigError
+    from polylect.run.session import register_resolvers
+
+    if args.multirun:
+        raise ConfigError(
+            f"--cfg {args.cfg} shows the configuration of one run: leave -m out and give each "
+            "setting that is swept over one value."
+        )
+    register_resolvers(Path("RUN"))
 
 
-def _complain(message: str) -> int:
-    print(f"polylect: {message}", file=sys.stderr)
-    return 2
+def _refuse_arguments(program: str, message: str) -> NoReturn:
+    from polylect.config.roots import ConfigError
+
+    raise ConfigError(f"{message}; see `polylect {program} --help`.")
+
+
+def _list_only(groups: Collection[str]) -> None:
+    """Let help show these groups of `conf` instead of all."""
+    from hydra._internal.hydra import Hydra
+
+    Hydra.list_all_config_groups = lambda hydra, parent="": sorted(groups)
+
+
+def _show_choices(overrides: Sequence[str]) -> None:
+    """Print the YAML file of each group choice, whose comments say what its keys do."""
+    from polylect.config.roots import conf_folder
+
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        file = conf_folder() / group / f"{choice}.yaml"
+        if file.is_file():
+            print(f"{override}:\n\n{file.read_text(encoding='utf-8')}")
 
 
 if __name__ == "__main__":

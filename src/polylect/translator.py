@@ -1,20 +1,29 @@
 """`Translator`: translations from Python, with adapters loaded, switched and unloaded at will."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from polylect.build import adopt, build_strategy, load
-from polylect.data.languages import split_direction
-from polylect.hints import nearest
+from polylect.data.text import clean_texts, one_line
 from polylect.library import base_fingerprint
+from polylect.models.context import context_of
 from polylect.retrieval.memory import Memory
 from polylect.retrieval.prompting import show_matches
+from polylect.run.build import load
+from polylect.run.per_text import (
+    Setting,
+    adapters_per_text,
+    check_direction,
+    directions_per_text,
+)
+from polylect.run.results.export import new_folder, write_model
+from polylect.run.untrained import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation, Translation
+from polylect.strategies.generation import Generation, Translation, check_room
 from polylect.strategies.lora_library import LoRALibrary
 
 
@@ -23,11 +32,29 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(
             f"device={name} does not exist: give auto, cpu, cuda or cuda:1."
         ) from error
+    number = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= number:
+        shown = f"{number} CUDA devices" if number else "no CUDA device"
+        raise ValueError(
+            f"device={name}: this machine shows {shown}; device=auto takes what is there."
+        )
+    return device
+
+
+def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that has the model to itself: see `Translator`."""
+
+    @functools.wraps(method)
+    def locked(self: "Translator", *args: Any, **kwargs: Any) -> Any:
+        with self.module.context.locked():
+            return method(self, *args, **kwargs)
+
+    return locked
 
 
 class Translator:
@@ -39,13 +66,18 @@ class Translator:
 
     Adapters (of runs of LoRA-switch, or any PEFT LoRA folder): `load_adapter`, `set_adapter`,
     `unload_adapter`, `adapters`. Loading and switching never touch the base, and `fingerprint`
-    proves it.
+    proves it. An adapter whose files are replaced is read again for the next batch that it is in.
+
+    Several threads may use one translator: each call has the model to itself, and others wait for
+    it, in no particular order; texts of several callers are faster in one call. What `set_adapter`
+    sets is set for all threads, so that a server names the adapter in each call. A call from within
+    a translation of the same thread, as from a hook of the model, raises RuntimeError.
     """
 
     def __init__(self, module: TranslationModule, device: str = "auto") -> None:
         self.module = module.eval().to(device_of(device))
         self._current: str | None = None
-        self._bare = module.template
+        self._own_template = module.template
 
     @classmethod
     def from_run(
@@ -55,21 +87,18 @@ class Translator:
         generation: Any = None,
         device: str = "auto",
         budget_mib: int | float = 1024,
+        packages: Sequence[str] = (),
     ) -> "Translator":
         """From a run folder or a checkpoint.
 
-        A run folder with adapters is used through them: only those needed are in memory.
-        Raises FileNotFoundError where there is no run.
+        A run folder with adapters is used through them: only those needed are in memory. Nothing
+        in it is executed: what its configuration names must be of polylect, or defined in the
+        `packages` of your own.
+        Raises FileNotFoundError where there is no run, ConfigError where it names anything else.
         """
-        folder = Path(run)
-        if not ((folder / "adapters").is_dir() and (folder / "config.yaml").is_file()):
-            return cls(load(run, generation=generation)[0], device)
-        cfg = OmegaConf.load(folder / "config.yaml")
-        part = _library_config(cfg, str(folder / "adapters"), budget_mib)
-        part.generation = OmegaConf.merge(part.generation or {}, generation or {})
-        module = build_strategy(part)
-        adopt(module, None, part)
-        return cls(module, device)
+        if has_adapters(run):
+            return cls(load_adapters(run, generation, packages, budget_mib)[0], device)
+        return cls(load(run, generation, packages)[0], device)
 
     @classmethod
     def from_base(
@@ -83,7 +112,10 @@ class Translator:
         device: str = "auto",
         budget_mib: int | float = 1024,
     ) -> "Translator":
-        """From a Hugging Face model and tokenizer, with the adapters of a folder, if any."""
+        """From a Hugging Face model and tokenizer, with the adapters of a folder, if any.
+
+        What the model's own `generation_config` says has no part in its translations.
+        """
         module = LoRALibrary(
             directions=[],
             library=library,
@@ -91,106 +123,98 @@ class Translator:
             template=template,
             generation=generation,
         )
-        module.adopt(model, tokenizer)
+        module.set_backbone(model, tokenizer)
         return cls(module, device)
 
     # Translation.
 
-    def translate(self, texts: Sequence[str], direction: str | Sequence[str] | None = None):
+    @_alone
+    def translate(
+        self,
+        texts: Sequence[str],
+        direction: Setting = None,
+        adapter: Setting = None,
+    ) -> list[str]:
         """Translations of the texts, in their order.
 
+        A text is cleaned as training text is, see `polylect.data.text`; one in which nothing is
+        left translates to an empty text.
+
         Args:
-            direction: one for all texts, or one per text; None takes the direction of the adapter
-                chosen by `set_adapter`.
+            direction: one for all texts, or one per text; None takes the one direction that the
+                text's adapter serves.
+            adapter: name of one for all texts, or one per text, whatever the direction; "" is the
+                base alone. None takes the one of `set_adapter`, or else the one that serves the
+                direction.
+        """
+        return [t.text for t in self.translations(texts, direction, adapter)]
+
+    @_alone
+    def translations(
+        self,
+        texts: Sequence[str],
+        direction: Setting = None,
+        adapter: Setting = None,
+    ) -> list[Translation]:
+        """As `translate`, with the number of tokens and whether the length cap was hit.
+
+        Raises ValueError for a text without room in the model's context, see `too_long`.
         """
         if isinstance(texts, str):
             raise ValueError("texts must be a list of texts, not one text: write [text].")
-        directions = self._directions(direction, len(texts))
-        return [t.text for t in self.translations(texts, directions)]
+        texts = clean_texts(texts)
+        named = adapters_per_text(self.module, adapter, self._current, len(texts))
+        directions = directions_per_text(self.module, direction, named)
+        rows = zip(texts, directions, named, strict=True)
+        prompts = {
+            index: replace(self.module.prompt(text, to), adapter=name)
+            for index, (text, to, name) in enumerate(rows)
+            if text
+        }
+        check_room(self.module, prompts)
+        translations: dict[int, Translation] = {}
+        for whole in self.module.cut_to_budget(named, directions):
+            part = [index for index in whole if index in prompts]
+            asked = [prompts[index] for index in part]
+            translations |= {part[i]: t for i, t in self.module.translate_as_decoded(asked)}
+        return [translations.get(index, Translation("", 0, False)) for index in range(len(texts))]
 
-    def translations(self, texts: Sequence[str], directions: Sequence[str]) -> list[Translation]:
-        """As `translate`, with the number of tokens and whether the length cap was hit."""
-        for direction in dict.fromkeys(directions):
-            self.check_direction(direction)
-        found: dict[int, Translation] = {}
-        for part in self._parts(directions):
-            prompts = [self.module.prompt(texts[i], directions[i]) for i in part]
-            found |= {part[i]: t for i, t in self.module.translate_as_decoded(prompts)}
-        return [found[i] for i in range(len(texts))]
-
+    @_alone
     def check_direction(self, direction: str) -> None:
         """Raises ValueError, with the nearest, for a direction this translator does not serve."""
-        split_direction(direction)
-        if isinstance(self.module, LoRALibrary):
-            self.module.adapter(direction)
-        elif direction not in self.module.directions:
-            raise ValueError(
-                f"direction {direction} was not trained; "
-                f"{nearest(direction, self.module.directions)}"
-            )
+        check_direction(self.module, self._current, direction)
 
+    @_alone
     def too_long(self, text: str, direction: str) -> bool:
         """Whether the text with its prompt leaves no room in the model's context."""
-        context = getattr(self.module.backbone.config, "max_position_embeddings", None)
-        ids = self._bare.encode(self.module.tokenizer, text, direction)
-        return context is not None and len(ids) >= context
+        ids = self._own_template.encode(self.module.tokenizer, one_line(text), direction)
+        return not context_of(self.module.backbone.config).has_room(len(ids))
 
+    @_alone
     def remember(self, memory: Memory | None) -> None:
         """From now on show the model pairs of the memory before each text; None ends that."""
-        self.module.template = self._bare
+        self.module.template = self._own_template
         if memory is not None:
             show_matches(self.module, memory)
-
-    def _directions(self, direction: str | Sequence[str] | None, count: int) -> list[str]:
-        if direction is None:
-            served = self._served(self._current) if self._current else []
-            if len(served) != 1:
-                raise ValueError(
-                    "give a direction: no adapter is set, or the one set serves several."
-                )
-            direction = served[0]
-        if isinstance(direction, str):
-            return [direction] * count
-        if len(direction) != count:
-            raise ValueError(f"{count} texts and {len(direction)} directions do not match.")
-        return list(direction)
-
-    def _parts(self, directions: Sequence[str]) -> Iterator[list[int]]:
-        """Indices of the texts, cut so that the adapters of each part fit into the budget."""
-        module = self.module
-        if not isinstance(module, LoRALibrary):
-            yield list(range(len(directions)))
-            return
-        taken: dict[str, int] = {}
-        part: list[int] = []
-        # Texts of one adapter stay together; most often everything fits into one part.
-        order = sorted(range(len(directions)), key=lambda i: module.adapter(directions[i]))
-        for index in order:
-            name = module.adapter(directions[index])
-            size = module.shelf.nbytes(name) if name else 0
-            if part and sum((taken | {name: size}).values()) > module.budget_bytes:
-                yield part
-                taken, part = {}, []
-            taken[name] = size
-            part.append(index)
-        if part:
-            yield part
 
     # Adapters.
 
     @property
     def adapters(self) -> list[str]:
         """Names of the adapters that can be used, in memory or not."""
-        return self._library().shelf.names
+        return self.module.named_adapters().adapter_index.names
 
+    @_alone
     def load_adapter(
         self, folder: str | Path, name: str | None = None, directions: Sequence[str] | None = None
     ) -> str:
         """Load a PEFT LoRA folder beside the others; returns its name (the folder's by default).
 
-        Raises ValueError with a sentence that names what does not fit; the base is not touched.
+        A direction that another adapter serves already stays with that one: name this one in
+        `translate`, or set it. Raises ValueError with a sentence that names what does not fit; the
+        base is not touched.
         """
-        library = self._library()
+        library = self.module.named_adapters()
         name = library.add(folder, name, directions)
         try:
             library.load(name)
@@ -199,15 +223,20 @@ class Translator:
             raise
         return name
 
-    def set_adapter(self, name: str) -> None:
-        """The adapter whose direction `translate` takes when none is given."""
-        if name not in self.adapters:
-            raise ValueError(f"no adapter is named {name!r}; {nearest(name, self.adapters)}")
+    @_alone
+    def set_adapter(self, name: str | None) -> None:
+        """From now on texts go through this adapter where `translate` is given none.
+
+        Whatever their direction. None ends that: each direction has its own adapter again.
+        """
+        if name is not None:
+            self.module.named_adapters().adapter_index.served(name)
         self._current = name
 
+    @_alone
     def unload_adapter(self, name: str) -> None:
-        """Take an adapter out of memory and off the list."""
-        self._library().drop(name)
+        """Take an adapter out of memory and off the list; if it was set, none is."""
+        self.module.named_adapters().drop(name)
         if self._current == name:
             self._current = None
 
@@ -217,45 +246,19 @@ class Translator:
         An export: the model in use is not touched.
 
         Args:
-            name: an adapter (LoRA), or a direction (LANDeRMT).
+            name: of an adapter (LoRA), a direction (LANDeRMT), or "model" (one for all).
 
         Returns the largest difference between the logits of the model written and of the one in
         use, on a short probe. Raises FileExistsError where the folder is there already, ValueError
-        where the strategy cannot be written so.
+        where the strategy cannot be written so, or a weight would be NaN or infinite.
         """
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} exists already and is not overwritten.")
-        backbone = self.module.backbone
-        probe = torch.arange(256, device=self.module.device).remainder(backbone.config.vocab_size)
-        merged, difference = self.module.merged(name, probe.view(4, 64))
-        partial = folder.with_name(f".{folder.name}.partial")
-        merged.save_pretrained(partial)
-        self.module.tokenizer.save_pretrained(partial)
-        partial.rename(folder)
-        return difference
+        with new_folder(folder) as partial:
+            return write_model(self.module, name, partial)[1]
 
+    @_alone
     def fingerprint(self) -> str:
         """SHA-256 over the base's weights as they are now."""
         return base_fingerprint(self.module.backbone)
-
-    def _served(self, name: str) -> list[str]:
-        return [d for d, a in self._library()._directions.items() if a == name]
-
-    def _library(self) -> LoRALibrary:
-        if not isinstance(self.module, LoRALibrary):
-            raise ValueError(
-                f"strategy {type(self.module).__name__} has no adapters to load or switch."
-            )
-        return self.module
-
-
-def _library_config(cfg: DictConfig, library: str, budget_mib: int | float) -> DictConfig:
-    """The configuration of a LoRA run, with its strategy put to use instead of trained."""
-    strategy = {
-        "_target_": "polylect.strategies.lora_library.LoRALibrary",
-        "library": library,
-        "budget_mib": budget_mib,
-    }
-    keep = {key: cfg[key] for key in ("model", "data", "generation")}
-    return OmegaConf.create({**keep, "strategy": strategy})

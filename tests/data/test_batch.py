@@ -14,7 +14,7 @@ def examples_of(rows: list[tuple[list[int], list[int]]]) -> list[Example]:
     return [Example(prompt, [*target, 2], "en-de") for prompt, target in rows]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.sampled_from([0, 2]))
 def test_prompt_and_target_are_joined_and_only_the_target_is_learned(
     rows: list[tuple[list[int], list[int]]], pad: int
@@ -37,7 +37,7 @@ def test_prompt_and_target_are_joined_and_only_the_target_is_learned(
     assert batch.target_tokens == sum(example.learned for example in examples)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS)
 def test_for_generation_prompts_are_padded_on_the_left(
     rows: list[tuple[list[int], list[int]]],

@@ -1,12 +1,14 @@
 import gzip
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polylect.data.corpus import corpora
-from polylect.data.readers import Row
+from polylect.data.corpora.corpus import corpora
+from polylect.data.corpora.rows import Row
+from polylect.data.text import one_line
 
 
 def read(spec: Any, direction: str, root: Path | str, setting: str = "train") -> list[Row]:
@@ -118,6 +120,29 @@ def test_start_stop_and_codes(files: Path) -> None:
     assert read(renamed, "de-hi", files) == read("garden.{lang}", "de-ta", files)
 
 
+@pytest.mark.parametrize(
+    "odd", [" a\u00a0b ", "\ufeffa\ufeffb", "a\u2028b", "क्\u200dष\xad", "a\x85b", ""]
+)
+@pytest.mark.usefixtures("dataset_cache")
+def test_every_way_in_cleans_alike(odd: str, tmp_path: Path) -> None:
+    import datasets
+
+    record = {"en": odd, "de": "x", "references": [odd]}
+    (tmp_path / "a.en").write_text(f"{odd}\n", encoding="utf-8")
+    (tmp_path / "a.de").write_text("x\n")
+    (tmp_path / "a.tsv").write_text(f"{odd}\tx\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text(f'en,de\n"{odd}",x\n', encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    tuvs = (f'<tuv xml:lang="{k}"><seg>{record[k]}</seg></tuv>' for k in ("en", "de"))
+    (tmp_path / "a.tmx").write_text(f"<tmx><tu>{''.join(tuvs)}</tu></tmx>", encoding="utf-8")
+    datasets.Dataset.from_list([record]).save_to_disk(tmp_path / "one")
+    hub = {"kind": "hf", "path": "one"}
+    for spec in ("a.{lang}", "a.tsv", "a.csv", "a.jsonl", "a.tmx", hub):
+        (row,) = read(spec, "en-de", tmp_path)
+        assert (row.source, row.target) == (one_line(odd), "x"), spec
+        assert row.references in ((), (one_line(odd),))
+
+
 def test_crlf_and_bom_and_only_lf_ends_a_line(tmp_path: Path) -> None:
     (tmp_path / "x.de").write_bytes("\ufeffeins\r\nzwei\u2028drei\r\n vier\t\r\n".encode())
     assert [row.target for row in read("x.{lang}", "de", tmp_path)] == ["eins", "zwei drei", "vier"]
@@ -167,6 +192,38 @@ def test_datasets(files: Path, tmp_path: Path) -> None:
         read({"kind": "hf", "path": "d", "split": "dev"}, "en-de", tmp_path)
     with pytest.raises(ValueError, match=r"cannot load .*missing.json'.*does not exist"):
         read({"kind": "hf", "path": "missing.json"}, "en-de", tmp_path)
+
+
+def test_no_pickles_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older releases of `datasets` unpickle the files of the working folder for this name."""
+
+    class Evil:
+        def __reduce__(self) -> object:
+            return open, (str(tmp_path / "executed"), "w")
+
+    (tmp_path / "train.pkl").write_bytes(pickle.dumps(Evil()))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="'pandas': it names a reader of pickles"):
+        read({"kind": "hf", "path": "pandas"}, "en-de", "")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.usefixtures("dataset_cache")
+def test_cells_of_csv_in_a_folder_of_datasets_are_text(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train.csv").write_text("en,de\nNA,007\nnull,5\nnan,1.0\n")
+    rows = read({"kind": "hf", "path": "d"}, "en-de", tmp_path)
+    assert texts(rows) == [("NA", "007"), ("null", "5"), ("nan", "1.0")]
+
+
+@pytest.mark.usefixtures("dataset_cache")
+def test_a_null_is_told_from_a_missing_field(tmp_path: Path) -> None:
+    import datasets
+
+    data = datasets.Dataset.from_list([{"en": "a", "de": "b"}, {"en": "a", "de": None}])
+    data.save_to_disk(tmp_path / "one")
+    with pytest.raises(ValueError, match=r"one\[train\]:2: no field 'de'; field 'de' is null"):
+        read({"kind": "hf", "path": "one"}, "en-de", tmp_path)
 
 
 @pytest.mark.usefixtures("dataset_cache")
@@ -239,7 +296,7 @@ def test_a_missing_tsv_column_names_those_there_are(files: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"kind": "tvs", "path": "x"}, "unknown kind 'tvs'; did you mean tsv"),
+        ({"kind": "tvs", "path": "x"}, "kind=tvs does not exist; did you mean tsv"),
         ({"kind": "tmx"}, "a corpus of kind 'tmx' needs the key 'path'"),
         ({"kind": "tsv", "path": "x", "sorce": 1}, "has no key 'sorce'; did you mean source"),
         ({"kind": "aligned", "path": "x"}, "no file for the target side"),

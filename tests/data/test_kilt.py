@@ -43,10 +43,10 @@ def test_a_question_has_its_answers_and_pages_once_and_in_order(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: not valid JSON"),
-        ("[]", "line 2: a line must be a JSON object"),
-        ('{"input": "?", "output": []}', "line 2: 'id' must be"),
-        ('{"id": 1, "input": " ", "output": []}', "line 2: 'input' must be a text"),
+        ("{", ":2: not valid JSON"),
+        ("[]", ":2: a line must be a JSON object"),
+        ('{"input": "?", "output": []}', ":2: 'id' must be"),
+        ('{"id": 1, "input": " ", "output": []}', ":2: 'input' must be a text"),
         ('{"id": 1, "input": "?"}', "KILT's test files have none: take train or dev"),
         ('{"id": 1, "input": "?", "output": ["x"]}', "'output' must be a list of objects"),
         ('{"id": 1, "input": "?", "output": []}', "at least one 'answer'"),
@@ -63,13 +63,24 @@ def test_mistakes_are_told_with_file_and_line(tmp_path: Path, line: str, message
         more.write(line + "\n")
     with pytest.raises(ValueError, match=message) as caught:
         list(read_kilt(file, "fever"))
-    assert str(caught.value).startswith(f"{file}, line 2: ")
+    assert str(caught.value).startswith(f"{file}:2: ")
+
+
+def test_questions_answers_and_articles_are_cleaned(folder: Path) -> None:
+    write(folder / "nq.jsonl", entry("q", "\ufeffHi.\r\n\nWho? ", {"answer": " B\u00adly\n"}))
+    (question,) = read_kilt(folder / "nq.jsonl", "nq")
+    assert (question.text, question.answers) == ("Hi.\nWho?", ("Bly",))
+    (folder / "articles" / "5.txt").write_bytes(b"\xef\xbb\xbf One.\r\n\xc2\xa0\r\nTwo.\t\r\n")
+    assert kilt(folder).texts("5") == ["One.", "Two."]
+    write(folder / "nq.jsonl", entry("q", "Who?", {"answer": "\ufeff"}))
+    with pytest.raises(ValueError, match=r":1: 'output' must have at least one 'answer'"):
+        list(read_kilt(folder / "nq.jsonl", "nq"))
 
 
 def test_text_that_is_not_utf8_is_told_likewise(tmp_path: Path) -> None:
     file = tmp_path / "fever.jsonl"
     file.write_bytes(b'{"id": 1, "input": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"fever\.jsonl, line 1: "):
+    with pytest.raises(ValueError, match=r"fever\.jsonl:1: "):
         list(read_kilt(file, "fever"))
 
 

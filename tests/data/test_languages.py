@@ -22,6 +22,25 @@ def test_all_languages_have_a_name_and_scripts_that_letters_belong_to() -> None:
         assert letters and script_share("".join(letters), (script,)) == 1.0, script
 
 
+def test_other_codes_belong_to_one_language_each() -> None:
+    others = [(other, entry.code) for entry in LANGUAGES.values() for other in entry.also]
+    assert len(dict(others)) == len(others) and not dict(others).keys() & LANGUAGES.keys()
+    assert all(len(other) == 3 for other, _ in others)
+    two_letters = {code for code in LANGUAGES if len(code) == 2}
+    assert {code for _, code in others} == two_letters  # each of ISO 639-1 is in ISO 639-2
+    # Codes of FLORES-200, of which some are those of the standard variety.
+    some = {
+        "deu": "de",
+        "npi": "ne",
+        "swh": "sw",
+        "arb": "ar",
+        "ory": "or",
+        "zsm": "ms",
+        "fre": "fr",
+    }
+    assert {other: code for other, code in others if other in some} == some
+
+
 def test_scheduled_languages_of_india_are_known() -> None:
     codes = "as bn brx doi gu hi kn ks kok mai ml mni mr ne or pa sa sat sd ta te ur"
     assert set(codes.split()) <= LANGUAGES.keys()
@@ -98,6 +117,23 @@ def test_script_share(text: str, scripts: tuple[str, ...], share: float) -> None
 
 
 def test_importing_needs_no_torch() -> None:
-    modules = "polylect.data.languages, polylect.data.prompt, polylect.data.corpus"
+    modules = "polylect.data.languages, polylect.data.prompt, polylect.data.corpora.corpus"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "right"),
+    [
+        ("eng_Latn", "en"),
+        ("deu_Latn", "de"),
+        ("tam_Taml", "ta"),
+        ("zho_Hans", "zh_Hans"),
+        ("hin_Latn", "hi_Latn"),
+        ("por_BR", "pt_BR"),
+    ],
+)
+def test_codes_of_other_collections_name_ours(code: str, right: str) -> None:
+    assert language(right)
+    with pytest.raises(ValueError, match=rf"unknown language code '{code}'.* write {right} \("):
+        language(code)

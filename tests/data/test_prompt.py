@@ -2,7 +2,7 @@ import pytest
 from conftest import byte_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from polylect.data.prompt import TEMPLATES, begin_ids, template
+from polylect.data.prompt import TEMPLATES, begin_ids, template, whole_name
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -59,6 +59,40 @@ def test_chat_whose_turns_end_in_the_end_token_or_in_nothing() -> None:
     for source in (llama, bare):
         tokenizer = chat_tokenizer(source)
         assert TEMPLATES["chat"].end_ids(tokenizer) == [tokenizer.eos_token_id]
+
+
+DATED = [
+    "{% if not date_string is defined %}{% if strftime_now is defined %}"
+    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}"
+    "{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}Today: {{ date_string }}\n"
+    + CHATML,  # as Llama 3 does it
+    "\n  {% macro today() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}Today: {{ today() }}\n"
+    + CHATML,
+]
+
+
+@pytest.mark.parametrize("source", DATED)
+@pytest.mark.parametrize("name", ["chat", "question_chat"])
+def test_what_a_chat_template_prints_does_not_depend_on_the_day(name: str, source: str) -> None:
+    tokenizer = chat_tokenizer(source)
+    ids = template(name).encode(tokenizer, "hot", "en-de")
+    first = tokenizer.decode(ids).strip().splitlines()[0]
+    assert first in ("Today: 26 Jul 2024", "Today: 2024-07-26")
+    assert whole_name(name) == f"{name}@2024-07-26"
+    assert template(whole_name(name)).encode(tokenizer, "hot", "en-de") == ids
+    other = template(f"{name}@1999-12-31")
+    line = tokenizer.decode(other.encode(tokenizer, "hot", "en-de")).strip().splitlines()[0]
+    assert line in ("Today: 31 Dec 1999", "Today: 1999-12-31")
+    assert other.end_ids(tokenizer) == template(name).end_ids(tokenizer)
+
+
+def test_only_chat_templates_have_a_date() -> None:
+    assert whole_name("plain") == "plain"
+    assert whole_name("chat@1999-12-31") == "chat@1999-12-31"
+    with pytest.raises(ValueError, match="'today' is no date for a chat template: write it as in"):
+        template("chat@today")
+    with pytest.raises(ValueError, match="template=tag@2024-07-26 does not exist; known: chat,"):
+        template("tag@2024-07-26")
 
 
 def test_chat_needs_a_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -120,5 +154,5 @@ def test_an_end_token_is_needed() -> None:
 
 def test_unknown_template() -> None:
     assert template("tag") is TEMPLATES["tag"]
-    with pytest.raises(ValueError, match="no template 'plane'; did you mean plain"):
+    with pytest.raises(ValueError, match="template=plane does not exist; did you mean plain"):
         template("plane")

@@ -66,7 +66,7 @@ def test_some_of_the_adapters_can_be_chosen(tokenizer: Any) -> None:
     made = data(tokenizer, directions=["article_01"])
     made.setup("fit")
     assert made.directions_of("train") == ("article_01",)
-    with pytest.raises(ValueError, match="no knowledge article_91; did you mean article_01"):
+    with pytest.raises(ValueError, match="article_91 does not exist; did you mean article_01"):
         data(tokenizer, directions=["article_91"]).setup("fit")
     with pytest.raises(ValueError, match=r"data\.part=tasks does not exist; did you mean task"):
         data(tokenizer, part="tasks")

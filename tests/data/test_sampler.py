@@ -19,7 +19,7 @@ def test_probabilities() -> None:
     assert probabilities([1, 10**6], float("inf")) == pytest.approx([0.5, 0.5])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
     temperature=st.sampled_from([1, 1.5, 5.0, float("inf")]),
@@ -74,7 +74,7 @@ def test_a_pool_is_no_more_than_a_pass_where_there_is_little() -> None:
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=200)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(LENGTHS, st.integers(60, 400), st.integers(1, 20), st.integers(0, 99))
 def test_batches_hold_every_example_once_within_bounds(
     pairs: list[tuple[int, int]], budget: int, max_rows: int, seed: int

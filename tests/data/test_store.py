@@ -11,7 +11,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PAIRS = st.lists(st.builds(Pair, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple)), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=PAIRS, spill_bytes=st.sampled_from([0, 100, 10**6]))
 def test_what_goes_in_comes_out(pairs: list[Pair], spill_bytes: int) -> None:
     store = PairStore(pairs, spill_bytes)
@@ -20,7 +20,7 @@ def test_what_goes_in_comes_out(pairs: list[Pair], spill_bytes: int) -> None:
 
 
 @given(texts=st.lists(TEXT, max_size=8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_monolingual(texts: list[str]) -> None:
     pairs = [Pair(None, text) for text in texts]
     store = PairStore(pairs)

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polylect.eval.diagnosis import Diagnosis, Rate, diagnose
@@ -58,6 +58,15 @@ def test_planted_faults_are_found_where_they_are_and_nowhere_else(name):
     planted = tuple(i for i, row in enumerate(PLANTED) if name in row[-1].split())
     assert planted
     assert rate.lines == planted
+
+
+def test_sources_that_were_too_long_are_counted_and_are_empty():
+    found = diagnosed(too_long=[i in (6, 7) for i in range(len(PLANTED))])
+    assert found.too_long == Rate((6, 7), len(PLANTED)) == found.empty
+    assert found.to_dict()["too_long"]["lines"] == [7, 8]
+    assert diagnosed().too_long is None and "too_long" not in diagnosed().to_dict()
+    with pytest.raises(ValueError, match="15 hypotheses but 1 too_long"):
+        diagnosed(too_long=[True])
 
 
 def test_rates_are_shares_of_what_could_be_judged():
@@ -136,7 +145,6 @@ def test_unequal_lengths_are_refused(name):
         )
 
 
-@settings(deadline=None)  # two shared cores, and the first example loads the model
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=5))
 def test_any_text_can_be_diagnosed_and_a_perfect_output_is_faultless(pairs):
     sources, references = [s for s, _ in pairs], [[r] for _, r in pairs]

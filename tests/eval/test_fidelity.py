@@ -1,7 +1,7 @@
 """Numbers, placeholders and loops."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polylect.eval.fidelity import loops, numbers_expected, numbers_lost, placeholders_lost
@@ -61,7 +61,6 @@ def test_a_number_that_a_reference_spells_out_need_not_be_kept():
 DIGITS = ["0123456789", "०१२३४५६७८९", "௦௧௨௩௪௫௬௭௮௯", "০১২৩৪৫৬৭৮৯", "٠١٢٣٤٥٦٧٨٩"]
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10**12),
     st.sampled_from([",", ".", "\u00a0", "’"]),
@@ -97,7 +96,6 @@ def test_a_placeholder_that_a_reference_leaves_out_need_not_be_kept():
     assert placeholders_lost("{name}, {0}", "", ["{0}"]) == ["{0}"]
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_a_copy_loses_nothing(text):
     assert numbers_lost(text, text) == []
@@ -139,7 +137,6 @@ def test_ordinary_text_is_no_loop(text):
     assert not loops(text)
 
 
-@settings(deadline=None)
 @given(
     st.text(alphabet="xyz. ", max_size=8),
     st.text(alphabet="abc", min_size=1, max_size=30),

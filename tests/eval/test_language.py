@@ -1,7 +1,7 @@
 """Outputs are told apart by script and by py3langid, and nothing is guessed."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polylect.eval.language import OTHER, UNDECIDED, detect
@@ -97,7 +97,6 @@ def test_bad_arguments_are_refused():
         detect(["text"], ["tlh"], {"tlh": ["Klingon"]})
 
 
-@settings(deadline=None)  # two shared cores, and the first example loads the model
 @given(st.text(max_size=40), st.lists(st.sampled_from([*SCRIPTS, "qaa", "xx"]), min_size=1))
 def test_any_text_gets_a_candidate_or_no_answer(text, candidates):
     (found,) = detect([text], candidates, SCRIPTS)

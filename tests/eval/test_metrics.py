@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 import sacrebleu
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polylect.data.languages import LANGUAGES
@@ -98,7 +100,6 @@ def test_lines_may_have_different_numbers_of_references():
         assert got[s.name].value == pytest.approx(s.value)
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.text(min_size=1), min_size=1, max_size=4), min_size=1, max_size=6))
 def test_reference_streams_keep_every_reference_in_its_line_and_are_rectangular(references):
     streams = reference_streams(["x"] * len(references), references)
@@ -162,10 +163,65 @@ def test_indic_full_stop_is_a_token_of_its_own():
             ["a"],
             [["a"]],
             ["comet"],
-            "metric 'comet'; known: bleu, chrf, chrf\\+\\+, ter",
+            "metric 'comet'; known: bleu, chrf, chrf\\+\\+, spbleu, ter",
         ),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_one_sentence(hypotheses, references, names, message):
     with pytest.raises(ValueError, match=message):
         score(hypotheses, references, metrics=names, target="en")
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of the one where sacreBLEU keeps tokenizers; no network."""
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    def unreachable(url: str) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    return tmp_path / "models"
+
+
+def test_spbleu_is_bleu_over_the_pieces_of_its_tokenizer(models: Path, tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    from sacrebleu.metrics import BLEU
+
+    lines = ["यह एक बड़ा नया घर है।", "वह किताब पढ़ता है।", "The cat sat on the red mat."] * 20
+    (tmp_path / "text").write_text("\n".join(lines), encoding="utf-8")
+    models.mkdir()
+    sentencepiece.SentencePieceTrainer.Train(
+        input=str(tmp_path / "text"),
+        model_prefix=str(models / "made"),
+        hard_vocab_limit=False,
+        minloglevel=3,
+    )
+    (models / "made.model").rename(models / "flores200sacrebleuspm")
+    hypotheses, references = ["यह एक बड़ा घर है।"], [["यह एक बड़ा नया घर है।"]]
+    (got,) = score(hypotheses, references, metrics=["spbleu"], target="hi")
+    assert "tok:flores200" in got.signature
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(models / "flores200sacrebleuspm"))
+    cut = [" ".join(pieces.EncodeAsPieces(text)) for text in (hypotheses[0], references[0][0])]
+    assert got.value == BLEU(tokenize="none").corpus_score(cut[:1], [cut[1:]]).score
+
+
+def test_spbleu_without_its_tokenizer_is_a_sentence(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "find_spec", lambda name: None)
+        with pytest.raises(ValueError, match="needs sentencepiece, which is not installed: pip"):
+            score(["a"], [["a"]], metrics=["spbleu"], target="en")
+    pytest.importorskip("sentencepiece")
+    for damaged, sentence in (
+        (False, "is not there and cannot be downloaded"),
+        (True, "is damaged"),
+    ):
+        if damaged:
+            (models / "flores200sacrebleuspm").write_bytes(b"no model")
+        with pytest.raises(ValueError, match=sentence) as caught:
+            score(["a"], [["a"]], metrics=["spbleu"], target="en")
+        assert str(models) in str(caught.value) and "leave spbleu out" in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
 """Paired tests are sacreBLEU's, and Holm's correction is Holm's."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
@@ -41,7 +41,6 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_is_between_no_correction_and_bonferronis_and_keeps_the_order(p):
     corrected = holm(p)
@@ -54,7 +53,7 @@ def test_holm_is_between_no_correction_and_bonferronis_and_keeps_the_order(p):
 @pytest.mark.parametrize(("test", "kind"), [("bootstrap", "bs"), ("randomization", "ar")])
 def test_scores_p_values_and_signatures_are_sacrebleus(test, kind):
     (got,) = compare(
-        {"en-de": Outputs(TWO_WORDS_WRONG, ONE_WORD_WRONG, REFS)},
+        {"en-de": Outputs(TWO_WORDS_WRONG, {"b": ONE_WORD_WRONG}, REFS)},
         metric="bleu",
         test=test,
         samples=100,
@@ -68,9 +67,18 @@ def test_scores_p_values_and_signatures_are_sacrebleus(test, kind):
     assert got.difference > 0 and got.p < 0.05
 
 
+def test_several_systems_are_corrected_together():
+    systems = {"one": ONE_WORD_WRONG, "same": list(TWO_WORDS_WRONG), "all": REFERENCES}
+    got = compare({"en-de": Outputs(TWO_WORDS_WRONG, systems, REFS)}, samples=100)
+    assert [c.name for c in got] == ["one", "same", "all"]
+    assert got[0].p_holm == pytest.approx(3 * got[0].p)
+    assert got[1].p_holm == 1
+    assert got[2].system == 100
+
+
 def test_several_directions_are_corrected_together():
-    same = Outputs(ONE_WORD_WRONG, ONE_WORD_WRONG, REFS)
-    better = Outputs(TWO_WORDS_WRONG, ONE_WORD_WRONG, REFS)
+    same = Outputs(ONE_WORD_WRONG, {"b": ONE_WORD_WRONG}, REFS)
+    better = Outputs(TWO_WORDS_WRONG, {"b": ONE_WORD_WRONG}, REFS)
     got = {c.direction: c for c in compare({"en-de": better, "en-hi": same}, samples=100)}
     assert got["en-de"].p_holm == pytest.approx(2 * got["en-de"].p)
     # Equal systems are not significantly different; sacreBLEU alone would say p = 1 / 101.
@@ -79,7 +87,9 @@ def test_several_directions_are_corrected_together():
 
 
 def test_the_tokenizer_follows_the_direction():
-    pair = Outputs(["यह घर है।"] * 3, ["यह एक घर है।"] * 3, [["यह एक घर है।"], ["घर", "यह"], ["घर"]])
+    pair = Outputs(
+        ["यह घर है।"] * 3, {"b": ["यह एक घर है।"] * 3}, [["यह एक घर है।"], ["घर", "यह"], ["घर"]]
+    )
     (got,) = compare({"en-hi": pair}, metric="bleu", samples=10)
     assert "tok:intl" in got.signature and "nrefs:var" in got.signature
 
@@ -87,12 +97,47 @@ def test_the_tokenizer_follows_the_direction():
 @pytest.mark.parametrize(
     ("pair", "settings", "message"),
     [
-        (Outputs(["a", "b"], ["a"], [["a"], ["b"]]), {}, "2 outputs and the system 1"),
-        (Outputs(["a"], ["a"], []), {}, "1 hypotheses .* 0 lines"),
-        (Outputs(["a"], ["a"], [["a"]]), {"metric": "blue"}, "did you mean bleu"),
-        (Outputs(["a"], ["a"], [["a"]]), {"samples": 0}, "at least 1"),
+        (Outputs(["a", "b"], {"x": ["a"]}, [["a"], ["b"]]), {}, "2 outputs and x 1"),
+        (Outputs(["a"], {"x": ["a"]}, []), {}, "1 hypotheses .* 0 lines"),
+        (Outputs(["a"], {"x": ["a"]}, [["a"]]), {"metric": "blue"}, "did you mean bleu"),
+        (Outputs(["a"], {"x": ["a"]}, [["a"]]), {"samples": 0}, "at least 1"),
     ],
 )
 def test_what_cannot_be_tested_is_refused(pair, settings, message):
     with pytest.raises(ValueError, match=message):
         compare({"en-de": pair}, **settings)
+
+
+def test_the_interval_of_a_difference_is_that_of_resampled_lines() -> None:
+    """Of two systems that do as well, and that help and harm other lines, it has 0 within."""
+    lines = [f"The {noun} sees the old house today ." for noun in ("cat", "dog", "bird") * 10]
+    references = [[line] for line in lines]
+    even = [line if i % 2 else "no" for i, line in enumerate(lines)]
+    odd = [line if i % 2 == 0 else "no" for i, line in enumerate(lines)]
+    got = compare(
+        {"en-de": Outputs(even, {"odd": odd, "all": lines, "same": even}, references)},
+        metric="chrf++",
+        samples=100,
+    )
+    odd_one, whole, same = (c.interval for c in got)
+    assert odd_one[0] < 0 < odd_one[1]
+    assert 0 < whole[0] < got[1].difference < whole[1]
+    assert same == (0, 0)
+
+
+def test_the_interval_agrees_with_a_score_that_is_a_mean_over_lines() -> None:
+    """Against a baseline without a match, sacreBLEU's interval of the system's own score."""
+    from sacrebleu.metrics import CHRF
+    from sacrebleu.significance import PairedTest
+
+    lines = [f"The {noun} sees the old house today ." for noun in ("cat", "dog", "bird") * 20]
+    system = [line if i % 3 else "The dog ." for i, line in enumerate(lines)]
+    nothing = ["zzz"] * len(lines)
+    (got,) = compare(
+        {"en-de": Outputs(nothing, {"x": system}, [[line] for line in lines])}, samples=100
+    )
+    named = [("b", nothing), ("x", system)]
+    _, results = PairedTest(named, {"m": CHRF(word_order=2)}, [lines], "bs", n_samples=1000)()
+    theirs = next(value for name, value in results.items() if name != "System")[1]
+    assert (got.interval[1] - got.interval[0]) / 2 == pytest.approx(theirs.ci, rel=0.15)
+    assert sum(got.interval) / 2 == pytest.approx(theirs.mean, abs=1)

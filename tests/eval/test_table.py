@@ -122,8 +122,8 @@ def test_diagnosis_table_shows_counts_out_of_what_was_judged():
 
 def test_comparison_table_marks_what_is_significant_after_correction():
     rows = [
-        Comparison("en-de", "bleu", 20.0, 25.0, 0.001, 0.002, "tok:13a"),
-        Comparison("en-hi", "bleu", 20.0, 19.0, 0.04, 0.08, "tok:intl"),
+        Comparison("en-de", "b", "bleu", 20.0, 25.0, 0.001, 0.002, "tok:13a", (2.0, 8.0)),
+        Comparison("en-hi", "b", "bleu", 20.0, 19.0, 0.04, 0.08, "tok:intl", (-2.0, 0.04)),
     ]
     table = comparison_table(rows)
     assert [row[3] for row in table.rows] == ["+5.0*", "-1.0 "]

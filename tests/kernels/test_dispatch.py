@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compiled
 from torch import Tensor
 from torch.library import opcheck
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import jaxtyping
 import pytest
 import torch
-from targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compiled
 from torch import Tensor
 from torch.library import opcheck
 from torch.nn import functional

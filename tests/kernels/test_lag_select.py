@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from targets import SHARED_MEMORY, compiled
+from helpers.lag import lag_project
+from helpers.targets import SHARED_MEMORY, compiled
 from torch import Tensor
 from torch.library import opcheck
 
 from polylect.kernels.lag_select import best_candidate, reference, sparse
-from polylect.layers.spectral import FORMS, lag_project
+from polylect.layers.adapters.scores import FORMS
 
 SHAPES = {  # tokens, k, adapters, rank, d
     "odd": (5, 3, 7, 3, 21),

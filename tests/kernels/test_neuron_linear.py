@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.replaced import BOTH, TOLERANCE, Case, assert_near, assert_same, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replaced import BOTH, TOLERANCE, Case, assert_near, assert_same, make
 from torch import Tensor
 from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, written_linear
+from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, patched_linear
 
 ops = torch.ops.polylect
 
@@ -28,7 +28,7 @@ shapes = st.fixed_dictionaries(
 
 
 @BOTH
-@settings(deadline=None, max_examples=24)
+@settings(max_examples=24)
 @given(shapes)
 def test_is_the_linear_with_the_values_written_in(dim, shape):
     size = (shape["d_out"], shape["d_in"])[dim]
@@ -184,7 +184,7 @@ class Written(Case):
         if self.own_bias is not None:
             biases = self.own_bias.split(sizes)
         values = self.values.split(sizes, self.dim)
-        return written_linear(self.x, weight, values, self.dim, bias, biases)
+        return patched_linear(self.x, weight, values, self.dim, bias, biases)
 
 
 def written(dim, **shape) -> Written:
@@ -217,7 +217,7 @@ def test_written_values_are_masters_of_a_weight_of_half_precision(dim):
 def test_a_weight_written_to_before_the_backward_pass_is_refused():
     values = torch.randn(2, 6, requires_grad=True)
     weight = torch.cat([torch.randn(3, 6), values.detach()])
-    y = written_linear(torch.randn(4, 6, requires_grad=True), weight, [values], 0)
+    y = patched_linear(torch.randn(4, 6, requires_grad=True), weight, [values], 0)
     weight[3:] = 0
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
@@ -227,4 +227,4 @@ def test_values_that_are_no_part_of_the_weight_are_refused():
     x, weight = torch.randn(4, 6), torch.randn(5, 6)
     for wrong, axis in ((torch.randn(2, 5), 0), (torch.randn(6, 6), 0), (torch.randn(2, 6), 1)):
         with pytest.raises(ValueError, match="cannot be the last"):
-            written_linear(x, weight, [wrong], axis)
+            patched_linear(x, weight, [wrong], axis)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from replaced import BOTH, TOLERANCE, Case, assert_near, assert_same, make
-from targets import SHARED_MEMORY, compiled
+from helpers.replaced import BOTH, TOLERANCE, Case, assert_near, assert_same, make
+from helpers.targets import SHARED_MEMORY, compiled
 
 from polylect.kernels.neuron_linear import reference
 

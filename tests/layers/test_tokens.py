@@ -5,15 +5,19 @@ if a feature differs between one pass and many, or between a beam and its neighb
 """
 
 import copy
+import inspect
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM
 
-from polylect.layers.features import FEATURES, RouterFeatures, router_features
+from polylect.layers.experts.features import FEATURES, RouterFeatures, router_features
 from polylect.layers.tokens import RowMemory, Tokens, watch_tokens
 
+# The keyword has been renamed, and the old one warns: whichever this release has.
+CACHE = {"cache", "past_key_values"} & set(inspect.signature(LlamaForCausalLM.forward).parameters)
+CACHE = CACHE.pop()
 PROMPTS = [[3, 4, 5, 6, 7], [8, 9], [11, 12, 13, 14]]
 
 
@@ -111,7 +115,7 @@ def test_a_sentence_in_pieces_is_the_sentence(model: LlamaForCausalLM):
     cache, pieces, start = DynamicCache(config=model.config), [], 0
     for end in (4, 5, 9, 10, 11):
         piece = model(
-            ids[:, start:end], attention_mask=mask[:, :end], past_key_values=cache, use_cache=True
+            ids[:, start:end], attention_mask=mask[:, :end], use_cache=True, **{CACHE: cache}
         )
         pieces.append(piece.logits)
         start = end

@@ -1,7 +1,7 @@
 """The bases of these tests."""
 
 import pytest
-from peft_bases import BASES
+from helpers.peft_bases import BASES
 from transformers import PreTrainedModel
 
 

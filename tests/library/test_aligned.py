@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from polylect.layers import align
+from polylect.layers.adapters import align
 from polylect.library import Adapter, AdapterLibrary, LowRank
 from polylect.library.aligned import FILE, AlignedLibrary
+from polylect.library.folder import ABOUT
 from polylect.library.peft_format import CONFIG, WEIGHTS
 
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
@@ -100,6 +103,16 @@ def test_a_damaged_file_is_made_again(library, damage):
     assert aligned.state("fr") == "missing"
 
 
+def test_what_an_older_version_made_is_made_again(library):
+    """In version 1 rows that the update did not determine were arbitrary, and counted."""
+    aligned, _ = prepared(library)
+    file = library.path / "fr" / FILE
+    about = safe_open(file, framework="pt").metadata()
+    save_file(load_file(file), file, metadata=about | {"version": "1"})
+    assert aligned.state("fr") == "stale"
+    assert prepared(library)[1] == [False, True]
+
+
 def test_where_nothing_can_be_written_it_stays_in_memory(library, capsys):
     for name in library.names:
         (library.path / name / FILE).mkdir()  # a file cannot take its place, even for root
@@ -149,11 +162,90 @@ def test_weak_arrows_are_reported(tmp_path):
     assert f"does nothing in 1 of 2 modules (such as {DOWN}) and has no" in aligned.weakness("zero")
 
 
-def test_an_adapter_that_is_not_finite_is_named(library):
-    update = random(2)
-    update.b[0, 0] = float("nan")
-    library.save("bad", Adapter({Q: update}))
-    with pytest.raises(ValueError, match=rf"'bad', {Q}: B of the adapter has NaN"):
-        AlignedLibrary(library, align).prepare("bad")
+def test_an_adapter_that_cannot_be_aligned_is_named(library):
+    file = library.path / "fr" / WEIGHTS
+    tensors = load_file(file)
+    first = min(tensors)
+    tensors[first][0, 0] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match=rf"{file}: {first} has NaN or infinite values"):
+        AlignedLibrary(library, align).prepare("fr")
+    save_file({name: tensor.nan_to_num() * 1e18 for name, tensor in tensors.items()}, file)
+    with pytest.raises(ValueError, match=rf"'fr', {DOWN}: the update of the adapter is so large"):
+        AlignedLibrary(library, align).prepare("fr")
     with pytest.raises(ValueError, match=r"no adapter 'dee' in .* did you mean de"):
         AlignedLibrary(library, align).prepare("dee")
+
+
+# Adapters that are replaced
+
+
+def is_of(aligned: AlignedLibrary, name: str, adapter: Adapter) -> bool:
+    update = adapter.modules[DOWN]
+    a, b = (aligned.factor(name, DOWN, factor) for factor in ("a_star", "b_star"))
+    close = torch.allclose(b @ a, update.scaling * update.b @ update.a, atol=1e-5)
+    first = torch.equal(aligned.arrow(name, DOWN), a[0])
+    sizes = torch.allclose(aligned.strengths(name)[DOWN], b.norm(dim=0))
+    return close and first and sizes
+
+
+def test_an_adapter_that_is_replaced_while_it_is_aligned_is_aligned_again(library):
+    new = Adapter({DOWN: random(4, 48)})
+    waiting = [new]
+
+    def slow(a, b, scaling):
+        if waiting:
+            library.save("fr", waiting.pop(), overwrite=True)
+        return align(a, b, scaling)
+
+    aligned = AlignedLibrary(library, slow)
+    assert aligned.prepare("fr")
+    assert is_of(aligned, "fr", new)
+    fresh = AlignedLibrary(library, refuse)
+    assert not fresh.prepare("fr")
+    assert is_of(fresh, "fr", new)
+    assert fresh.prepared == {"fr": fresh.digest("fr")} == aligned.prepared
+
+
+def test_one_that_is_replaced_again_and_again_is_refused(library):
+    def never_done(a, b, scaling):
+        library.save("fr", Adapter({DOWN: random(4, 48)}), overwrite=True)
+        return align(a, b, scaling)
+
+    with pytest.raises(ValueError, match="fr changes while it is aligned: try again"):
+        AlignedLibrary(library, never_done).prepare("fr")
+    assert AlignedLibrary(library, align).state("fr") != "current"
+
+
+def test_what_another_process_has_aligned_anew_is_read_anew(library):
+    aligned, _ = prepared(library)
+    assert is_of(aligned, "fr", library.load("fr"))
+    new = Adapter({DOWN: random(4, 48)})
+    library.save("fr", new, overwrite=True)
+    assert AlignedLibrary(library, align).prepare("fr")
+    assert not aligned.prepare("fr")
+    assert is_of(aligned, "fr", new)
+
+
+@pytest.mark.parametrize("realigned", [True, False])
+def test_after_a_replacement_nothing_of_the_new_adapter_is_mixed_in(library, realigned):
+    first, second = (AlignedLibrary(library, align) for _ in range(2))
+    for aligned in (first, second):
+        aligned.prepare("fr")
+    assert is_of(first, "fr", library.load("fr"))  # whose file it has open from now on
+    old = library.load("fr")
+    library.save("fr", Adapter({DOWN: random(4, 48)}), overwrite=True)
+    if realigned:
+        AlignedLibrary(library, align).prepare("fr")
+    assert is_of(first, "fr", old)
+    reads = [lambda: second.trained("fr", DOWN, "b"), lambda: second.outline("fr")]
+    for read in [*reads, lambda: second.factor("fr", DOWN, "a_star")]:
+        with pytest.raises(ValueError, match="fr has been replaced since it was read: start again"):
+            read()
+
+
+def test_what_is_said_about_an_adapter_may_change(library):
+    aligned, _ = prepared(library)
+    (library.path / "fr" / ABOUT).write_text('{"directions": ["en-fr"]}')
+    assert aligned.outline("fr").about == {"directions": ["en-fr"]}
+    assert torch.equal(aligned.trained("fr", DOWN, "a"), library.load("fr").modules[DOWN].a)

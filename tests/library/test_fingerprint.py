@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft_bases import adapted
+from helpers.peft_bases import adapted
 
 from polylect.library import base_fingerprint
 

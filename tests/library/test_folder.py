@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
-from peft_bases import adapted
+from helpers.peft_bases import adapted
 
 from polylect.library import Adapter, AdapterLibrary, LowRank, base_fingerprint
+from polylect.library import folder as folder_module
 from polylect.library.folder import ABOUT
 from polylect.library.peft_format import CONFIG, WEIGHTS
 
@@ -121,3 +122,78 @@ def test_an_adapter_the_model_does_not_have(plain):
     layers, _ = adapted(plain, ["q_proj"], de=2)
     with pytest.raises(ValueError, match="no adapter 'dee' in the model: did you mean de"):
         Adapter.of_layers(layers, "dee")
+
+
+# Files of the wrong kind, and files that change
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("directions", "en-hi", r'a list of names such as \["en-ta"\], got "en-hi"'),
+        ("directions", None, "a list of names"),
+        ("directions", {"en-hi": 1}, "a list of names"),
+        ("directions", ["en-hi", 3], "a list of names"),
+        ("directions", [""], "a list of names"),
+        ("base_model", ["llama"], "text, or null"),
+        ("base_fingerprint", 12, "text, or null"),
+        ("tokenizer_hash", True, "text, or null"),
+        ("template", {}, "text, or null"),
+        ("scores", "good", "an object, or null"),
+    ],
+)
+def test_each_field_of_about_is_of_its_kind(field, value, words, tmp_path):
+    library = AdapterLibrary(tmp_path)
+    library.save("de", small(about={"directions": ["en-de"]}))
+    about = {**library.about("de"), field: value}
+    (tmp_path / "de" / ABOUT).write_text(json.dumps(about))
+    for act in (library.load, library.about, lambda _: library.directions):
+        with pytest.raises(ValueError, match=rf"de/{ABOUT}: {field} must be {words}"):
+            act("de")
+
+
+def test_an_adapter_may_serve_nothing(tmp_path):
+    library = AdapterLibrary(tmp_path)
+    library.save("de", small(about={"directions": [], "base_model": None}))
+    assert library.directions == {}
+
+
+def test_the_version_is_another_when_any_file_is(tmp_path):
+    library = AdapterLibrary(tmp_path)
+    assert library.version("de") is None
+    library.save("de", small())
+    before = library.version("de")
+    assert before == library.version("de")
+    assert library.load("de").nbytes == library.nbytes("de")  # after which times tell files apart
+    for part in (CONFIG, WEIGHTS, ABOUT):
+        content = (tmp_path / "de" / part).read_bytes()
+        (tmp_path / "de" / part).write_bytes(content)
+        assert library.version("de") != before
+        before = library.version("de")
+    (tmp_path / "de" / ABOUT).unlink()
+    assert library.version("de") not in (None, before)
+    (tmp_path / "de" / WEIGHTS).unlink()
+    assert library.version("de") is None
+
+
+def test_what_is_loaded_is_of_one_version(tmp_path, monkeypatch):
+    """The adapter is replaced after its first file has been read."""
+    library = AdapterLibrary(tmp_path)
+    new = small(2)
+    library.save("de", small(2))
+    read, times = folder_module.read_peft, iter([True, False])
+
+    def replaced_meanwhile(folder):
+        config = json.loads((folder / CONFIG).read_text())
+        if next(times):
+            library.save("de", new, overwrite=True)
+        return read(folder)[0], config
+
+    monkeypatch.setattr(folder_module, "read_peft", replaced_meanwhile)
+    adapter = library.load("de")
+    path = "model.layers.0.self_attn.q_proj"
+    assert torch.equal(adapter.modules[path].a, new.modules[path].a)
+    assert next(times, None) is None  # it was read twice
+    times = iter([True] * 3)
+    with pytest.raises(ValueError, match="de changes while it is read: try again"):
+        library.load("de")

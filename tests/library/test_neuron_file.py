@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from polylect.library.neuron_file import NeuronFile
@@ -51,6 +52,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert path.read_bytes() == written
 
 
+def test_scores_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
+    path, good = tmp_path / "neurons.safetensors", neurons()
+    good.relevance[0, 1] = float("nan")
+    with pytest.raises(ValueError, match="is not written: relevance has NaN or infinite values"):
+        good.write(path)
+    assert not path.exists()
+    neurons().write(path)
+    about = safe_open(path, "pt").metadata()
+    tensors = load_file(path)
+    tensors["awareness.target"][1, 2, 3] = float("inf")
+    save_file(tensors, path, about)
+    with pytest.raises(ValueError, match=f"{path}: awareness.target has NaN .* detect` writes"):
+        NeuronFile.read(path)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "neurons.safetensors"
     neurons().write(path)
@@ -89,10 +105,10 @@ def test_what_is_no_neuron_file_is_named(tmp_path: Path) -> None:
     neurons().write(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="not a neuron file, or a damaged one"):
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
         NeuronFile.read(path)
     path.write_text("no tensors")
-    with pytest.raises(ValueError, match="not a neuron file"):
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
         NeuronFile.read(path)
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="not a neuron file"):

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from helpers.peft_bases import IDS, adapted, install, logits, trained_by_peft
 from peft import IA3Config, LoHaConfig, PeftModel, get_peft_model
-from peft_bases import IDS, adapted, install, logits, trained_by_peft
 from safetensors.torch import load_file, save_file
 
-from polylect.library import Adapter, AdapterLibrary, misfit
+from polylect.library import Adapter, AdapterLibrary, incompatibility
 from polylect.library.peft_format import CONFIG, WEIGHTS, read_peft
-from polylect.library.targets import targeted
+from polylect.library.targets import is_target
 
 # PEFT 0.21 still asks transformers by a name that has been replaced.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -46,11 +46,28 @@ def saved_by_peft(base, folder, **options):
 def test_what_peft_wrote_gives_the_same_logits(base, options, tmp_path):
     peft = saved_by_peft(base, tmp_path / "de", **options)
     adapter = AdapterLibrary(tmp_path).load("de")
-    assert misfit(adapter, base) is None
+    assert incompatibility(adapter, base) is None
     layers, context = adapted(base)
     install(layers, "de", adapter)
     expected = peft(input_ids=IDS).logits
     torch.testing.assert_close(logits(base, context, ["de"] * 4), expected, **CLOSE)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_an_adapter_on_the_output_head_gives_the_same_logits(base, tmp_path):
+    """BLOOM's is tied to the embedding, which stays as it is."""
+    targets = ["lm_head", "dense", "o_proj"]
+    peft = trained_by_peft(base, target_modules=targets)
+    peft.save_pretrained(tmp_path / "de", save_embedding_layers=False)
+    adapter = AdapterLibrary(tmp_path).load("de")
+    assert incompatibility(adapter, base) is None
+    layers, context = adapted(base, [t for t in targets if any(t in p for p in adapter.modules)])
+    install(layers, "de", adapter)
+    expected = peft(input_ids=IDS).logits.detach()
+    with peft.disable_adapter():
+        expected[1:3] = peft(input_ids=IDS[1:3]).logits
+    mixed = logits(base, context, ["de", "", "", "de"])
+    torch.testing.assert_close(mixed, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -151,6 +168,66 @@ def test_real_folders_that_are_refused(plain, options, words, tmp_path):
         read_peft(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.parametrize(
+    "tied, options, words",
+    [
+        (
+            False,
+            {},
+            r"lm_head\.base_layer\.weight: a weight of the base .* save_embedding_layers=False$",
+        ),
+        (
+            True,
+            {},
+            r"lm_head\.base_layer\.weight: a weight of the base .* save_embedding_layers=False$",
+        ),
+        (True, {"ensure_weight_tying": True}, "again with ensure_weight_tying=False$"),
+    ],
+)
+def test_a_head_that_peft_saves_with_weights_of_the_base(plain, tied, options, words, tmp_path):
+    config = type(plain.config)(**plain.config.to_dict() | {"tie_word_embeddings": tied})
+    model = type(plain)(config)
+    saved_by_peft(model, tmp_path, target_modules=["q_proj", "lm_head"], **options)
+    with pytest.raises(ValueError, match=words):
+        read_peft(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rename, words",
+    [
+        (
+            lambda key: key.removeprefix("base_model.model."),
+            r"holds model\.layers.*: the name lacks base_model\.model\. at its beginning; save",
+        ),
+        (
+            lambda key: f"base_model.model.{key}",
+            r"base_model\.model\. stands at its beginning twice, .*; save it again",
+        ),
+        (
+            lambda key: key.replace("lora_A", "lora_down").replace("lora_B", "lora_up"),
+            r"no name of PEFT's, which are base_model\.model\.PATH\.lora_A\.weight and",
+        ),
+    ],
+)
+def test_foreign_names_of_tensors_are_told_apart(plain, rename, words, tmp_path):
+    saved_by_peft(plain, tmp_path)
+    tensors = {rename(key): tensor for key, tensor in load_file(tmp_path / WEIGHTS).items()}
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=words):
+        read_peft(tmp_path)
+
+
+def test_what_state_dict_gives_is_no_file_of_peft(plain, tmp_path):
+    model = saved_by_peft(plain, tmp_path)
+    state = {key: t.contiguous() for key, t in model.state_dict().items() if "lora_" in key}
+    save_file(state, tmp_path / WEIGHTS)
+    words = r"lora_A\.default\.weight: the adapter's own name, 'default', .* without the \.default"
+    with pytest.raises(ValueError, match=words):
+        read_peft(tmp_path)
+
+
 @pytest.mark.parametrize(
     "config, kind",
     [
@@ -173,13 +250,55 @@ def test_files_that_contradict_each_other_are_refused(plain, tmp_path):
         ({"base_model.model.lm_head.weight": torch.zeros(2, 2)}, "holds .*lm_head.weight: fully"),
         ({first.replace("lora_A.weight", "lora_A.bias"): torch.zeros(2)}, "trained biases"),
         ({first: torch.zeros(4, 8, 1)}, "adapters on convolutions"),
-        ({first.replace(".weight", "_magnitude_vector"): torch.zeros(2)}, "only LoRA on linear"),
+        ({first.replace(".weight", "_magnitude_vector"): torch.zeros(2)}, "no name of PEFT's"),
         (dict.fromkeys(tensors), "holds no tensors"),
     ):
         kept = {key: t for key, t in (tensors | change).items() if t is not None}
         save_file(kept, tmp_path / WEIGHTS)
         with pytest.raises(ValueError, match=words):
             read_peft(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("r", "4", "a whole number above 0"),
+        ("r", 0, "a whole number above 0"),
+        ("r", True, "a whole number above 0"),
+        ("lora_alpha", "8", "a finite number"),
+        ("lora_alpha", [8], "a finite number"),
+        ("lora_alpha", float("nan"), "a finite number"),
+        ("lora_alpha", float("inf"), "a finite number"),
+        ("rank_pattern", ["q_proj"], "an object from regular expressions"),
+        ("rank_pattern", {"q_proj": "4"}, "an object from regular expressions"),
+        ("alpha_pattern", {"(": 4}, "an object from regular expressions"),
+        ("alpha_pattern", {"q_proj": None}, "an object from regular expressions"),
+        ("target_modules", "(", "a regular expression or a list of names"),
+        ("target_modules", {"q_proj": 1}, "a regular expression or a list of names"),
+        ("target_modules", ["q_proj", None], "a regular expression or a list of names"),
+        ("exclude_modules", 3, "a regular expression or a list of names"),
+        ("layers_to_transform", "0", "a whole number or a list of them"),
+        ("layers_to_transform", [0, "1"], "a whole number or a list of them"),
+        ("layers_pattern", "layers(", "a regular expression or a list of them"),
+        ("base_model_name_or_path", ["llama"], "text, or null"),
+        ("use_rslora", "false", "true or false"),
+        ("use_rslora", 1, "true or false"),
+    ],
+)
+def test_each_field_of_the_configuration_is_of_its_kind(plain, field, value, words, tmp_path):
+    saved_by_peft(plain, tmp_path, target_modules=["q_proj"])
+    edit(tmp_path, **{field: value})
+    with pytest.raises(ValueError, match=rf"{CONFIG}:? .*{words}"):
+        read_peft(tmp_path)
+
+
+def test_a_configuration_without_alpha_is_refused(plain, tmp_path):
+    saved_by_peft(plain, tmp_path, target_modules=["q_proj"])
+    config = json.loads((tmp_path / CONFIG).read_text())
+    del config["lora_alpha"]
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="no lora_alpha"):
+        read_peft(tmp_path)
 
 
 def test_missing_and_damaged_files_are_named(plain, tmp_path):
@@ -189,6 +308,15 @@ def test_missing_and_damaged_files_are_named(plain, tmp_path):
     (tmp_path / WEIGHTS).write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="damaged or no safetensors"):
         read_peft(tmp_path)
+    whole, pointer = (tmp_path / CONFIG).read_bytes(), b"version https://git-lfs.github.com/spec/v1"
+    for name in (WEIGHTS, CONFIG):
+        (tmp_path / name).write_bytes(pointer)
+        with pytest.raises(ValueError, match=f"{name} is only a pointer of Git LFS"):
+            read_peft(tmp_path)
+    (tmp_path / CONFIG).write_bytes(b"[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_peft(tmp_path)
+    (tmp_path / CONFIG).write_bytes(whole)
     (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model.bin")
     with pytest.raises(FileNotFoundError, match="save it again as safetensors"):
         read_peft(tmp_path)
@@ -203,23 +331,23 @@ def test_missing_and_damaged_files_are_named(plain, tmp_path):
 def test_another_base_is_refused(plain, base, tmp_path):
     saved_by_peft(plain, tmp_path / "de", target_modules=["q_proj", "down_proj"])
     adapter = AdapterLibrary(tmp_path).load("de")
-    assert misfit(adapter, plain) is None
+    assert incompatibility(adapter, plain) is None
     if type(base) is not type(plain):
-        assert "the base has no module model.layers.0" in misfit(adapter, base)
+        assert "the base has no module model.layers.0" in incompatibility(adapter, base)
     narrow = type(plain)(
         type(plain.config)(
             hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
             vocab_size=50,
         )
     )  # fmt: skip
-    assert "is 32 x 40 here, the adapter is for 32 x 48" in misfit(adapter, narrow)
+    assert "is 32 x 40 here, the adapter is for 32 x 48" in incompatibility(adapter, narrow)
 
 
 def test_a_module_without_tensors_is_refused(plain, tmp_path):
     saved_by_peft(plain, tmp_path / "de", target_modules=["q_proj"])
     edit(tmp_path / "de", target_modules=["q_proj", "v_proj"])
     adapter = AdapterLibrary(tmp_path).load("de")
-    assert "no tensors for model.layers.0.self_attn.v_proj" in misfit(adapter, plain)
+    assert "no tensors for model.layers.0.self_attn.v_proj" in incompatibility(adapter, plain)
 
 
 def test_the_bases_name_is_compared_where_there_is_no_fingerprint(plain, tmp_path):
@@ -227,12 +355,18 @@ def test_the_bases_name_is_compared_where_there_is_no_fingerprint(plain, tmp_pat
     edit(tmp_path / "de", base_model_name_or_path="google/gemma-2-2b")
     adapter = AdapterLibrary(tmp_path).load("de")
     plain.config._name_or_path = "/models/gemma-2-2b"
-    assert misfit(adapter, plain) is None
+    assert incompatibility(adapter, plain) is None
     plain.config._name_or_path = "/models/gemma-2-9b"
-    assert "trained on the base 'google/gemma-2-2b', this one is" in misfit(adapter, plain)
+    wrong = incompatibility(adapter, plain)
+    assert "trained on the base 'google/gemma-2-2b', this one is" in wrong
+    assert wrong.endswith(
+        "put 'gemma-2-9b' as base_model_name_or_path into its adapter_config.json"
+    )
+    edit(tmp_path / "de", base_model_name_or_path="gemma-2-9b")
+    assert incompatibility(AdapterLibrary(tmp_path).load("de"), plain) is None
     known = Adapter(adapter.modules, {"base_fingerprint": "a" * 64}, adapter.config)
-    assert misfit(known, plain, "a" * 64) is None
-    assert "another base (fingerprint aaaaaaaaaaaa" in misfit(known, plain, "b" * 64)
+    assert incompatibility(known, plain, "a" * 64) is None
+    assert "another base (fingerprint aaaaaaaaaaaa" in incompatibility(known, plain, "b" * 64)
 
 
 @pytest.mark.parametrize(
@@ -254,4 +388,4 @@ def test_the_bases_name_is_compared_where_there_is_no_fingerprint(plain, tmp_pat
     ],
 )
 def test_targets(config, expected):
-    assert targeted(config, "model.layers.1.self_attn.q_proj") is expected
+    assert is_target(config, "model.layers.1.self_attn.q_proj") is expected

@@ -74,6 +74,42 @@ def test_sampling_settings_of_a_checkpoint_are_dropped_but_its_ends_kept(folder:
     assert not generation.do_sample and generation.repetition_penalty in (None, 1.0)
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("model.safetensors", LFS, "only a pointer of Git LFS and not a file of a model"),
+        ("config.json", LFS, "only a pointer of Git LFS"),
+        ("tokenizer.json", LFS, "only a pointer of Git LFS"),
+        ("model.safetensors", b"", "is empty and not a file of a model"),
+        ("model.safetensors", b"x" * 500, r"model\.path=.*base has weights that are damaged"),
+        ("tokenizer.json", b"{", r"model\.path=.* has no tokenizer that loads"),
+        ("tokenizer_config.json", b"{", r"model\.path=.* has no tokenizer that loads"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_named(
+    name: str, content: bytes, sentence: str, folder: Path
+) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_backbone(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_code_in_pickled_weights_does_not_run(folder: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> object:
+            return open, (str(folder / "executed"), "w")
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"evil": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="damaged, or that hold more than tensors"):
+        load_backbone(str(folder))
+    assert not (folder / "executed").exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [

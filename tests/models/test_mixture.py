@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import polylect
-from polylect.layers.expert_ffn import expert_layers
-from polylect.layers.routing import RoutingContext
+from polylect.layers.context import RoutingContext
+from polylect.layers.experts.ffn import expert_layers
 from polylect.layers.tokens import watch_tokens
 from polylect.models.backbone import tiny_backbone
 from polylect.models.dense import dense_copy
@@ -109,10 +110,10 @@ def test_layers_are_all_every_nth_or_a_list() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"slicing": "copy"}, "slicing=copy does not exist: did you mean copies"),
-        ({"mt_start": "zeros"}, "mt_start=zeros does not exist: did you mean zero"),
-        ({"features": "ftt"}, "features=ftt does not exist: did you mean"),
-        ({"gating": "groups"}, "gating 'groups' does not exist"),
+        ({"slicing": "copy"}, "slicing=copy does not exist; did you mean copies"),
+        ({"mt_start": "zeros"}, "mt_start=zeros does not exist; did you mean zero"),
+        ({"features": "ftt"}, "features=ftt does not exist; did you mean"),
+        ({"gating": "groups"}, "gating=groups does not exist"),
         ({"lm_experts": 0}, "at least 1 LM expert"),
         ({"top": 3}, "top 3 of 2 LM and 2 MT experts"),
         ({"mt_width": 0}, "mt_width must be at least 1"),
@@ -177,6 +178,26 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
         load_mixture(tmp_path)
 
 
+def test_weights_that_are_damaged_or_not_finite_are_refused(tmp_path: Path) -> None:
+    model, tokenizer, _, mixture = mixed()
+    save_mixture(model, mixture, tokenizer, tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    tensors = load_file(file)
+    name = next(name for name in tensors if "expert_mt.up" in name)
+    tensors[name][3, 1] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{name} has NaN or infinite values .* take another"):
+        load_mixture(tmp_path)
+    del tensors[name]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"safetensors is damaged or of another mixture"):
+        load_mixture(tmp_path)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"safetensors is damaged .* copy it again"):
+        load_mixture(tmp_path)
+
+
 def test_loading_needs_nothing_that_trains() -> None:
     source = Path(polylect.__file__).parents[1]
     seen: set[str] = set()
@@ -193,7 +214,8 @@ def test_loading_needs_nothing_that_trains() -> None:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 assert node.module.split(".")[0] not in ("lightning", "hydra", "omegaconf")
                 waiting += [name for name in names if name.startswith("polylect.")]
-    assert {name.split(".")[1] for name in seen} == {"models", "layers", "kernels", "hints"}
+    needed = {"models", "layers", "kernels", "did_you_mean", "files", "finite"}
+    assert {name.split(".")[1] for name in seen} == needed
 
 
 # Plain models.

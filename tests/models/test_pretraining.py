@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from polylect.models import pretraining
 from polylect.models.backbone import load_backbone
-from polylect.models.pretraining import _Documents, pretrain
+from polylect.models.documents import Documents
+from polylect.models.pretraining import pretrain
 from polylect.models.tokenizer import train_tokenizer
 
 WHO = {"en": ["The cat", "The dog", "The bird"], "de": ["Die Katze", "Der Hund", "Der Vogel"]}
@@ -85,6 +87,28 @@ def test_a_crash_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_loss_that_is_not_finite_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+    steps: list[dict[str, float]] = []
+    with pytest.raises(
+        RuntimeError, match=r"the \w+ is not finite \(step [2-9], learning rate 1e\+30\).*base\.lr"
+    ):
+        pretrain(TEXTS, out=tmp_path / "base", **SMALL | {"steps": 9, "lr": 1e30}, log=steps.append)
+    assert list(tmp_path.iterdir()) == []
+    assert all(math.isfinite(step["loss"]) for step in steps)
+
+
+def test_weights_that_the_precision_cannot_hold_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grow(model: Any, *_: object) -> None:
+        model.model.norm.weight.data.fill_(1e5)
+
+    monkeypatch.setattr(pretraining, "reinitialise", grow)
+    with pytest.raises(ValueError, match=r"base in float16 is not written.*model\.norm\.weight"):
+        pretrain(TEXTS, out=tmp_path / "base", steps=1, dtype="float16", **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("texts", "changes", "sentence"),
     [
@@ -109,17 +133,17 @@ def test_copies_of_a_held_out_text_are_not_trained_on() -> None:
     assert not set(train) & set(held_out)
 
 
-def documents(context: int, tagged: float = 0.0) -> tuple[_Documents, list[list[int]]]:
+def documents(context: int, tagged: float = 0.0) -> tuple[Documents, list[list[int]]]:
     """Documents of many lengths, and the token ids of each."""
     tokenizer = train_tokenizer(TEXTS["en"], 300, ["<2en>"])
     texts = [" ".join(["cat"] * (1 + i % 40)) for i in range(200)]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     draw = np.random.default_rng(0)
-    made = _Documents.encode({"en": texts}, tokenizer, context, draw, tagged)
+    made = Documents.encode({"en": texts}, tokenizer, context, draw, tagged)
     return made, [[1, *row, 2] for row in ids]
 
 
-def rows_of(made: _Documents, batch_tokens: int) -> list[list[int]]:
+def rows_of(made: Documents, batch_tokens: int) -> list[list[int]]:
     found = []
     for ids, labels in made.epoch(batch_tokens, np.random.default_rng(1)):
         assert ids.numel() <= batch_tokens or len(ids) == 1

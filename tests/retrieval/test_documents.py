@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polylect.retrieval.documents import BM25, Documents, cut
-from polylect.retrieval.terms import terms, units
+from polylect.retrieval.documents import BM25, Documents, Passage, cut
+from polylect.retrieval.terms import terms, tokens_of_text
 
 WORDS = [f"w{number}" for number in range(12)]
 
@@ -93,8 +93,8 @@ def test_the_right_text_is_found_in_every_script(query: str, right: str, wrong: 
         ("", [], ""),
     ],
 )
-def test_units_and_terms(text: str, words: list[str], searched: str) -> None:
-    assert units(text) == words
+def test_tokens_and_terms(text: str, words: list[str], searched: str) -> None:
+    assert tokens_of_text(text) == words
     assert terms(text) == searched.split()
 
 
@@ -111,11 +111,11 @@ def test_passages_are_whole_sentences_of_at_most_so_many_words() -> None:
     assert cut(" \n ", 5) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(alphabet="ab.?! \n।。中\"'", max_size=60), st.integers(1, 6))
 def test_passages_hold_the_whole_text(text: str, words: int) -> None:
-    letters = [unit for passage in cut(text, words) for unit in units(passage) if unit.isalnum()]
-    assert letters == [unit for unit in units(text) if unit.isalnum()]
+    letters = [t for passage in cut(text, words) for t in tokens_of_text(passage) if t.isalnum()]
+    assert letters == [token for token in tokens_of_text(text) if token.isalnum()]
 
 
 DOCUMENTS = {
@@ -128,9 +128,10 @@ DOCUMENTS = {
 def test_a_question_finds_passages_and_the_document_that_holds_them() -> None:
     documents = Documents(DOCUMENTS, words=8)
     question = "Who is the mayor of Lisbon?"
-    assert documents.passages(question) == ["Its mayor is Vera Nunes."]
-    assert documents.document(question) == "Lisbon"
-    assert documents.document("What does the otter eat?") == "Otter"
+    (hit,) = documents.hits(question)
+    assert hit.passage == Passage("Lisbon", "Its mayor is Vera Nunes.")
+    (hit,) = documents.hits("What does the otter eat?")
+    assert hit.passage.document == "Otter"
     hits = documents.hits("Who lives by the river?", 20)
     assert hits[0].passage.document == "Otter"
     scores = [hit.score for hit in hits]
@@ -139,8 +140,13 @@ def test_a_question_finds_passages_and_the_document_that_holds_them() -> None:
 
 def test_a_question_that_shares_no_word_has_no_document() -> None:
     documents = Documents(DOCUMENTS)
-    assert documents.document("Wo?") is None
-    assert documents.passages("Wo?", 3) == []
+    assert documents.hits("Wo?", 3) == []
+
+
+def test_documents_are_cleaned_line_by_line() -> None:
+    text = "\ufeffThe fox\u00ad sleeps.\0\r\n\r\n\u3000The owl\tsees it. "
+    (hit,) = Documents({"a": text}).hits("fox")
+    assert hit.passage.text == "The fox sleeps.\nThe owl sees it."
 
 
 def test_mistakes_are_told_in_a_sentence() -> None:

@@ -1,12 +1,13 @@
 """Matches of a translation memory against a search through all pairs by the plain definition."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polylect.record import write_text
+from polylect.files import write_text
 from polylect.retrieval.memory import Match, Memory
 
 WORDS = ["red", "fox", "sees", "the", "old", "house", "and", "sleeps"]
@@ -54,6 +55,10 @@ def test_the_sentence_itself_is_shown_only_where_it_may_be(tmp_path: Path) -> No
     assert [m.target for m in hidden.find("My old cat sleeps!", "en-de")] == ["c"]
     assert hidden.counts["en-de"] == {"sentences": 2, "matched": 2, "matches": 2, "same": 1}
     assert "1 in the memory themselves, not shown" in hidden.summary()
+    once = memory(tmp_path, pairs)
+    once.find("My old cat sleeps!", "en-de")
+    assert once.summary().startswith("memory: 1 of 1 sentences with a match, 1 matches shown, 0 ")
+    assert json.dumps(once.report()["counts"]["en-de"]).count("true") == 0
     shown = memory(tmp_path, pairs, exact=True)
     assert shown.find("The cat sleeps here.", "en-de")[0] == Match("The cat sleeps here.", "a", 1.0)
     assert "not shown" not in shown.summary()
@@ -106,6 +111,23 @@ def test_one_corpus_serves_both_directions(tmp_path: Path) -> None:
     assert both.find("we read the book", "en-de")[0].target == "wir lesen ein Buch"
     assert both.find("das Meer war blau", "de-en")[0].target == "the sea is blue"
     assert both.report()["counts"].keys() == {"en-de", "de-en"}
+
+
+def test_a_sentence_is_looked_up_as_it_is_translated(tmp_path: Path) -> None:
+    pairs = [("we read an old book", "t"), ("we read a\u00adnother book", "u")]
+    found = memory(tmp_path, pairs)
+    plain = found.find("we read another book", "en-de")
+    assert found.find("\ufeff we read another\u00ad book\0\r\n", "en-de") == plain
+    assert [(m.source, m.target) for m in plain] == [("we read an old book", "t")]
+
+
+def test_a_swapped_memory_is_refused(tmp_path: Path) -> None:
+    german = ["Wir lesen heute ein altes Buch.", "Das Meer ist blau und sehr tief."]
+    english = ["We are reading an old book today.", "The sea is blue and very deep."]
+    swapped = list(zip(german, english, strict=True))
+    with pytest.raises(ValueError, match=r"memory of 'en-de': .*source: 1, target: 0"):
+        memory(tmp_path, swapped).find("We read.", "en-de")
+    assert memory(tmp_path, swapped, check_sides=False).find("We read.", "en-de") == []
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import DATA, MODEL, config, folders, record
+from helpers.tiny import DATA, MODEL, config, folders, record
 
 from polylect.cli import run
 from polylect.data.prompt import template
-from polylect.evaluate import main
+from polylect.files import write_text
 from polylect.models.backbone import tiny_backbone
-from polylect.record import write_text
+from polylect.programs.evaluate import main
 from polylect.retrieval.memory import Memory
 from polylect.retrieval.prompting import MemoryTemplate
 from polylect.strategies.generation import Generation
@@ -37,10 +37,11 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with adapters of a tiny model, far from zero."""
+    """A run folder with adapters of a tiny model, far from zero, as if trained with examples."""
     folder = tmp_path_factory.mktemp("run")
     module = LoRASwitch(directions=["en-de", "en-fr"], template="tag", rank=4)
-    module.adopt(*tiny_backbone(hidden=32))
+    module.about = {"config": {"memory": {"corpus": "train"}}}
+    module.set_backbone(*tiny_backbone(hidden=32))
     for group in module.parameter_groups():
         for parameter in group["params"]:
             torch.nn.init.normal_(parameter, std=0.3)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from small import ROWS, base, batch_of, build, train_a_little
-from tiny import same
+from helpers.small import ROWS, base, batch_of, build, train_a_little
+from helpers.tiny import same
 
-from polylect.build import checkpoint_path, load
 from polylect.models.backbone import tiny_backbone
+from polylect.run.build import checkpoint_path, load
 from polylect.strategies.base import TranslationModule
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_base_is_refused() -> None:
     other = build("lora")
     model, tokenizer = tiny_backbone(hidden=32, seed=1)
     module = type(other)(directions=other.directions, adapters="shared")
-    module.adopt(model, tokenizer)
+    module.set_backbone(model, tokenizer)
     with pytest.raises(ValueError, match=r"another base model: fingerprint \w{12}, this"):
         module.on_load_checkpoint(checkpoint)
 

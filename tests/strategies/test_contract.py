@@ -1,17 +1,18 @@
 """What every strategy in conf/strategy must do."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from neurons import write_neurons
-from small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
-from tiny import attempt, same
+from helpers.neurons import write_neurons
+from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
+from helpers.tiny import attempt, same
 
-from polylect.build import load
-from polylect.config import conf_folder
+from polylect.config.roots import conf_folder
 from polylect.data.batch import TranslationBatch
 from polylect.library import base_fingerprint
+from polylect.run.build import load
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
 
@@ -112,7 +113,6 @@ def test_a_step_on_one_direction_leaves_the_others(module: TranslationModule) ->
 
 
 def test_a_mixed_batch_is_its_rows_alone(module: TranslationModule) -> None:
-    only_if(not module.single_direction, "takes one direction per batch")
     batch = batch_of(module)
     mixed = logits(module, batch)
     for row, example in enumerate(ROWS):
@@ -154,13 +154,9 @@ def test_sentences_translate_together_as_one_by_one(
     length = ["generation.ratio=0", "generation.extra=4", f"generation.beams={beams}"]
     module = train_a_little(build(name, *settings, *length))
     prompts = [module.prompt(source, direction) for direction, source, _ in ROWS]
-    groups = [prompts]
-    if module.single_direction:
-        groups = [[p for p in prompts if p.direction == d] for d in DIRECTIONS]
-    for group in groups:
-        together = module.translate(group)
-        assert together == [module.translate([prompt])[0] for prompt in group]
-        assert all(translation.tokens for translation in together)
+    together = module.translate(prompts)
+    assert together == [module.translate([prompt])[0] for prompt in prompts]
+    assert all(translation.tokens for translation in together)
 
 
 def test_outside_routing_it_says_what_to_do(module: TranslationModule) -> None:
@@ -173,6 +169,42 @@ def test_outside_routing_it_says_what_to_do(module: TranslationModule) -> None:
         pass
     module.backbone.zero_grad()
     assert logits(module, batch).isfinite().all()
+
+
+def test_a_caller_that_is_refused_changes_nothing(module: TranslationModule) -> None:
+    """A hook of the model, in the middle of a pass, asks for other rows."""
+    batch, other = batch_of(module), batch_of(module, ROWS[::-1][:2])
+    refused = []
+
+    def intrude(*_: object) -> None:
+        with pytest.raises(RuntimeError, match="a route is open already"), module.routing(other):
+            pass
+        refused.append(other)
+
+    with torch.no_grad():
+        expected = logits(module, batch)
+        told = module.auxiliary_loss(), module.telemetry()
+        handle = module.backbone.model.layers[1].register_forward_pre_hook(intrude)
+        found = logits(module, batch)
+    handle.remove()
+    assert refused
+    assert torch.equal(found, expected)
+    if not module.routed():  # which adds up what it is told
+        assert (module.auxiliary_loss(), module.telemetry()) == told
+
+
+def test_threads_wait_for_one_another(module: TranslationModule) -> None:
+    batches = [batch_of(module, [row]) for row in ROWS[1:]]
+    with torch.no_grad():
+        expected = [logits(module, batch) for batch in batches]
+
+    def several(index: int) -> bool:
+        with torch.no_grad():
+            found = [logits(module, batches[index]) for _ in range(6)]
+        return all(torch.equal(each, expected[index]) for each in found)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(several, range(3)))
 
 
 def test_the_auxiliary_loss_is_finite(module: TranslationModule) -> None:

@@ -1,16 +1,25 @@
 """From prompts to translations: batches, order, caps and ends."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from random import Random
 from typing import Any
 
 import pytest
 import torch
+from helpers.small import DIRECTIONS, build, train_a_little
 from hypothesis import given
 from hypothesis import strategies as st
-from small import DIRECTIONS, build, train_a_little
+from transformers import GenerationConfig
 
-from polylect.data.batch import Example
+from polylect.data.batch import Example, TranslationBatch, pad_id
+from polylect.data.text import one_line
+from polylect.layers.context import RoutingContext
+from polylect.models.backbone import random_model, tiny_backbone
+from polylect.models.context import Context
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation, batches
+from polylect.strategies.generation import Generation, Translation, batches, check_room, translate
 
 SOURCES = (
     "We read.",
@@ -60,9 +69,29 @@ def test_every_prompt_is_in_one_batch_within_the_bounds(
         assert [lengths[i] for i in order] == sorted(lengths, reverse=True)
 
 
-def test_the_cap_grows_with_the_prompt_up_to_a_limit() -> None:
+@given(
+    st.lists(st.integers(1, 29), max_size=40),
+    st.floats(0, 3),
+    st.integers(1, 20),
+    st.integers(10, 30),
+    st.booleans(),
+)
+def test_a_batch_with_its_longest_translation_fits_into_the_context(
+    lengths: list[int], ratio: float, extra: int, shared: int, sort: bool
+) -> None:
+    generation, context = Generation(ratio=ratio, extra=extra, sort=sort), Context(30, shared)
+    made = list(batches(lengths, generation, context))
+    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
+    for batch in made:
+        longest = max(lengths[index] for index in batch)
+        cap = max(generation.cap(lengths[index], 30) for index in batch)
+        assert longest + cap <= (shared if len(batch) > 1 else 30)
+
+
+def test_the_cap_grows_with_the_prompt_up_to_a_limit_and_the_context() -> None:
     generation = Generation(ratio=1.5, extra=4, limit=20)
     assert [generation.cap(n) for n in (1, 10, 100)] == [5, 19, 20]
+    assert [generation.cap(n, 105) for n in (1, 10, 100)] == [5, 19, 5]
     assert Generation(ratio=0.1, extra=0).cap(1) == 1
 
 
@@ -101,14 +130,17 @@ def test_nothing_to_translate_is_no_error(module: TranslationModule) -> None:
     assert module.translate([]) == []
 
 
-def test_a_text_longer_than_the_model_takes_is_named(
+def test_a_text_longer_than_the_model_takes_is_empty_and_marked(
     module: TranslationModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    alone = module.translate([module.prompt("It.", "en-de")])
     monkeypatch.setattr(module.backbone.config, "max_position_embeddings", 12)
+    short, long = module.prompt("It.", "en-de"), module.prompt(SOURCES[1], "en-de")
+    found = module.translate([long, short, long])
+    assert found == [Translation("", 0, False, too_long=True), *alone, found[0]]
+    assert len(short.prompt) + found[1].tokens <= 12
     with pytest.raises(ValueError, match=r"text 2 has \d+ tokens with its prompt, and the model"):
-        module.translate(prompts(module))
-    short = [module.prompt("It.", "en-de")]
-    assert len(short[0].prompt) + module.translate(short)[0].tokens <= 12
+        check_room(module, {0: short, 1: long})
 
 
 def test_the_mode_is_the_same_afterwards(module: TranslationModule) -> None:
@@ -162,21 +194,176 @@ def test_a_translation_is_one_line_without_special_tokens(
 ) -> None:
     tag = module.tokenizer.convert_tokens_to_ids("<2de>")
     monkeypatch.setattr(module, "generation", Generation())
-    row = [tag, *ids(module, "one\n two\tthree\r\nfour"), *module.ends()]
+    row = [tag, *ids(module, "one\n two  three\r\nfour\u2028fi\x00ve\t6"), *module.ends()]
     scripted(module, monkeypatch, [row])
-    assert module.translate([module.prompt("It.", "en-de")])[0].text == "one two three four"
+    assert module.translate([module.prompt("It.", "en-de")])[0].text == "one two  three four five 6"
 
 
-def test_each_row_has_its_own_cap(
+@pytest.mark.parametrize("text", ["« Ça va ? »", "12 000 €", "東京　都", "क्‍ष  त्र"])
+def test_spaces_within_a_translation_are_what_the_model_wrote(
+    text: str, module: TranslationModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.tokenizer, "clean_up_tokenization_spaces", True)
+    flag = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    monkeypatch.setattr(module.tokenizer, flag, True)
+    monkeypatch.setattr(module, "generation", Generation())
+    scripted(module, monkeypatch, [[*ids(module, text), *module.ends()]])
+    assert module.translate([module.prompt("It.", "en-de")])[0].text == text
+
+
+def test_the_end_is_looked_for_within_a_rows_own_cap(
     module: TranslationModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, long = module.prompt("It.", "en-de"), module.prompt(SOURCES[1], "en-de")
     monkeypatch.setattr(module, "generation", Generation(ratio=1, extra=0))
-    row = (ids(module, SOURCES[1]) * 3)[: len(long.prompt)]
+    row = (ids(module, SOURCES[1]) * 3)[: len(long.prompt) - 1] + module.ends()
     asked = scripted(module, monkeypatch, [row, row])
     found = module.translate([short, long])
-    assert [f.tokens for f in found] == [len(short.prompt), len(long.prompt)]
-    assert [f.capped for f in found] == [True, True]
-    assert asked["max_new_tokens"] == len(long.prompt)
-    assert asked["do_sample"] is False
-    assert asked["eos_token_id"] == module.ends()
+    assert [f.tokens for f in found] == [len(short.prompt), len(long.prompt) - 1]
+    assert [f.capped for f in found] == [True, False]
+    settings = asked["generation_config"]
+    assert settings.max_new_tokens == len(long.prompt)
+    assert settings.do_sample is False
+    assert settings.eos_token_id == module.ends()
+
+
+# Neighbours and the model's own settings
+
+
+class Bare:
+    """A base model as it is, as `translate` needs it."""
+
+    def __init__(self, backbone: Any, generation: Generation) -> None:
+        self.backbone, self.tokenizer, self.generation = backbone, _tokenizer(), generation
+        self.context = RoutingContext()
+
+    @contextmanager
+    def routing(self, batch: TranslationBatch) -> Iterator[None]:
+        yield
+
+
+@cache
+def _tokenizer() -> Any:
+    return tiny_backbone()[1]
+
+
+def random_base(seed: int, family: str, context: int = 40) -> Any:
+    """A model in double precision whose choices are far apart, so that rounding decides nothing."""
+    sizes = {"layers": 1, "hidden": 16, "ffn": 32, "heads": 2, "context": context}
+    model = random_model(family, _tokenizer(), **sizes, seed=seed).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.8, generator=generator)
+    return model
+
+
+@torch.no_grad()
+def alone(made: Bare, prompt: list[int], ends: list[int]) -> tuple[str, int, bool]:
+    """What transformers makes of one prompt with nothing of ours."""
+    generation = made.generation
+    room = getattr(made.backbone.config, "max_position_embeddings", 10**9) - len(prompt)
+    most = min(generation.limit, int(generation.ratio * len(prompt)) + generation.extra, room)
+    row = made.backbone.generate(
+        input_ids=torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=max(1, most),
+        num_beams=generation.beams,
+        length_penalty=generation.length_penalty if generation.beams > 1 else 1.0,
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=pad_id(made.tokenizer),
+    )[0, len(prompt) :].tolist()
+    length = next((i for i, token in enumerate(row) if token in ends), len(row))
+    text = made.tokenizer.decode(row[:length], skip_special_tokens=True)
+    return one_line(text), length, length == len(row)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 4])
+def test_every_row_of_a_mixed_batch_is_as_alone(beams: int) -> None:
+    draw, seen = Random(beams), set()
+    for seed in range(12):
+        model = random_base(seed, ("llama", "bloom", "gpt_neox", "gemma3")[seed % 4])
+        ends = draw.sample(range(len(_tokenizer())), draw.choice([1, 3, 25, 100]))
+        asked = [
+            [draw.randrange(5, len(_tokenizer())) for _ in range(length)]
+            for length in draw.sample(range(1, 30), 6)
+        ]
+        generation = Generation(
+            beams=beams,
+            length_penalty=draw.choice([1.0, 0.0, -1.0, 2.0, 6.0]),
+            ratio=draw.choice([0.5, 1.0, 0]),
+            extra=draw.choice([1, 4]),
+            sort=draw.choice([True, False]),
+        )
+        made = Bare(model, generation)
+        found = dict(translate(made, [Example(p, [], "en-de") for p in asked], ends))
+        for index, prompt in enumerate(asked):
+            text, tokens, capped = alone(made, prompt, ends)
+            assert found[index] == Translation(text, tokens, capped), (seed, index)
+            seen.add((tokens, capped))
+    assert len({tokens for tokens, capped in seen if capped}) > 6
+    assert len({tokens for tokens, capped in seen if not capped}) > 3
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_nothing_that_a_model_was_shipped_with_takes_part(beams: int) -> None:
+    model = random_base(0, "llama")
+    prompts = [Example([5, 6, 7], [], "en-de"), Example(list(range(10, 20)), [], "en-de")]
+    made = Bare(model, Generation(beams=beams, ratio=0, extra=8))
+    expected = dict(translate(made, prompts, [3]))
+    shipped = {
+        "do_sample": True,
+        "temperature": 5.0,
+        "repetition_penalty": 3.0,
+        "no_repeat_ngram_size": 1,
+        "suppress_tokens": list(range(10, 200)),
+        "forced_eos_token_id": 9,
+        "min_new_tokens": 4,
+        "num_return_sequences": beams,
+        "early_stopping": True,
+        "length_penalty": -9.0,
+        "max_length": 11,
+        "stop_strings": ["a"],
+    }
+    model.generation_config = own = GenerationConfig(**shipped)
+    before = own.to_dict()
+    assert dict(translate(made, prompts, [3])) == expected
+    assert model.generation_config is own and own.to_dict() == before
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_scores_that_are_not_finite_are_no_translation(beams: int) -> None:
+    module = build("lora_switch", "generation.extra=6", f"generation.beams={beams}")
+    layer = next(m for m in module.backbone.modules() if hasattr(m, "lora_b"))
+    with torch.no_grad():
+        for name, tensor in layer.lora_b.items():
+            if name == DIRECTIONS[1]:
+                tensor.fill_(float("nan"))
+    with pytest.raises(ValueError, match=f"text 2 \\({DIRECTIONS[1]}\\), 5 .*model.dtype=float32"):
+        module.translate(prompts(module)[:6])
+
+
+def test_half_precision_that_overflows_is_no_translation() -> None:
+    model, tokenizer = tiny_backbone(hidden=16)
+    module = build("frozen", "generation.extra=6")
+    with torch.no_grad():
+        model.lm_head.weight.fill_(6e4)  # below 65504, what half precision holds
+        model.model.norm.weight.fill_(100)
+    module.set_backbone(model.half(), tokenizer)
+    with pytest.raises(ValueError, match="too large for float16"):
+        module.translate(prompts(module)[:1])
+
+
+def test_what_is_not_finite_after_the_end_of_a_row_does_not_count() -> None:
+    """A row that has ended is given padding as long as its neighbours go on."""
+    model, pad = random_base(0, "llama"), pad_id(_tokenizer())
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # its own
+    model.get_input_embeddings().weight.data[pad] = float("nan")
+    made = Bare(model, Generation(ratio=0, extra=8))
+    prompts = [Example([5, 6, 7], [], "en-de"), Example([15, 16, 17], [], "en-de")]
+    output = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=2, do_sample=False)
+    ends = [int(output[0, -1]), pad]
+    expected = {i: dict(translate(made, [prompt], ends))[0] for i, prompt in enumerate(prompts)}
+    assert expected[0].tokens < expected[1].tokens - 1
+    assert dict(translate(made, prompts, ends)) == expected

@@ -3,24 +3,29 @@
 import json
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.small import ROWS, base, batch_of, build
+from helpers.small import logits as all_logits
+from helpers.tiny import DATA, LENGTH, MODEL, config, folders
 from peft import ArrowConfig, create_arrow_model
-from safetensors.torch import save_file
-from small import ROWS, base, batch_of, build
-from small import logits as all_logits
-from tiny import DATA, LENGTH, MODEL, config, folders
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from polylect.data.batch import IGNORED, TranslationBatch, collate, pad_id
-from polylect.evaluate import main
-from polylect.layers import spectral_scores
-from polylect.layers.adapter_routing import routed_layers
+from polylect.layers.adapters import spectral_scores
+from polylect.layers.adapters.router import routed_layers
+from polylect.layers.adapters.selectors import ModelVote, Named
 from polylect.library import Adapter, AdapterLibrary, LowRank, base_fingerprint
+from polylect.library.calibration import FILE
 from polylect.library.peft_format import CONFIG, WEIGHTS
+from polylect.programs.evaluate import main
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.lag import LAG
 
@@ -132,6 +137,40 @@ def test_two_libraries_are_both_applied(library: Path, tmp_path: Path) -> None:
     assert {row["layer"] for row in module.routed() if row["library"] == "knowledge"} == {
         path for path in modules if "mlp" in path
     }
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [
+        ("lag", []),
+        ("lag", ["strategy.level=model"]),
+        ("arrow", ["strategy.k=3", "strategy.mixing=aligned"]),
+        ("arrow", ["strategy.k=2"]),
+        ("spectr", ["strategy.k=2"]),
+    ],
+)
+def test_how_adapters_are_stored_does_not_matter(
+    strategy: str, settings: list[str], library: Path, tmp_path: Path
+) -> None:
+    """With rank 8 and other factors; in some layers an adapter of zeros stands beside them."""
+    other, before = AdapterLibrary(tmp_path), AdapterLibrary(library)
+    for name in before.names:
+        modules = {}
+        for path, update in before.load(name).modules.items():
+            rank = len(update.a)
+            mix = torch.randn(8, 8)
+            a = mix @ torch.cat([update.a, torch.randn(8 - rank, update.a.shape[1])])
+            b = functional.pad(update.b, (0, 8 - rank)) @ mix.inverse()
+            modules[path] = LowRank(a, b * 100, update.scaling / 100)
+        other.save(name, Adapter(modules, before.about(name)))
+    zero = {path: LowRank(update.a, 0 * update.b, 1.0) for path, update in modules.items()}
+    other.save("zero", Adapter(zero))
+    one, stored = (lag(path, *settings, strategy=strategy) for path in (library, tmp_path))
+    batch = batch_of(one)
+    close = {"atol": 1e-3, "rtol": 1e-3}
+    torch.testing.assert_close(logits(stored, batch), logits(one, batch), **close)
+    for row, expected in zip(stored.routed(), one.routed(), strict=True):
+        assert row["shares"] == pytest.approx(expected["shares"], abs=1e-4)
 
 
 def separated(folder: Path) -> AdapterLibrary:
@@ -248,6 +287,54 @@ def test_all_layers_together_take_whom_most_tokens_of_the_prompt_chose(tmp_path:
     torch.testing.assert_close(alone, wanted, **CLOSE)
 
 
+def test_a_vote_that_is_refused_leaves_the_open_one_alone(library: Path) -> None:
+    module = lag(library, "strategy.level=model")
+    batch, other = batch_of(module), batch_of(module, ROWS[:1])
+    expected = logits(module, batch)
+    refused = []
+
+    def intrude(*_: object) -> None:
+        with pytest.raises(RuntimeError, match="a route is open already"), module.routing(other):
+            pass
+        refused.append(module.router.selector("library"))
+
+    handle = module.backbone.model.layers[1].register_forward_pre_hook(intrude)
+    assert torch.equal(logits(module, batch), expected)
+    handle.remove()
+    vote, after = refused  # a vote is taken and then followed
+    assert isinstance(vote, ModelVote)
+    assert isinstance(after, Named)
+
+
+def test_threads_vote_one_after_the_other(library: Path) -> None:
+    module = lag(library, "strategy.level=model", strategy="spectr")
+    batches = [batch_of(module, [row]) for row in ROWS]
+    expected = [logits(module, batch) for batch in batches]
+
+    def several(index: int) -> bool:
+        return all(torch.equal(logits(module, batches[index]), expected[index]) for _ in range(4))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(several, range(4)))
+
+
+def test_who_serves_does_not_change_within_a_route(library: Path) -> None:
+    module = lag(library, "strategy.router=oracle")
+    batch = batch_of(module)
+    expected = logits(module, batch)
+    named = {"en-de": {"library": "en-fr"}}
+    with module.routing(batch):
+        for change in (lambda: module.serve(named), lambda: module.calibrate([batch])):
+            with pytest.raises(RuntimeError, match="a route is open already"):
+                change()
+    assert torch.equal(logits(module, batch), expected)
+    with pytest.raises(ValueError, match="no adapter en-xx"):
+        module.serve({**named, "en-hi": {"library": "en-xx"}})
+    assert torch.equal(logits(module, batch), expected)
+    module.serve(named)
+    assert not torch.equal(logits(module, batch), expected)
+
+
 # Libraries
 
 
@@ -330,6 +417,16 @@ def test_a_thousand_adapters_are_paged(tmp_path: Path) -> None:
     assert len(chosen) > tokens / 2
 
 
+def test_adapters_on_the_output_head_are_chosen_token_by_token(tmp_path: Path) -> None:
+    folder = export(tmp_path, "strategy.targets=[lm_head,v_proj]")
+    batch = batch_of(lag(folder))
+    assert logits(lag(folder), batch).isfinite().all()
+    for by_row in ("level=sentence", "level=model", "router=oracle", "+named=[library]"):
+        key = by_row.replace("+", "+strategy.") if "+" in by_row else f"strategy.{by_row}"
+        with pytest.raises(ValueError, match=r"output head \(lm_head\).*strategy\.level=token"):
+            lag(folder, key)
+
+
 # What is told
 
 
@@ -357,6 +454,37 @@ def test_shares_are_told_by_layer_and_side(library: Path) -> None:
     assert silent.telemetry() == {} and silent.routed() == []
 
 
+@pytest.mark.parametrize(("ends", "beams"), [(False, 1), (True, 1), (False, 2), (True, 2)])
+def test_a_row_that_has_ended_is_not_counted_on(ends: bool, beams: int, library: Path) -> None:
+    """By its cap, or by an end token: rows together are counted as each of them alone."""
+    ratio = 0 if ends else 0.5
+    length = [f"generation.ratio={ratio}", "generation.extra=4"]
+    module = lag(library, *length, f"generation.beams={beams}")
+    prompts = [module.prompt(source, direction) for direction, source, _ in ROWS]
+    if ends:  # what the first row writes first
+        batch = collate(prompts, pad_id(module.tokenizer), "left")
+        end = int(all_logits(module, batch)[0, -1].argmax())
+        module.ends = lambda: [end]
+        module.counts.clear()
+
+    def tokens() -> Counter[tuple[str, str, str]]:
+        rows, counted = module.routed(), Counter()
+        for row in rows:
+            counted[row["layer"], row["direction"], row["side"]] = row["tokens"]
+        module.counts.clear()
+        return counted
+
+    lengths = {t.tokens for t in module.translate(prompts)}
+    together = tokens()
+    assert len(lengths) > 1
+    alone: Counter[tuple[str, str, str]] = Counter()
+    for prompt in prompts:
+        module.translate([prompt])
+        alone += tokens()
+    assert together == alone
+    assert {side for *_, side in together} == {"source", "target"}
+
+
 def test_a_trace_names_the_adapter_of_each_token(library: Path) -> None:
     module = lag(library)
     batch = batch_of(module)
@@ -379,6 +507,25 @@ def test_calibration_compares_with_the_adapters_own_text(library: Path) -> None:
     assert differs(logits(module, batch), before)
     with pytest.raises(ValueError, match=r"adapter 'en-(fr|hi)' cannot be calibrated"):
         module.calibrate([batch_of(module, ROWS[:2])])
+
+
+def test_a_calibration_that_is_not_finite_is_measured_again(library: Path, tmp_path: Path) -> None:
+    shutil.copytree(library, tmp_path / "library")
+    module = lag(tmp_path / "library", "strategy.form=calibrated")
+    batch = batch_of(module)
+    module.calibrate([batch])
+    expected = logits(module, batch)
+    file = tmp_path / "library" / FILE
+    tensors, about = load_file(file), safe_open(file, "pt").metadata()
+    save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, file, about)
+    module = lag(tmp_path / "library", "strategy.form=calibrated")
+    module.calibrate([batch])
+    assert torch.equal(logits(module, batch), expected)
+    module.backbone.model.layers[0].input_layernorm.weight.data.fill_(float("nan"))
+    file.unlink()
+    with pytest.raises(ValueError, match=r"calibrated, on text of its own en-de has NaN"):
+        module.calibrate([batch])
+    assert not file.exists()
 
 
 def test_it_is_scored_without_training(library: Path, tmp_path: Path) -> None:
@@ -414,6 +561,33 @@ def test_adapters_of_another_base_are_refused(library: Path, tmp_path: Path) -> 
     AdapterLibrary(tmp_path).save("other", other)
     with pytest.raises(ValueError, match=r"'other' of .* does not fit: it was trained on another"):
         lag(tmp_path)
+
+
+def test_two_adapters_for_one_direction_have_to_be_told_apart(
+    library: Path, tmp_path: Path
+) -> None:
+    """As in a `lora_library`; routers that go by no direction take both."""
+    both = AdapterLibrary(shutil.copytree(library, tmp_path / "both"))
+    both.save("later", both.load("en-fr"))
+    assert both.about("later")["directions"] == ["en-fr"]
+    sentence = r"direction en-fr is served by en-fr and by later of .*both: choose one with strat"
+    oracle = lag(both.path, "strategy.router=oracle")
+    batch = batch_of(oracle)
+    for use in (oracle.routing, lambda batch: oracle.calibrate([batch])):
+        with pytest.raises(ValueError, match=sentence):
+            use(batch)
+    with pytest.raises(ValueError, match=sentence):
+        lag(both.path, "+strategy.named=[library]").routing(batch)
+    oracle.serve({"en-fr": {"library": "later"}})
+    expected = logits(oracle, batch)
+    chosen = lag(both.path, "strategy.router=oracle", "+strategy.adapters={later: [en-fr]}")
+    assert torch.equal(logits(chosen, batch), expected)
+    with pytest.raises(ValueError, match=r"strategy.adapters names latter.* did you mean later"):
+        lag(both.path, "+strategy.adapters={latter: [en-fr]}")
+    free = lag(both.path)
+    assert logits(free, batch).isfinite().all()
+    unknown = {row["agreement"] for row in free.routed() if row["direction"] == "en-fr"}
+    assert unknown == {None}
 
 
 def test_the_oracle_refuses_a_direction_that_nobody_serves(library: Path) -> None:

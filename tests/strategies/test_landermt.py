@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from neurons import write_neurons
-from small import DIRECTIONS, ROWS, base, batch_of, build, logits, train_a_little
+from helpers.neurons import write_neurons
+from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, logits, train_a_little
 
-from polylect.layers.neuron_ffn import NeuronLayer, neuron_banks
-from polylect.layers.neuron_rows import NeuronRows, plain_copy
+from polylect.layers.neurons.ffn import NeuronLayer, neuron_banks
+from polylect.layers.neurons.rows import NeuronRows, plain_copy
 from polylect.library import base_fingerprint
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
@@ -170,20 +170,62 @@ def test_the_openness_of_gates_is_told_by_layer_and_direction(neurons: Path) -> 
     assert all(value == 1.0 for value in told.values())  # cut: logits of zero are open
 
 
-@pytest.mark.parametrize(("gate", "exact"), [("none", True), ("token", False)])
-def test_a_direction_can_be_written_into_a_plain_model(
-    neurons: Path, tmp_path: Path, gate: str, exact: bool
-) -> None:
+def test_a_direction_can_be_written_into_a_plain_model(neurons: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from polylect.translator import Translator
 
-    module = train_a_little(make(neurons, f"strategy.gate={gate}"))
+    module = train_a_little(make(neurons, "strategy.gate=none"))
     difference = Translator(module, "cpu").export_merged("en-de", tmp_path / "en-de")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "en-de", dtype=torch.float32)
     batch = batch_of(module, [row for row in ROWS if row[0] == "en-de"])
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    assert torch.allclose(model(**inputs).logits, logits(module, batch), atol=1e-4) == exact
-    assert (difference < 1e-4) == exact
+    assert torch.allclose(model(**inputs).logits, logits(module, batch), atol=1e-4)
+    assert difference < 1e-4
     with pytest.raises(ValueError, match="en-xx has no tuned neurons"):
         Translator(module, "cpu").export_merged("en-xx", tmp_path / "en-xx")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "wrong"),
+    [
+        (float("nan"), torch.float32, r"model\.layers\..*weight has NaN or infinite values"),
+        (7e4, torch.float16, r"weight has NaN .* too large for float16 \(model\.dtype=float32"),
+        (3e38, torch.float32, "its logits are NaN or infinite, though"),
+    ],
+)
+def test_a_plain_model_that_is_not_finite_is_not_written(
+    neurons: Path, tmp_path: Path, value: float, dtype: torch.dtype, wrong: str
+) -> None:
+    from polylect.translator import Translator
+
+    module = make(neurons, "strategy.gate=none")
+    module.backbone.to(dtype)
+    layers = [m for m in module.backbone.modules() if isinstance(m, NeuronLayer)]
+    layer = next(m for m in layers if any("en-de" in s.owners for s in m.bank.sets.values()))
+    layer.neuron_values.float()
+    with torch.no_grad():
+        for values in layer.neuron_values.values():
+            values.fill_(value)
+    with pytest.raises(ValueError, match=f"^en-de is not written into the weights, .*{wrong}"):
+        Translator(module, "cpu").export_merged("en-de", tmp_path / "en-de")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("gate", ["token", "neuron", "constant"])
+@pytest.mark.parametrize("soft", [True, False])
+def test_what_a_gate_weighs_is_not_written_into_a_plain_model(
+    neurons: Path, tmp_path: Path, gate: str, soft: bool
+) -> None:
+    from polylect.translator import Translator
+
+    module = train_a_little(make(neurons, f"strategy.gate={gate}", f"strategy.soft={soft}"))
+    with pytest.raises(ValueError, match=r"of en-de .* only a run with strategy\.gate=none can be"):
+        Translator(module, "cpu").export_merged("en-de", tmp_path / "en-de")
+    module.export(tmp_path)
+    model, _ = base()
+    before = base_fingerprint(model)
+    with pytest.raises(ValueError, match=r"only a run with strategy\.gate=none"):
+        NeuronRows.read(tmp_path / "rows" / "en-de.safetensors").put_on(model)
+    assert base_fingerprint(model) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"rows"}

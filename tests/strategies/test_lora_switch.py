@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import ROWS, batch_of, build, logits, train_a_little
+from helpers.small import ROWS, batch_of, build, logits, train_a_little
 
 from polylect.data.batch import TranslationBatch
-from polylect.layers.lora import lora_layers
+from polylect.layers.lora.attach import lora_layers
 from polylect.models.backbone import tiny_backbone
 from polylect.models.families import FAMILIES
 from polylect.strategies.lora_switch import LoRASwitch
@@ -96,7 +96,7 @@ def test_adapters_go_into_every_family(family: str, targets: str) -> None:
     batch_module = build("frozen")
     batch = batch_of(batch_module)
     expected = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    module.adopt(model, tokenizer)
+    module.set_backbone(model, tokenizer)
     assert torch.equal(logits(module, batch), expected)
     with module.routing(batch):
         losses, _ = target_losses(module.backbone, batch)
@@ -171,7 +171,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(
 ) -> None:
     module = LoRASwitch(directions=["en-de"], **settings)
     with pytest.raises(ValueError, match=sentence):
-        module.adopt(*tiny_backbone(hidden=32))
+        module.set_backbone(*tiny_backbone(hidden=32))
 
 
 def test_an_unknown_direction_is_answered_with_the_nearest() -> None:

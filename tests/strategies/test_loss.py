@@ -6,10 +6,10 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from small import ROWS, batch_of, build, train_a_little
+from helpers.small import ROWS, batch_of, build, train_a_little
 from transformers import CohereConfig, CohereForCausalLM
 
-from polylect.data.batch import TranslationBatch
+from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.models.backbone import tiny_backbone
 from polylect.models.families import FAMILIES
 from polylect.strategies.base import TranslationModule
@@ -64,6 +64,51 @@ def test_the_loss_of_a_family_we_do_not_know_is_that_of_transformers() -> None:
     batch = batch_of(module)
     losses, _ = target_losses(model, batch)
     torch.testing.assert_close(losses.mean(), their_loss(model, batch))
+
+
+def plain_losses(module: TranslationModule, row: tuple[str, str, str]) -> torch.Tensor:
+    """Of one row: the head's weight with the adapter added, on all positions, without a route."""
+    batch, head = batch_of(module, [row]), module.backbone.get_output_embeddings()
+    with module.routing(batch):
+        hidden = module.backbone.base_model(input_ids=batch.input_ids).last_hidden_state[0]
+    a, b = head.lora_a[row[0]], head.lora_b[row[0]]
+    logits = hidden @ (head.weight + head.scaling[row[0]] * b @ a).T
+    cap = getattr(module.backbone.config, "final_logit_softcapping", None)
+    logits = cap * torch.tanh(logits / cap) if cap else logits
+    losses = -logits.log_softmax(1)[:-1].gather(1, batch.input_ids[0, 1:, None])[:, 0]
+    return losses[batch.labels[0, 1:] != IGNORED]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "bloom", "gpt_neox"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 3), (0, 4), (0, 1, 7), (0, 1, 2, 5)])
+def test_an_adapted_head_knows_whose_row_a_target_is_of(
+    family: str, tied: bool, numbers: tuple[int, ...]
+) -> None:
+    """In all but the first the targets are a multiple of the rows: they could be shared out."""
+    rows = [(*ROWS, *MORE)[i] for i in numbers]
+    module = build("lora_switch")
+    module.backbone, _ = tiny_backbone(family, hidden=32)
+    head = module.backbone.get_output_embeddings()
+    if not tied:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    module.targets = [next(n for n, m in module.backbone.named_modules() if m is head)]
+    module.attach()
+    train_a_little(module).double()
+    batch = batch_of(module, rows)
+    assert (batch.target_tokens % len(rows) == 0) == (numbers != (0, 1, 2, 3))
+    with module.routing(batch):
+        losses, of_rows = target_losses(module.backbone, batch)
+    losses.sum().backward()
+    found = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    for i, row in enumerate(rows):
+        plain = plain_losses(module, row)
+        torch.testing.assert_close(losses[of_rows == i], plain, **CLOSE)
+        plain.sum().backward()
+    assert len(losses) == batch.target_tokens
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, module.get_parameter(name).grad, **CLOSE)
 
 
 # Per step

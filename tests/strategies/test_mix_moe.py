@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from neurons import write_neurons
-from small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
-from tiny import LENGTH, attempt, checkpoint, folders, logged, record, same, train
+from helpers.neurons import write_neurons
+from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
+from helpers.tiny import LENGTH, attempt, checkpoint, folders, logged, record, same, stopping, train
 
-from polylect.build import load
 from polylect.data.batch import TranslationBatch, collate, pad_id
-from polylect.layers.expert_ffn import expert_layers
-from polylect.layers.features import FEATURES
+from polylect.layers.experts.features import FEATURES
+from polylect.layers.experts.ffn import expert_layers
 from polylect.models.mixture import load_mixture
+from polylect.run.build import load
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
 from polylect.strategies.mix_moe import MixMoE
@@ -37,7 +37,7 @@ def make(stage: str = "joint", **settings: Any) -> MixMoE:
     options = {"directions": DIRECTIONS} | {k: v for k, v in strategy.items() if k != "_target_"}
     module = MixMoE(template=config["data"]["template"], **options)
     module.about = {"config": config | {"strategy": strategy}}
-    module.adopt(*base())
+    module.set_backbone(*base())
     return module
 
 
@@ -347,6 +347,15 @@ def test_uniform_experts_become_a_plain_model_and_others_do_not(tmp_path: Path) 
     assert not (tmp_path / "no").exists()
 
 
+def test_a_plain_model_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    module = make(features="uniform")
+    down = module.backbone.get_submodule("model.layers.1.mlp.down_proj")
+    down.weight.data[0, 0] = float("inf")
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.down_proj\.weight has NaN or inf"):
+        Translator(module, "cpu").export_merged("en-de", tmp_path / "plain")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_two_runs_are_the_two_stages(tmp_path: Path) -> None:
     short = ["strategy=mix_moe", "trainer.max_steps=2", "trainer.val_check_interval=2", *LENGTH]
@@ -364,7 +373,7 @@ def test_two_runs_are_the_two_stages(tmp_path: Path) -> None:
 
     known = folders(tmp_path)
     with pytest.raises(SystemExit):
-        attempt(tmp_path, *stage, f"init_from={first}", "+callbacks.stop._target_=tiny.Stop")
+        attempt(tmp_path, *stage, f"init_from={first}", *stopping())
     (half,) = folders(tmp_path) - known
     again = train(tmp_path, *stage, f"resume={half}")
     assert same(checkpoint(again)["state_dict"], checkpoint(whole)["state_dict"])

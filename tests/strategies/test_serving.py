@@ -1,15 +1,16 @@
 """Adapters that are named, in some libraries or all; and what was measured of them, kept."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from small import base, batch_of, build
-from small import logits as all_logits
+from helpers.small import base, batch_of, build
+from helpers.small import logits as all_logits
 from test_lag import CLOSE, export
 
-from polylect.layers.adapter_routing import routed_layers
-from polylect.layers.route_counts import agreement, by_layer
+from polylect.layers.adapters.counts import agreement, by_layer
+from polylect.layers.adapters.router import routed_layers
 from polylect.library import AdapterLibrary
 from polylect.library.calibration import FILE
 from polylect.strategies.lag import LAG
@@ -131,9 +132,9 @@ def test_adapters_of_another_base_are_taken_if_that_is_wanted(libraries: dict[st
             model.get_output_embeddings().weight.view(-1)[0] += 1  # another fingerprint
         if not overrides:
             with pytest.raises(ValueError, match="it was trained on another base"):
-                module.adopt(model, tokenizer)
+                module.set_backbone(model, tokenizer)
         else:
-            module.adopt(model, tokenizer)
+            module.set_backbone(model, tokenizer)
     assert expected.isfinite().all()
 
 
@@ -166,8 +167,6 @@ def measured(
 def test_a_calibration_is_kept_for_the_same_adapters_and_text(
     libraries: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import shutil
-
     own = {name: shutil.copytree(path, tmp_path / name) for name, path in libraries.items()}
     first, read = measured(own, monkeypatch)
     assert read
@@ -190,14 +189,29 @@ def test_a_calibration_is_kept_for_the_same_adapters_and_text(
     assert measured(own, monkeypatch, seed=1)[1]
 
 
+def test_a_calibration_is_kept_for_the_adapters_that_were_measured(
+    libraries: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The adapter is replaced after the strategy has read it and before it measures."""
+    own = {"task": shutil.copytree(libraries["task"], tmp_path / "task")}
+    module = lag(own, "strategy.form=calibrated")
+    library = AdapterLibrary(own["task"])
+    stronger = library.load("en-de")
+    for update in stronger.modules.values():
+        update.b.mul_(2)
+    library.save("en-de", stronger, overwrite=True)
+    module.calibrate([batch_of(module)])
+    found, read = measured(own, monkeypatch)
+    assert read
+    assert any(not torch.equal(found[key], of) for key, of in statistics(module).items())
+
+
 def test_where_nothing_can_be_kept_it_is_measured_again(
     libraries: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import shutil
-
     own = {"task": shutil.copytree(libraries["task"], tmp_path / "task")}
     (own["task"] / FILE).mkdir()  # what cannot be replaced by a file
     assert measured(own, monkeypatch)[1]

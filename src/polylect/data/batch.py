@@ -1,18 +1,13 @@
 """Examples as token ids, and batches of them as the model takes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-
-from polylect.data.prompt import Template
-from polylect.data.sampler import cut
-from polylect.data.store import Pair
 
 # What cross-entropy leaves out, in torch and in transformers.
 IGNORED = -100
@@ -20,13 +15,17 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sentence as token ids: `target` ends in the end token, and is empty for generation."""
+    """One sentence as token ids: `target` ends in the end token, and is empty for generation.
+
+    `adapter` names one of a library, "" the base alone; None takes the one that serves `direction`.
+    """
 
     prompt: list[int]
     target: list[int]
     direction: str
     source: str = ""
     references: tuple[str, ...] = ()
+    adapter: str | None = None
 
     @property
     def length(self) -> int:
@@ -37,19 +36,6 @@ class Example:
     def learned(self) -> int:
         """Number of tokens that are learned: the first of all is predicted from nothing."""
         return len(self.target) - (not self.prompt and bool(self.target))
-
-
-def make_examples(
-    pairs: Sequence[Pair], directions: Sequence[str], tokenizer: Any, template: Template
-) -> list[Example]:
-    """Examples of pairs, one direction for each, by two calls of the tokenizer."""
-    prompts = template.encode_many(tokenizer, [pair.source for pair in pairs], directions)
-    targets = template.encode_targets(tokenizer, [pair.target for pair in pairs], directions)
-    rows = zip(prompts, targets, directions, pairs, strict=True)
-    return [
-        Example(prompt, target, direction, pair.source or "", pair.references or (pair.target,))
-        for prompt, target, direction, pair in rows
-    ]
 
 
 def pad_id(tokenizer: Any) -> int:
@@ -70,6 +56,7 @@ class TranslationBatch:
             prompt and padding, and everywhere if the batch is for generation.
         directions: one per row.
         sources, references: one per row; empty where unknown.
+        adapters: one per row, see `Example`; or none at all.
     """
 
     input_ids: Int[Tensor, "rows length"]
@@ -78,6 +65,7 @@ class TranslationBatch:
     directions: tuple[str, ...]
     sources: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
+    adapters: tuple[str | None, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -99,6 +87,7 @@ class TranslationBatch:
             self.directions,
             self.sources,
             self.references,
+            self.adapters,
         )
         # Counted before the move: counting on a GPU would wait for it in every step.
         moved.__dict__["target_tokens"] = self.target_tokens
@@ -138,27 +127,5 @@ def collate(
         tuple(example.direction for example in examples),
         tuple(example.source for example in examples),
         tuple(example.references for example in examples),
+        tuple(example.adapter for example in examples),
     )
-
-
-class EvaluationBatches:
-    """The batches of one direction in a fixed order, the longest first.
-
-    Not a DataLoader: Lightning would give one a distributed sampler, which repeats examples to
-    fill up, and the losses of two processes would not be those of one. Every process sees all.
-    """
-
-    def __init__(
-        self, examples: Sequence[Example], tokens_per_batch: int, max_rows: int, pad: int
-    ) -> None:
-        self._examples, self._pad = examples, pad
-        lengths = np.array([example.length for example in examples])
-        order = np.argsort(-lengths, kind="stable")
-        self._batches = cut(order, lengths, tokens_per_batch, max_rows)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[TranslationBatch]:
-        for batch in self._batches:
-            yield collate([self._examples[i] for i in batch], self._pad, "right")

@@ -1,19 +1,22 @@
 """`TranslationData`: corpora in, training and evaluation batches out."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningDataModule
 
-from polylect.data.batch import EvaluationBatches, Example, make_examples, pad_id
-from polylect.data.corpus import corpora
+from polylect.data.batch import Example, pad_id
+from polylect.data.corpora.corpus import corpora
+from polylect.data.corpora.read_pairs import read_pairs
+from polylect.data.corpora.rows import Row
 from polylect.data.filters import HashSet, PairFilter, check_filters, hold_out
-from polylect.data.languages import split_direction
+from polylect.data.languages import check_distinct_directions
+from polylect.data.prompt import Template
 from polylect.data.prompt import template as template_named
-from polylect.data.reading import read_pairs
 from polylect.data.store import Pair, PairStore
-from polylect.data.stream import Mixing, TrainingStream
+from polylect.data.stream import EvaluationBatches, Mixing, TrainingStream, make_examples
+from polylect.models.context import UNLIMITED, context_of
 
 log = logging.getLogger(__name__)
 
@@ -32,29 +35,37 @@ class TranslationData(LightningDataModule):
 
     Args:
         directions: such as "en-ta", or "ta" for monolingual text.
-        train, val, test: a corpus spec (see `polylect.data.corpus`) for all directions, or a
-            mapping from direction or "*" to specs; None if there is none.
+        train, val, test: a corpus spec (see `polylect.data.corpora.corpus`) for all directions, or
+            a mapping from direction or "*" to specs; None if there is none.
         tokenizer: a Hugging Face tokenizer; may be set later as the attribute, before batches are
             asked for.
-        template: a name in `polylect.data.prompt.TEMPLATES`.
+        template: a name in `polylect.data.prompt.TEMPLATES`; chat templates may have a date in it.
         mixing: "mixed" batches hold several directions, "by_direction" batches one each.
         tokens_per_batch: bound on rows times longest row, padding included.
         max_rows: bound on rows.
-        max_length: examples with more tokens, prompt and target, are left out and counted.
+        max_length: examples with more tokens, prompt and target, are left out and counted; at most
+            what the base model takes.
         temperature: directions are drawn in proportion to `pairs ** (1 / temperature)`.
         filters: for training pairs, by name: see `polylect.data.filters.PairFilter`.
         seed: decides the order of the training examples.
         num_workers: threads that tokenise ahead of training; 0 to tokenise in the loop.
         root: folder that relative paths start from.
+        check_sides: refuse corpora whose sides are clearly swapped, where their specs do not say
+            it themselves; see `polylect.data.corpora.sides`.
 
     Attributes:
-        report: after `setup`, by split and direction: pairs read, kept, and dropped by each filter,
-            the hash of those kept, and (val, test) how many are too long for the loss.
+        context: of the base model, once `meet` has seen it.
+        lessons: the template of what is learned, where it is another than `template`.
+        report: after `setup`, by split and direction, and for each of its corpora: pairs read,
+            kept, and dropped by each filter, the hash of those kept; `audit.counts` adds the rest.
+        has_languages: whether directions name languages.
         stream: the training batches last asked for; its `report` has what was drawn.
 
     Raises:
         ValueError: a bad argument, in one sentence; files are opened by `setup` only.
     """
+
+    has_languages = True
 
     def __init__(
         self,
@@ -74,6 +85,7 @@ class TranslationData(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         root: str | None = None,
+        check_sides: bool = True,
     ) -> None:
         super().__init__()
         self.directions = self.check_directions(directions)
@@ -95,8 +107,9 @@ class TranslationData(LightningDataModule):
             raise ValueError(f"data.temperature must be above 0, got {temperature}")
         if mixing not in get_args(Mixing):
             raise ValueError(f"data.mixing must be mixed or by_direction, got {mixing!r}")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.context = tokenizer, UNLIMITED
         self.template = template_named(template)
+        self.lessons: Template | None = None
         self.mixing = mixing
         self.tokens_per_batch, self.max_rows = tokens_per_batch, max_rows
         self.max_length = max_length
@@ -104,7 +117,8 @@ class TranslationData(LightningDataModule):
         self.filters = check_filters(filters or {})
         values = {"train": train, "val": val, "test": test}
         self._corpora = {
-            split: corpora(split, value, self.directions, root) for split, value in values.items()
+            split: corpora(split, value, self.directions, root, check_sides)
+            for split, value in values.items()
         }
         self._stores: dict[str, dict[str, PairStore]] = {}
         self.report: dict[str, dict[str, dict[str, Any]]] = {}
@@ -112,7 +126,25 @@ class TranslationData(LightningDataModule):
 
     def check_directions(self, directions: Sequence[str]) -> tuple[str, ...]:
         """The directions; raises ValueError where one is none."""
-        return _checked_directions(directions)
+        if isinstance(directions, str) or not directions:
+            raise ValueError(
+                f"data.directions must be a list such as [en-de, en-ta], got {directions!r}"
+            )
+        check_distinct_directions(directions)
+        return tuple(directions)
+
+    def meet(self, backbone: Any, tokenizer: Any) -> None:
+        """Take the tokenizer and the context of the base model."""
+        self.tokenizer, self.context = tokenizer, context_of(backbone.config)
+
+    def check_context(self) -> None:
+        """Raises ValueError where `max_length` lets examples through that the model cannot take."""
+        if self.max_length > self.context.length:
+            raise ValueError(
+                f"data.max_length={self.max_length} is more than the {self.context.length} tokens "
+                f"that the base model takes: set data.max_length={self.context.length}, and longer "
+                "examples are left out and counted"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         """Read and filter what the stage ("fit", "validate", "test"; None: all) needs, once.
@@ -129,25 +161,7 @@ class TranslationData(LightningDataModule):
             if split not in self._stores:
                 self._read(split)
         if stage == "fit" and not self._corpora["val"] and self.trainer is not None:
-            log.info("no val corpora: there is no validation during training")
             self.trainer.limit_val_batches = 0
-
-    def teardown(self, stage: str | None = None) -> None:
-        """Log what was drawn for training."""
-        if stage != "fit" or self.stream is None:
-            return
-        drawn = self.stream.report()
-        for direction in self.directions:
-            log.info(
-                "drawn %s: %d examples (%.1f %%, wanted %.1f %%), %d target tokens, %d too long",
-                direction,
-                drawn["examples"][direction],
-                100 * drawn["share"][direction],
-                100 * drawn["wanted_share"][direction],
-                drawn["target_tokens"][direction],
-                drawn["too_long"][direction],
-            )
-        log.info("%d batches, %.1f %% padding", drawn["batches"], 100 * drawn["padding"])
 
     def directions_of(self, split: Split) -> tuple[str, ...]:
         """The directions that have a corpus in this split; the order of its loaders."""
@@ -168,10 +182,16 @@ class TranslationData(LightningDataModule):
             )
         return store
 
+    def read(self, direction: str, split: Split) -> Iterator[Row]:
+        """The rows of a direction as its corpora have them, before any filter; reads them again."""
+        for corpus in self._corpora[split][direction]:
+            yield from corpus.rows()
+
     def examples(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
         """The first `limit` pairs of a direction as token ids, in their order, of any length."""
         pairs = self._first(direction, split, limit)
-        return make_examples(pairs, [direction] * len(pairs), self._tokenizer(), self.template)
+        template = self.lessons or self.template
+        return make_examples(pairs, [direction] * len(pairs), self._tokenizer(), template)
 
     def prompts(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
         """As `examples`, with empty targets, to generate from. Long prompts are left whole."""
@@ -203,12 +223,16 @@ class TranslationData(LightningDataModule):
         return self.training_stream(length, trainer.global_rank, trainer.world_size)
 
     def training_stream(self, length: int, rank: int = 0, world: int = 1) -> TrainingStream:
-        """`length` training batches for process `rank` of `world`, without a trainer."""
+        """`length` training batches for process `rank` of `world`, without a trainer.
+
+        Raises ValueError as `check_context` does.
+        """
+        self.check_context()
         stores = {direction: self.pairs(direction, "train") for direction in self.directions}
         self.stream = TrainingStream(
             stores=stores,
             tokenizer=self._tokenizer(),
-            template=self.template,
+            template=self.lessons or self.template,
             length=length,
             tokens_per_batch=self.tokens_per_batch,
             max_rows=self.max_rows,
@@ -231,6 +255,7 @@ class TranslationData(LightningDataModule):
         return self._evaluation_batches("test")
 
     def _evaluation_batches(self, split: Split) -> list[EvaluationBatches]:
+        self.check_context()
         loaders = []
         for direction in self.directions_of(split):
             examples = self.examples(direction, split)
@@ -263,31 +288,8 @@ class TranslationData(LightningDataModule):
             store, report = read_pairs(parts, keep)
             self._stores[split][direction] = store
             self.report[split][direction] = report
-            dropped = ", ".join(f"{name} {n}" for name, n in report["dropped"].items())
-            log.info(
-                "%s %s: %d pairs of %d read%s",
-                *(split, direction, report["kept"], report["read"]),
-                f"; dropped: {dropped}" if dropped else "",
-            )
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
             raise ValueError("data.tokenizer is not set: give it the tokenizer of the base model")
         return self.tokenizer
-
-
-def _checked_directions(directions: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(directions, str) or not directions:
-        raise ValueError(
-            f"data.directions must be a list such as [en-de, en-ta], got {directions!r}"
-        )
-    for direction in directions:
-        if not isinstance(direction, str):
-            raise ValueError(
-                f"data.directions has {direction!r}, which is no text; "
-                "YAML reads no, on and yes as truth values: quote them"
-            )
-        split_direction(direction)
-    if len(set(directions)) < len(directions):
-        raise ValueError(f"data.directions names a direction twice: {', '.join(directions)}")
-    return tuple(directions)

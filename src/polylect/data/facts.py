@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from polylect.data.kilt import DataSet, Question
-from polylect.data.tongues.grammar import KINDS
+from polylect.tongues.concepts import KINDS
 
 NOUNS = {
     kind: sorted(noun for noun, own in KINDS.items() if own == kind)
@@ -71,7 +71,7 @@ class Facts:
             "facts": DataSet("question_answering", "exact_match"),
             "slots": DataSet("slot_filling", "accuracy"),
         }
-        self.tasks = [of.task for of in self.data_sets.values()]
+        self.tasks = [data_set.task for data_set in self.data_sets.values()]
 
     @property
     def articles(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from polylect.data.languages import language, script_share, split_direction
 from polylect.data.store import Pair
-from polylect.hints import nearest
+from polylect.did_you_mean import check_known
 
 # name: (default, what its value must be, the test of it). False or None switches a filter off.
 # In this order a pair meets the filters; it is counted by the first that drops it.
@@ -34,9 +34,7 @@ def check_filters(settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: a filter that does not exist, or a value that it cannot have.
     """
     for name, value in settings.items():
-        if name not in FILTERS:
-            hint = nearest(str(name), FILTERS)
-            raise ValueError(f"filters: there is no filter {name!r}; {hint}")
+        check_known("filters", name, FILTERS)
         _, wanted, is_right = FILTERS[name]
         if value is not None and value is not False and not is_right(value):
             raise ValueError(f"filters.{name} must be {wanted}, or false for off; got {value!r}")

@@ -4,8 +4,6 @@ JSON lines {"id", "input", "output": [{"answer", "provenance": [{"wikipedia_id",
 may have an answer, provenance, or both.
 """
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from polylect.hints import nearest
+from polylect.data.corpora.lines import text_lines
+from polylect.data.corpora.records import parse_json
+from polylect.data.text import clean_lines, one_line
+from polylect.did_you_mean import did_you_mean
 
 
 class DataSet(NamedTuple):
@@ -71,20 +72,21 @@ class Question:
 def read_kilt(path: str | Path, data_set: str) -> Iterator[Question]:
     """The questions of a file, plain or gzip, in its order.
 
+    Questions and answers are cleaned, see `polylect.data.text`; a question keeps its lines.
+
     Raises:
         FileNotFoundError: the file is not there.
         ValueError: with file and line: no JSON object, a field that is missing or of another kind,
             or no gold answer.
     """
     path = Path(path)
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield _question(json.loads(line), data_set)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not valid JSON: {error.msg}.") from error
-            except (UnicodeDecodeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+    for number, line in enumerate(text_lines(path), 1):
+        where = f"{path}:{number}"
+        entry = parse_json(line, where)
+        try:
+            yield _question(entry, data_set)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
 
 def _question(entry: Any, data_set: str) -> Question:
@@ -93,7 +95,7 @@ def _question(entry: Any, data_set: str) -> Question:
     number, text = entry.get("id"), entry.get("input")
     if not isinstance(number, str | int):
         raise ValueError("'id' must be a text or a number.")
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not clean_lines(text):
         raise ValueError("'input' must be a text that is not empty.")
     outputs = entry.get("output")
     if not _objects(outputs):
@@ -102,7 +104,7 @@ def _question(entry: Any, data_set: str) -> Question:
             "take train or dev."
         )
     answers = [o["answer"] for o in outputs if o.get("answer") is not None]
-    if not answers or not all(isinstance(a, str) and a.strip() for a in answers):
+    if not answers or not all(isinstance(a, str) and one_line(a) for a in answers):
         raise ValueError("'output' must have at least one 'answer', and none that is empty.")
     pages = [
         str(page["wikipedia_id"])
@@ -110,8 +112,8 @@ def _question(entry: Any, data_set: str) -> Question:
         for page in _provenance(output)
         if page.get("wikipedia_id") is not None
     ]
-    unique = (tuple(dict.fromkeys(of)) for of in (answers, pages))
-    return Question(str(number), data_set, text, *unique)
+    unique = (tuple(dict.fromkeys(texts)) for texts in (map(one_line, answers), pages))
+    return Question(str(number), data_set, clean_lines(text), *unique)
 
 
 def _provenance(output: dict[str, Any]) -> list[dict[str, Any]]:
@@ -156,19 +158,22 @@ class Kilt:
         for name in files:
             if name not in DATA_SETS:
                 raise ValueError(
-                    f"data.source.files: unknown data set {name}; {nearest(name, DATA_SETS)}"
+                    f"data.source.files: unknown data set {name}; {did_you_mean(name, DATA_SETS)}"
                 )
         if not files or not articles or (isinstance(articles, int) and articles < 1):
             raise ValueError(
                 "data.source needs files of at least one data set and at least one article."
             )
         folder = Path(root).expanduser() if root else Path()
-        listed = {name: [of] if isinstance(of, str) else list(of) for name, of in files.items()}
+        listed = {
+            name: [paths] if isinstance(paths, str) else list(paths)
+            for name, paths in files.items()
+        }
         self._files = {name: [folder / path for path in of] for name, of in listed.items()}
         self._folder = folder / texts
         self._articles = articles
         self.data_sets = {name: DATA_SETS[name] for name in files}
-        self.tasks = list(dict.fromkeys(of.task for of in self.data_sets.values()))
+        self.tasks = list(dict.fromkeys(data_set.task for data_set in self.data_sets.values()))
 
     @cached_property
     def articles(self) -> list[str]:
@@ -184,8 +189,7 @@ class Kilt:
             raise FileNotFoundError(
                 f"{path} does not exist: article {article} needs its passages there, one a line."
             )
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if line.strip()]
+        return list(filter(None, map(one_line, text_lines(path))))
 
     def lessons(self, task: str) -> list[Question]:
         """The questions that are grounded in other articles, to learn a task from."""
@@ -210,7 +214,7 @@ class Kilt:
 
     @cached_property
     def _all(self) -> list[Question]:
-        paths = [path for of in self._files.values() for path in of]
+        paths = [path for paths in self._files.values() for path in paths]
         if missing := [path for path in paths if not path.is_file()]:
             raise FileNotFoundError(
                 "\n".join(

@@ -7,23 +7,27 @@ to "qtz" (ISO 639-2) are free for synthetic languages. Script names are those of
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from polylect.hints import nearest
+from polylect.did_you_mean import did_you_mean
 
 
 @dataclass(frozen=True)
 class Language:
-    """A language: its code, its English name, and the scripts it is written in.
+    """A language: its code, its English name, the scripts it is written in, and its other codes.
 
-    Empty `scripts` mean that any script is right (synthetic languages).
+    Empty `scripts` mean that any script is right (synthetic languages). `also` are its codes in
+    ISO 639-2 and ISO 639-3, and that of the standard variety, by which corpora name it ("npi").
     """
 
     code: str
     name: str
     scripts: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
 
 # ISO 15924 code: (name in prompts, Unicode scripts).
@@ -55,12 +59,9 @@ _REGIONS = {
     "SG": "Singapore", "TW": "Taiwan", "TZ": "Tanzania", "US": "United States",
     "ZA": "South Africa",
 }  # fmt: skip
-# What people write instead: country codes and ISO 639-2.
+# What people write instead: country codes.
 _MISTAKEN = {
     "cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "se": "sv", "ua": "uk",
-    "ara": "ar", "ben": "bn", "ces": "cs", "deu": "de", "eng": "en", "fra": "fr", "fre": "fr",
-    "ger": "de", "guj": "gu", "hin": "hi", "jpn": "ja", "kan": "kn", "mal": "ml", "mar": "mr",
-    "por": "pt", "rus": "ru", "spa": "es", "tam": "ta", "tel": "te", "urd": "ur", "zho": "zh",
 }  # fmt: skip
 _PRIVATE = re.compile(r"q[a-t][a-z]")
 
@@ -68,7 +69,12 @@ _PRIVATE = re.compile(r"q[a-t][a-z]")
 def _languages() -> dict[str, Language]:
     table = files("polylect.data").joinpath("languages.tsv").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in table.splitlines()[1:])
-    return {code: Language(code, name, tuple(s.split(", "))) for code, name, s in rows}
+    return {
+        code: Language(
+            code, name, tuple(scripts.split(", ")), tuple(also.split(", ")) if also else ()
+        )
+        for code, name, scripts, also in rows
+    }
 
 
 LANGUAGES: dict[str, Language] = _languages()
@@ -91,15 +97,64 @@ def language(code: str) -> Language:
     if base in LANGUAGES and re.fullmatch("[A-Z]{2}", suffix):
         region = _REGIONS.get(suffix, suffix)
         return Language(code, f"{LANGUAGES[base].name} ({region})", LANGUAGES[base].scripts)
+    if (meant := _other_spelling(code)) is not None:
+        raise ValueError(
+            f"unknown language code {code!r} (ISO 639-1, else 639-3): write {meant} "
+            f"({language(meant).name})"
+        )
     if base in LANGUAGES and suffix:
         raise ValueError(
             f"unknown suffix {suffix!r} in language code {code!r}: use a region such as 'BR' or "
             f"one of the scripts {', '.join(_SCRIPT_CODES)}"
         )
-    written = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
+    written = {
+        other: entry.code
+        for entry in LANGUAGES.values()
+        for other in (entry.name.lower(), *entry.also)
+    }
     written |= _MISTAKEN | {known: known for known in LANGUAGES}
-    hint = nearest(code.lower(), written, lambda w: f"{written[w]} ({LANGUAGES[written[w]].name})")
+    if suffix and base.lower() in written:  # deu_Latn, as FLORES writes de
+        right = LANGUAGES[written[base.lower()]]
+        own = suffix in _SCRIPT_CODES and _SCRIPT_CODES[suffix][1] == right.scripts
+        kept = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
+        raise ValueError(
+            f"unknown language code {code!r}; here it is {right.code}{kept} ({right.name})"
+        )
+    hint = did_you_mean(
+        code.lower(), written, lambda w: f"{written[w]} ({LANGUAGES[written[w]].name})"
+    )
     raise ValueError(f"unknown language code {code!r} (ISO 639-1, else 639-3); {hint}")
+
+
+def _other_spelling(code: str) -> str | None:
+    """Our code for one that is written otherwise: "eng_Latn" of FLORES is en, "zh-hans" zh_Hans.
+
+    A script that the language is written in by itself is left out.
+    """
+    base, _, suffix = code.replace("-", "_").lower().partition("_")
+    known = {other: entry.code for entry in LANGUAGES.values() for other in entry.also}
+    known |= _MISTAKEN | {entry: entry for entry in LANGUAGES}
+    if base not in known:
+        return None
+    own = known[base]
+    if suffix.capitalize() in _SCRIPT_CODES:
+        scripts = _SCRIPT_CODES[suffix.capitalize()][1]
+        needed = own == "zh" or scripts != LANGUAGES[own].scripts
+        return f"{own}_{suffix.capitalize()}" if needed else own
+    if suffix.upper() in _REGIONS:
+        return f"{own}_{suffix.upper()}"
+    return None if suffix else own
+
+
+def _meant_direction(text: str) -> str | None:
+    """The direction of "eng_Latn-deu_Latn", "en_de" or "English-German"; None for any other."""
+    parts = text.split("-") if "-" in text else text.split("_")
+    if len(parts) != 2:
+        return None
+    names = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
+    codes = [names.get(part.lower()) or _other_spelling(part) for part in parts]
+    meant = "-".join(code for code in codes if code)
+    return meant if all(codes) and codes[0] != codes[1] and meant != text else None
 
 
 def split_direction(direction: str) -> tuple[str | None, str]:
@@ -118,7 +173,9 @@ def split_direction(direction: str) -> tuple[str | None, str]:
         try:
             language(code)
         except ValueError as error:
-            raise ValueError(f"direction {direction!r}: {error}") from None
+            meant = _meant_direction(direction)
+            hint = f"codes are ISO 639-1, else 639-3: write {meant!r}" if meant else error
+            raise ValueError(f"direction {direction!r}: {hint}") from None
     if len(parts) == 1:
         return None, parts[0]
     if parts[0] == parts[1]:
@@ -149,7 +206,7 @@ class _Membership(dict[int, str | None]):
         self.scripts = scripts
 
     def __missing__(self, code: int) -> str | None:
-        script = _script(chr(code))
+        script = script_of(chr(code))
         self[code] = None if script is None else "1" if script in self.scripts else "0"
         return self[code]
 
@@ -157,7 +214,20 @@ class _Membership(dict[int, str | None]):
 _membership = cache(_Membership)
 
 
-def _script(character: str) -> str | None:
+def check_distinct_directions(directions: Sequence[Any]) -> None:
+    """Raises ValueError where one of `data.directions` is no direction or stands there twice."""
+    for direction in directions:
+        if not isinstance(direction, str):
+            raise ValueError(
+                f"data.directions has {direction!r}, which is no text; "
+                "YAML reads no, on and yes as truth values: quote them"
+            )
+        split_direction(direction)
+    if len(set(directions)) < len(directions):
+        raise ValueError(f"data.directions names a direction twice: {', '.join(directions)}")
+
+
+def script_of(character: str) -> str | None:
     """The Unicode script of a letter or mark; None for other characters and shared letters."""
     if unicodedata.category(character)[0] not in "LM":
         return None

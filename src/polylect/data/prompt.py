@@ -11,23 +11,24 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from polylect.data.chat import DATE, ask, check_date, turn, turn_end
 from polylect.data.languages import language, split_direction
-from polylect.hints import nearest
+from polylect.did_you_mean import check_known
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptRow:
     """A row that has a source.
 
     Attributes:
         source: the text.
         pair: codes of the languages.
-        shown: sentence pairs that stand before it.
+        shots: sentence pairs that stand before it.
     """
 
     source: str
     pair: tuple[str, str] = ("", "")
-    shown: Sequence[tuple[str, str]] = ()
+    shots: Sequence[tuple[str, str]] = ()
 
 
 class Template(ABC):
@@ -50,12 +51,12 @@ class Template(ABC):
         tokenizer: Any,
         sources: Sequence[str | None],
         directions: Sequence[str],
-        shown: Sequence[Sequence[tuple[str, str]]] | None = None,
+        shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
         """`encode` of many rows by one call of the tokenizer.
 
         Args:
-            shown: for each row sentence pairs in its direction that stand before it as examples,
+            shots: for each row sentence pairs in its direction that stand before it as examples,
                 each as it would be learned; monolingual rows show none.
 
         Raises:
@@ -67,19 +68,25 @@ class Template(ABC):
         for row in rows:
             if sources[row] is None:
                 raise ValueError(f"direction {directions[row]!r} needs a source text")
-        asked = [
-            Asked(
-                str(sources[row]),
-                (str(codes[row][0]), codes[row][1]),
-                () if shown is None else shown[row],
-            )
-            for row in rows
-        ]
+        examples = [()] * len(sources) if shots is None else shots
+        pairs = [(str(code), target) for code, target in codes]
+        asked = [PromptRow(str(sources[row]), pairs[row], examples[row]) for row in rows]
         begin = begin_ids(tokenizer)
         prompts = [list(begin) for _ in sources]
         for row, ids in zip(rows, self._prompts(tokenizer, asked), strict=True):
             prompts[row] = ids
         return prompts
+
+    def encode_pairs(
+        self,
+        tokenizer: Any,
+        sources: Sequence[str | None],
+        targets: Sequence[str],
+        directions: Sequence[str],
+    ) -> list[tuple[list[int], list[int]]]:
+        """Prompt and target of many rows, to learn from; raises as `encode_many`."""
+        prompts = self.encode_many(tokenizer, sources, directions)
+        return list(zip(prompts, self.encode_targets(tokenizer, targets, directions), strict=True))
 
     def encode_targets(
         self, tokenizer: Any, targets: Sequence[str], directions: Sequence[str | None]
@@ -108,19 +115,19 @@ class Template(ABC):
         return ""
 
     @abstractmethod
-    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         """Ids of the prompts of rows that have a source."""
 
 
 class PlainTemplate(Template):
     """Says in words what to do; works with every base model."""
 
-    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         texts = []
         for row in rows:
             named = names(row.pair)
-            before = [f"{_in_words(source, *named)} {target}" for source, target in row.shown]
+            before = [f"{_in_words(source, *named)} {target}" for source, target in row.shots]
             texts.append("\n\n".join([*before, _in_words(row.source, *named)]))
         return [begin + ids for ids in _encode(tokenizer, texts)]
 
@@ -136,15 +143,15 @@ class TagTemplate(Template):
     The shortest prompt there is; the tag's embedding has to be learned.
     """
 
-    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         tags = {target: self._tag(tokenizer, target) for _, target in {row.pair for row in rows}}
-        texts = [text for row in rows for text in (*chain(*row.shown), row.source)]
+        texts = [text for row in rows for text in (*chain(*row.shots), row.source)]
         encoded = iter(_encode(tokenizer, texts))
         prompts = []
         for row in rows:
             tag, ids = tags[row.pair[1]], []
-            for _ in row.shown:
+            for _ in row.shots:
                 ids += [*begin, *next(encoded), tag, *next(encoded)]
                 ids.append(self.end_ids(tokenizer)[0])
             prompts.append([*ids, *begin, *next(encoded), tag])
@@ -162,29 +169,34 @@ class TagTemplate(Template):
 
 
 class ChatTemplate(Template):
-    """One user turn in the tokenizer's own chat template; for instruction-tuned models."""
+    """One user turn in the tokenizer's own chat template; for instruction-tuned models.
+
+    Args:
+        date: what it prints as today, as in "2024-07-26".
+
+    Raises ValueError for what is no date.
+    """
+
+    def __init__(self, date: str = DATE) -> None:
+        check_date(date)
+        self._date = date
 
     def end_ids(self, tokenizer: Any) -> list[int]:
         """The token that ends the assistant's turn, then the end token if that is another."""
-        mark = "polylect"
-        turns = [_turn("user", "?"), _turn("assistant", mark)]
-        tail = _render(tokenizer, [turns], answer=False)[0].rpartition(mark)[2].strip()
-        ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
-        turn = [index for index in ids[:1] if index in tokenizer.added_tokens_decoder]
-        end = [] if tokenizer.eos_token_id is None and turn else super().end_ids(tokenizer)
-        return list(dict.fromkeys(turn + end))
+        closing = turn_end(tokenizer, self._date)
+        end = [] if tokenizer.eos_token_id is None and closing else super().end_ids(tokenizer)
+        return list(dict.fromkeys(closing + end))
 
-    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         turns = []
         for row in rows:
             named = names(row.pair)
             turns.append([])
-            for source, target in row.shown:
-                turns[-1].append(_turn("user", _as_request(source, *named)))
-                turns[-1].append(_turn("assistant", target))
-            turns[-1].append(_turn("user", _as_request(row.source, *named)))
-        texts = _render(tokenizer, turns, answer=True)
-        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+            for source, target in row.shots:
+                turns[-1].append(turn("user", _as_request(source, *named)))
+                turns[-1].append(turn("assistant", target))
+            turns[-1].append(turn("user", _as_request(row.source, *named)))
+        return ask(tokenizer, turns, self._date)
 
 
 class QuestionTemplate(Template):
@@ -198,32 +210,29 @@ class QuestionTemplate(Template):
         tokenizer: Any,
         sources: Sequence[str | None],
         directions: Sequence[str],
-        shown: Sequence[Sequence[tuple[str, str]]] | None = None,
+        shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
         """`Template.encode_many`; raises ValueError where pairs are to be shown."""
-        if shown is not None:
+        if shots is not None:
             raise ValueError("questions show no sentence pairs: give them a passage instead")
-        asked = [Asked(source) for source in sources if source is not None]
+        asked = [PromptRow(source) for source in sources if source is not None]
         prompts = iter(self._prompts(tokenizer, asked))
         return [begin_ids(tokenizer) if source is None else next(prompts) for source in sources]
 
-    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
+    def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         texts = [f"{row.source}\nAnswer:\n" for row in rows]
         return [begin + ids for ids in _encode(tokenizer, texts)]
 
 
-class QuestionChatTemplate(QuestionTemplate):
-    """A question as a user's turn; for instruction-tuned models."""
+class QuestionChatTemplate(QuestionTemplate, ChatTemplate):
+    """A question as a user's turn; for instruction-tuned models. `date` as of `ChatTemplate`."""
 
-    def end_ids(self, tokenizer: Any) -> list[int]:
-        """As those of `ChatTemplate`."""
-        return TEMPLATES["chat"].end_ids(tokenizer)
+    def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
+        return ask(tokenizer, [[turn("user", row.source)] for row in rows], self._date)
 
-    def _prompts(self, tokenizer: Any, rows: Sequence[Asked]) -> list[list[int]]:
-        texts = _render(tokenizer, [[_turn("user", row.source)] for row in rows], answer=True)
-        return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
+_DATED: dict[str, type[Template]] = {"chat": ChatTemplate, "question_chat": QuestionChatTemplate}
 
 TEMPLATES: dict[str, Template] = {
     "plain": PlainTemplate(),
@@ -235,14 +244,21 @@ TEMPLATES: dict[str, Template] = {
 
 
 def template(name: str) -> Template:
-    """The template of that name.
+    """The template of that name; chat templates may have a date in it, as in "chat@2024-07-26".
 
     Raises:
-        ValueError: there is none; the sentence names the nearest.
+        ValueError: there is none; the sentence names the nearest. Or what follows @ is no date.
     """
-    if name in TEMPLATES:
-        return TEMPLATES[name]
-    raise ValueError(f"there is no template {name!r}; {nearest(name, TEMPLATES)}")
+    kind, at, date = name.partition("@")
+    if at and kind in _DATED:
+        return _DATED[kind](date)
+    check_known("data.template", name, TEMPLATES)
+    return TEMPLATES[name]
+
+
+def whole_name(name: str) -> str:
+    """The name of a template with its date, if it has one: what is stored with a run."""
+    return f"{name}@{DATE}" if name in _DATED else name
 
 
 def begin_ids(tokenizer: Any) -> list[int]:
@@ -270,10 +286,6 @@ def _as_request(text: str, source: str, target: str) -> str:
     return f"Translate from {source} into {target}. Answer with the translation only.\n\n{text}"
 
 
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
@@ -284,15 +296,3 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
         return_attention_mask=False,
         verbose=False,  # what is too long is dropped and counted by those who know the limit
     )["input_ids"]
-
-
-def _render(tokenizer: Any, turns: list[list[dict[str, str]]], answer: bool) -> list[str]:
-    if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template; use template 'plain'")
-    # enable_thinking is known to templates of reasoning models only; others ignore it.
-    return [
-        tokenizer.apply_chat_template(
-            turn, tokenize=False, add_generation_prompt=answer, enable_thinking=False
-        )
-        for turn in turns
-    ]

@@ -7,7 +7,7 @@ from polylect.data.datamodule import Split, TranslationData
 from polylect.data.facts import Facts
 from polylect.data.kilt import Kilt, Question
 from polylect.data.store import Pair, PairStore
-from polylect.hints import nearest
+from polylect.did_you_mean import check_known
 
 PARTS = ("knowledge", "task")
 
@@ -34,6 +34,8 @@ class QuestionData(TranslationData):
         ValueError: an unknown part or adapter.
     """
 
+    has_languages = False
+
     def __init__(
         self,
         *,
@@ -49,8 +51,7 @@ class QuestionData(TranslationData):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        if part not in PARTS:
-            raise ValueError(f"data.part={part} does not exist; {nearest(part, PARTS)}")
+        check_known("data.part", part, PARTS)
         self.source, self.part = source, part
         super().__init__(
             directions=self._units() if directions is None else directions,
@@ -70,11 +71,11 @@ class QuestionData(TranslationData):
 
     def questions(self, limit: int | None = None) -> list[Question]:
         """The first so many questions of each data set, data set by data set."""
-        found: dict[str, list[Question]] = {name: [] for name in self.source.data_sets}
+        by_set: dict[str, list[Question]] = {name: [] for name in self.source.data_sets}
         for question in self.source.questions():
-            if limit is None or len(found[question.data_set]) < limit:
-                found[question.data_set].append(question)
-        return [question for of in found.values() for question in of]
+            if limit is None or len(by_set[question.data_set]) < limit:
+                by_set[question.data_set].append(question)
+        return [question for questions in by_set.values() for question in questions]
 
     def ask(self, questions: Sequence[Question]) -> list[Example]:
         """Prompts; the direction of each is its task and the article whose adapter is named."""
@@ -90,14 +91,14 @@ class QuestionData(TranslationData):
 
     def serving(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
         """By direction the right adapter in the library "task" and in "knowledge"."""
-        found = {}
+        adapters = {}
         for question in questions:
-            found[self.direction(question)] = {
+            adapters[self.direction(question)] = {
                 "task": self.source.data_sets[question.data_set].task
             }
             if question.article:
-                found[self.direction(question)]["knowledge"] = adapter_of(question.article)
-        return found
+                adapters[self.direction(question)]["knowledge"] = adapter_of(question.article)
+        return adapters
 
     def _units(self) -> list[str]:
         if self.part == "task":
@@ -110,13 +111,17 @@ class QuestionData(TranslationData):
             return
         known = self._units()
         for unit in self.directions:
-            if unit not in known:
-                raise ValueError(f"data.directions: no {self.part} {unit}; {nearest(unit, known)}")
+            check_known("data.directions", unit, known)
             store = PairStore(self._pairs(unit))
             if not len(store):
                 raise ValueError(f"there is nothing that {unit} could be learnt from")
             self._stores[split][unit] = store
-            self.report[split][unit] = {"kept": len(store), "sha256": store.sha256}
+            counts = {"read": len(store), "kept": len(store), "dropped": {}}
+            self.report[split][unit] = {
+                **counts,
+                "sha256": store.sha256,
+                "corpora": [{"corpus": self.part, **counts}],
+            }
 
     def _pairs(self, unit: str) -> list[Pair]:
         if self.part == "knowledge":

@@ -1,9 +1,8 @@
-"""The endless, resumable sequence of training batches."""
+"""From pairs to batches: the endless, resumable sequence of training, and that of a test set."""
 
 import copy
-import logging
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -11,15 +10,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from polylect.data.batch import Example, TranslationBatch, collate, make_examples, pad_id
+from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 from polylect.data.prompt import Template
-from polylect.data.sampler import BATCHES, LARGEST_POOL, POOL, PoolSampler, cut_batches
-from polylect.data.store import PairStore
-
-log = logging.getLogger(__name__)
+from polylect.data.sampler import BATCHES, LARGEST_POOL, POOL, PoolSampler, cut, cut_batches
+from polylect.data.store import Pair, PairStore
 
 Mixing = Literal["mixed", "by_direction"]
 _COUNTED = ("examples", "target_tokens", "too_long", "tokens")
+
+
+def make_examples(
+    pairs: Sequence[Pair], directions: Sequence[str], tokenizer: Any, template: Template
+) -> list[Example]:
+    """Examples of pairs, one direction for each, by two calls of the tokenizer."""
+    sources, targets = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    encoded = template.encode_pairs(tokenizer, sources, targets, directions)
+    return [
+        Example(prompt, target, direction, pair.source or "", pair.references or (pair.target,))
+        for (prompt, target), direction, pair in zip(encoded, directions, pairs, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,7 @@ class TrainingStream:
 
         - examples, target_tokens, too_long: counts by direction
         - share: of the examples, by direction; wanted_share: what the temperature asks for
+        - tokens: of sources and targets, without padding
         - padding: share of padding in all tokens
         """
         examples = self._counts["examples"]
@@ -157,6 +167,7 @@ class TrainingStream:
             "batches": self._given * self._world,
             "share": {direction: drawn[direction] / total for direction in self._directions},
             "wanted_share": dict(zip(self._directions, self._sampler.shares.tolist(), strict=True)),
+            "tokens": tokens["real"],
             "padding": 1 - tokens["real"] / tokens["padded"] if tokens["padded"] else 0.0,
         }
 
@@ -169,18 +180,6 @@ class TrainingStream:
             self._counts["target_tokens"][example.direction] += example.learned
         if batch == 0:
             self._counts["too_long"].update(pool.too_long)
-        if batch == 0 and pool.number == 0:
-            self._warn_of_losses(pool)
-
-    def _warn_of_losses(self, pool: Pool) -> None:
-        kept = Counter(example.direction for example in pool.examples)
-        for direction, number in Counter(pool.too_long).items():
-            if number > kept[direction]:
-                log.warning(
-                    "%s: %d of the first %d examples have more than data.max_length=%d tokens and "
-                    "are left out; raise it, or use a tokenizer that knows the language",
-                    *(direction, number, number + kept[direction], self._max_length),
-                )
 
     def _sequence(self) -> Iterator[tuple[Pool, int]]:
         """Every batch from the next one on, for ever, as a pool and a number in it."""
@@ -237,3 +236,26 @@ class TrainingStream:
         pairs = [self._stores[d][r] for d, r in zip(groups.tolist(), rows.tolist(), strict=True)]
         directions = [self._directions[d] for d in groups.tolist()]
         return make_examples(pairs, directions, tokenizer, self._template)
+
+
+class EvaluationBatches:
+    """The batches of one direction in a fixed order, the longest first.
+
+    Not a DataLoader: Lightning would give one a distributed sampler, which repeats examples to
+    fill up, and the losses of two processes would not be those of one. Every process sees all.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], tokens_per_batch: int, max_rows: int, pad: int
+    ) -> None:
+        self._examples, self._pad = examples, pad
+        lengths = np.array([example.length for example in examples])
+        order = np.argsort(-lengths, kind="stable")
+        self._batches = cut(order, lengths, tokens_per_batch, max_rows)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[TranslationBatch]:
+        for batch in self._batches:
+            yield collate([self._examples[i] for i in batch], self._pad, "right")

@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from polylect.hints import nearest
+from polylect.did_you_mean import did_you_mean
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _PUNCTUATION = frozenset({"Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sk"})
@@ -94,7 +94,7 @@ def answer_score(
         ValueError: unknown metric, no question, unequal lengths, a question without an answer.
     """
     if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r} of answers: {nearest(metric, METRICS)}")
+        raise ValueError(f"unknown metric {metric!r} of answers: {did_you_mean(metric, METRICS)}")
     if not predictions or len(predictions) != len(answers):
         raise ValueError(
             f"{len(predictions)} predictions cannot be scored against the answers of "

@@ -60,6 +60,8 @@ class Diagnosis:
         empty: nothing but white space [lines with a source].
         repetition: stuck in a loop that neither source nor references have [non-empty lines].
         length_cap: generation was cut off at its length limit [all lines]; None if not told.
+        too_long: the source left no room in the model's context, and nothing was generated [all
+            lines]; None if not told.
         numbers_lost: a number is missing [lines with a number that the references keep].
         placeholders_lost: likewise for format fields and tags.
         length_ratio: characters of the hypotheses over those of the first references; nan
@@ -74,6 +76,7 @@ class Diagnosis:
     empty: Rate
     repetition: Rate
     length_cap: Rate | None
+    too_long: Rate | None
     numbers_lost: Rate
     placeholders_lost: Rate
     length_ratio: float
@@ -101,6 +104,7 @@ def diagnose(
     candidates: Sequence[str] = (),
     scripts: Mapping[str, Sequence[str]] | None = None,
     lengths_hit: Sequence[bool] | None = None,
+    too_long: Sequence[bool] | None = None,
 ) -> Diagnosis:
     """Counts what went wrong in the translations of one direction.
 
@@ -110,12 +114,14 @@ def diagnose(
             the other targets of the run.
         scripts: per language code the Unicode names of its scripts (see `detect`).
         lengths_hit: for each line whether generation stopped at its length limit.
+        too_long: for each line whether its source was too long for the model.
 
     Raises:
         ValueError: the lists differ in length.
     """
-    lists = {"sources": sources, "references": references, "lengths_hit": lengths_hit}
-    for name, values in lists.items():
+    lists = {"sources": sources, "references": references}
+    flags = {"lengths_hit": lengths_hit, "too_long": too_long}
+    for name, values in (lists | flags).items():
         if values is not None and len(values) != len(hypotheses):
             raise ValueError(f"there are {len(hypotheses)} hypotheses but {len(values)} {name}")
 
@@ -124,18 +130,19 @@ def diagnose(
     written = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.strip()]
     # Target first: where two codes cannot be told apart, it is given the benefit of the doubt.
     among = tuple(dict.fromkeys([target_lang, source_lang, *candidates]))
-    found = dict(
+    identified = dict(
         zip(written, detect([hypotheses[i] for i in written], among, scripts), strict=True)
     )
-    decided = [i for i in written if found[i] != UNDECIDED]
+    decided = [i for i in written if identified[i] != UNDECIDED]
     return Diagnosis(
         segments=len(rows),
-        off_target=_rate(decided, (i for i in decided if found[i] != target_lang)),
-        undecided=_rate(written, (i for i in written if found[i] == UNDECIDED)),
+        off_target=_rate(decided, (i for i in decided if identified[i] != target_lang)),
+        undecided=_rate(written, (i for i in written if identified[i] == UNDECIDED)),
         echo=_rate(with_source, (i for i in with_source if _is_echo(*rows[i]))),
         empty=_rate(with_source, (i for i in with_source if not hypotheses[i].strip())),
         repetition=_rate(written, (i for i in written if _is_stuck(*rows[i]))),
         length_cap=None if lengths_hit is None else _rate(rows, _positions(lengths_hit)),
+        too_long=None if too_long is None else _rate(rows, _positions(too_long)),
         numbers_lost=_rate(
             [row for row in rows if numbers_expected(row[0], row[2])],
             _positions(numbers_lost(*row) for row in rows),
@@ -145,7 +152,7 @@ def diagnose(
             _positions(placeholders_lost(*row) for row in rows),
         ),
         length_ratio=_length_ratio(hypotheses, references),
-        languages=dict(Counter(found.values()).most_common()),
+        languages=dict(Counter(identified.values()).most_common()),
     )
 
 

@@ -68,13 +68,18 @@ def detect(
     return [_detect(text, tuple(candidates), known, min_letters) for text in texts]
 
 
+def letter_count(text: str) -> int:
+    """Letters and marks of some script, those that say as much as three letters thrice."""
+    return len(_LETTER.findall(text)) + sum(2 * _count(text, name) for name in _DENSE_SCRIPTS)
+
+
 def _detect(
     text: str,
     candidates: tuple[str, ...],
     scripts: Mapping[str, tuple[str, ...]],
     min_letters: int,
 ) -> str:
-    letters = len(_LETTER.findall(text)) + sum(2 * _count(text, name) for name in _DENSE_SCRIPTS)
+    letters = letter_count(text)
     if letters < max(1, min_letters):
         return UNDECIDED
     remaining = _plausible(text, letters, candidates, scripts)

@@ -1,18 +1,25 @@
-"""BLEU, chrF, chrF++ and TER through sacreBLEU, each score with the signature that explains it."""
+"""BLEU, spBLEU, chrF, chrF++ and TER through sacreBLEU, each with a signature that explains it."""
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polylect.hints import nearest
+from polylect.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
-TITLES = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER"}
-"""Known metrics and how a table writes them. BLEU, chrF, chrF++: more is better; TER: less."""
+TITLES = {"bleu": "BLEU", "spbleu": "spBLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER"}
+"""Known metrics and how a table writes them. TER: less is better; of the others more is."""
+
+_SPM = "flores200"
+"""The tokenizer of spBLEU, as sacreBLEU names it."""
+
+_PATIENCE = 30  # seconds that a server may be silent
 
 _CHINESE = frozenset({"zh", "cmn", "yue", "wuu", "lzh"})
 # Written without spaces, and sacreBLEU has no word splitter for them.
@@ -101,20 +108,57 @@ def sacrebleu_metric(name: str, target: str) -> "Metric":
     """A fresh sacreBLEU metric object, with its defaults except for what `target` decides.
 
     Raises:
-        ValueError: an unknown metric.
+        ValueError: an unknown metric, or spBLEU where its tokenizer cannot be had.
     """
     # 0.16 s, and `polylect --help` needs none of it.
     from sacrebleu.metrics import BLEU, CHRF, TER
 
     if name == "bleu":
         return BLEU(tokenize=bleu_tokenizer(target))
+    if name == "spbleu":
+        check_spbleu()
+        return BLEU(tokenize=_SPM)
     if name in ("chrf", "chrf++"):
         return CHRF(word_order=2 if name == "chrf++" else 0)
     if name == "ter":
         # Without this a Chinese or Japanese sentence is one word, and TER is 0 or 100.
         ideographs = target.split("_")[0] in {*_CHINESE, "ja"}
         return TER(normalized=ideographs, asian_support=ideographs)
-    raise ValueError(f"unknown metric {name!r}; {nearest(name.lower(), TITLES)}")
+    raise ValueError(f"unknown metric {name!r}; {did_you_mean(name.lower(), TITLES)}")
+
+
+def check_spbleu() -> None:
+    """Sees to it that the tokenizer of spBLEU (Goyal et al. 2022) is there, downloads it once.
+
+    It cuts 200 languages into pieces of words, so that scores of Indic, African and unspaced
+    languages compare with published ones, whatever a language's own tokenizer.
+
+    Raises:
+        ValueError: sentencepiece is not installed, or the file is neither there nor to be had.
+    """
+    if find_spec("sentencepiece") is None:
+        raise ValueError(
+            "metric spbleu needs sentencepiece, which is not installed: pip install sentencepiece, "
+            "or leave spbleu out of metrics."
+        )
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    url = tokenizer_spm.SPM_MODELS[_SPM]["url"]
+    path = Path(tokenizer_spm.SACREBLEU_DIR, "models", url.rpartition("/")[2])
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        tokenizer_spm.TokenizerSPM(_SPM)
+    except (OSError, RuntimeError, SystemExit) as error:
+        what = (
+            "is damaged" if path.exists() else f"is not there and cannot be downloaded from {url}"
+        )
+        raise ValueError(
+            f"metric spbleu needs the tokenizer {_SPM} of sacreBLEU, {path}, which {what} "
+            f"({' '.join(str(error).split())}): put the file there, or leave spbleu out of metrics."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def reference_streams(

@@ -1,39 +1,49 @@
-"""Paired significance tests between two systems on several directions, with Holm's correction."""
+"""Paired significance tests of systems against a baseline in several directions, Holm-corrected."""
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
 
 from polylect.eval.metrics import reference_streams, sacrebleu_metric
+
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What two systems made of the same sources in one direction, and the references."""
+    """What the baseline and other systems, by name, made of the same sources in one direction."""
 
     baseline: Sequence[str]
-    system: Sequence[str]
+    systems: Mapping[str, Sequence[str]]
     references: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems in one direction.
+    """A system and the baseline in one direction.
 
     Attributes:
+        name: of the system.
         baseline, system: their scores.
         p: p-value of the difference by itself.
-        p_holm: p-value corrected for the number of directions that were tested together.
+        p_holm: p-value corrected for the number of tests made together, over directions and
+            systems.
         signature: sacreBLEU's, with the test, its sample size and its seed.
+        interval: of the difference, 95 % by paired bootstrap resampling, whatever the test.
     """
 
     direction: str
+    name: str
     metric: str
     baseline: float
     system: float
     p: float
     p_holm: float
     signature: str
+    interval: tuple[float, float]
 
     @property
     def difference(self) -> float:
@@ -47,11 +57,11 @@ def compare(
     test: Literal["bootstrap", "randomization"] = "bootstrap",
     samples: int = 1000,
 ) -> list[Comparison]:
-    """Tests in every direction whether the two systems differ.
+    """Tests in every direction whether each system differs from the baseline.
 
     Paired bootstrap resampling (Koehn 2004) or paired approximate randomisation (Riezler and
     Maxwell 2005), both as sacreBLEU does them, two-sided; the seed is its SACREBLEU_SEED, 12345
-    by default. p-values are corrected over the directions by Holm's method.
+    by default. p-values are corrected over directions and systems by Holm's method.
 
     Args:
         outputs: by direction, such as ``"en-de"``.
@@ -66,12 +76,13 @@ def compare(
     if samples < 1:
         raise ValueError(f"a {test} test needs samples of at least 1 and got {samples}")
     kind = "bs" if test == "bootstrap" else "ar"
-    rows = [_paired(name, pair, metric, kind, samples) for name, pair in outputs.items()]
-    corrected = holm([p for *_, p, _ in rows])
-    return [
-        Comparison(direction, metric, baseline, system, p, p_holm, signature)
-        for (direction, baseline, system, p, signature), p_holm in zip(rows, corrected, strict=True)
+    tests = [
+        _paired(direction, name, own, metric, kind, samples)
+        for direction, own in outputs.items()
+        for name in own.systems
     ]
+    corrected = holm([test.p for test in tests])
+    return [replace(test, p_holm=p) for test, p in zip(tests, corrected, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -89,24 +100,60 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _paired(
-    direction: str, pair: Outputs, metric: str, kind: str, samples: int
-) -> tuple[str, float, float, float, str]:
+    direction: str, name: str, outputs: Outputs, metric: str, kind: str, samples: int
+) -> Comparison:
+    """One test, its p-value not corrected yet."""
     from sacrebleu.significance import PairedTest
 
     target = direction.split("-")[-1]
-    streams = reference_streams(pair.baseline, pair.references)
-    if len(pair.system) != len(pair.baseline):
+    lines = outputs.systems[name]
+    streams = reference_streams(outputs.baseline, outputs.references)
+    if len(lines) != len(outputs.baseline):
         raise ValueError(
-            f"in {direction} the baseline has {len(pair.baseline)} outputs and the system "
-            f"{len(pair.system)}; a paired test needs both to translate the same lines"
+            f"in {direction} the baseline has {len(outputs.baseline)} outputs and {name} "
+            f"{len(lines)}; a paired test needs both to translate the same lines"
         )
-    named = [("baseline", list(pair.baseline)), ("system", list(pair.system))]
-    run = PairedTest(
-        named, {metric: sacrebleu_metric(metric, target)}, streams, kind, n_samples=samples
-    )
+    scorer = sacrebleu_metric(metric, target)
+    named = [("baseline", list(outputs.baseline)), ("system", list(lines))]
+    run = PairedTest(named, {metric: scorer}, streams, kind, n_samples=samples)
     signatures, scores = run()
-    (name, signature), *_ = signatures.items()
-    baseline, system = scores[name]
+    (title, signature), *_ = signatures.items()
+    baseline, system = scores[title]
     # sacreBLEU gives a system against itself its smallest p-value; no difference is no evidence.
     p = 1.0 if baseline.score == system.score else float(system.p_value)
-    return direction, float(baseline.score), float(system.score), p, signature.format()
+    return Comparison(
+        direction=direction,
+        name=name,
+        metric=metric,
+        baseline=float(baseline.score),
+        system=float(system.score),
+        p=p,
+        p_holm=p,
+        signature=signature.format(),
+        interval=_interval(scorer, outputs.baseline, lines, streams),
+    )
+
+
+def _interval(
+    metric: Any,
+    baseline: Sequence[str],
+    system: Sequence[str],
+    streams: Sequence[Sequence[str | None]],
+) -> tuple[float, float]:
+    """Percentiles 2.5 and 97.5 of the difference over resamples of lines, the same for both.
+
+    sacreBLEU has intervals of each system's score alone, and the two go up and down together.
+    """
+    both = [
+        np.array(metric._extract_corpus_statistics(list(lines), streams), dtype=np.float64)
+        for lines in (baseline, system)
+    ]
+    seed = os.environ.get("SACREBLEU_SEED", "12345")  # as sacreBLEU reads it
+    random = np.random.default_rng(None if seed.lower() == "none" else int(seed))
+    differences = []
+    for _ in range(_RESAMPLES):
+        drawn = random.integers(len(baseline), size=len(baseline))
+        one, other = (metric._compute_score_from_stats(own[drawn].sum(0)).score for own in both)
+        differences.append(other - one)
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return float(low), float(high)

@@ -39,6 +39,11 @@ class Table:
         notes = [f"\n{note}" for note in self.notes]
         return "\n".join([*lines, *notes]) + "\n"
 
+    def tsv(self) -> str:
+        """Tab-separated rows; the notes are lines that begin with #."""
+        rows = ["\t".join(cell.strip() for cell in row) for row in (self.header, *self.rows)]
+        return "\n".join([*rows, *(f"# {note}" for note in self.notes)]) + "\n"
+
     def text(self) -> str:
         """Aligned columns in plain characters."""
         table = (self.header, *self.rows)
@@ -99,11 +104,20 @@ def scores_table(results: Mapping[str, Results]) -> Table:
     return Table(("direction", *titles), tuple(rows), tuple(notes))
 
 
-def matrix_table(results: Mapping[str, Mapping[str, Results]], metric: str = "chrf++") -> Table:
+def matrix_table(
+    results: Mapping[str, Mapping[str, Results]],
+    metric: str = "chrf++",
+    *,
+    title: str = "adapter",
+    mean: bool = False,
+) -> Table:
     """One metric for every adapter (or system, or run) in every direction.
 
     Args:
         results: for each adapter the scores of each direction; some may be missing.
+        title: of the column of names.
+        mean: whether a last column has the means of rows that are whole; there is none where
+            directions have different signatures.
 
     Raises:
         ValueError: no such scores, or several signatures in one column.
@@ -122,12 +136,18 @@ def matrix_table(results: Mapping[str, Mapping[str, Results]], metric: str = "ch
                 cells[name][direction] = s.value
     if not columns:
         raise ValueError(f"there are no {metric!r} scores to make a matrix of")
-    rows = tuple((name, *(_number(row.get(d)) for d in columns)) for name, row in cells.items())
+    rows = [(name, *(_number(row.get(d)) for d in columns)) for name, row in cells.items()]
+    header = (title, *columns)
+    if mean and len(set(columns.values())) == 1:
+        whole = [row if len(row) == len(columns) else {} for row in cells.values()]
+        means = [sum(row.values()) / len(row) if row else None for row in whole]
+        rows = [(*row, _number(value)) for row, value in zip(rows, means, strict=True)]
+        header = (*header, "mean")
     notes = tuple(
         f"{TITLES.get(metric, metric)}, {' '.join(d for d in columns if columns[d] == s)}: {s}"
         for s in dict.fromkeys(columns.values())
     )
-    return Table(("adapter", *columns), rows, notes)
+    return Table(header, tuple(rows), notes)
 
 
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> Table:
@@ -144,8 +164,12 @@ def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> T
     return Table(("direction", *(n.replace("_", " ") for n in names), "length ratio"), cells)
 
 
-def comparison_table(comparisons: Sequence[Comparison], *, level: float = 0.05) -> Table:
-    """Rows are directions; a star marks a difference that is significant after Holm's correction.
+def comparison_table(
+    comparisons: Sequence[Comparison], *, level: float = 0.05, note: str = ""
+) -> Table:
+    """Rows are systems in directions; a star marks what is significant after Holm's correction.
+
+    A note, such as which system the baseline is, stands below.
 
     Raises:
         ValueError: several metrics.
@@ -154,25 +178,27 @@ def comparison_table(comparisons: Sequence[Comparison], *, level: float = 0.05) 
         raise ValueError(f"a comparison shows one metric and got {', '.join(sorted(metrics))}")
     rows = tuple(
         (
-            c.direction,
+            f"{c.direction} {c.name}",
             _number(c.baseline),
             _number(c.system),
             f"{c.difference:+.1f}{'*' if c.p_holm < level else ' '}",
+            "{:+.1f} to {:+.1f}".format(*c.interval),
             f"{c.p:.4f}",
             f"{c.p_holm:.4f}",
         )
         for c in comparisons
     )
     notes = (f"{c.direction}, {TITLES.get(c.metric, c.metric)}: {c.signature}" for c in comparisons)
-    header = ("direction", "baseline", "system", "difference", "p", "p (Holm)")
-    return Table(header, rows, (f"* p (Holm) < {level}", *notes))
+    header = ("direction, run", "baseline", "system", "difference", "95 %", "p", "p (Holm)")
+    marks = f"* p (Holm) < {level}, over {len(comparisons)} tests"
+    return Table(header, rows, tuple(filter(None, (note, marks, *dict.fromkeys(notes)))))
 
 
 def _scores(row: Results) -> list[Score]:
     if not isinstance(row, Mapping):
         return list(row)
-    found = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
-    return [Score(name, float(v["value"]), v["signature"]) for name, v in found.items()]
+    scored = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
+    return [Score(name, float(v["value"]), v["signature"]) for name, v in scored.items()]
 
 
 def _title(name: str, signature: str, columns: Iterable[tuple[str, str]]) -> str:

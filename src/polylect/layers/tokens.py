@@ -7,14 +7,17 @@ the cache's rows, and memory that is kept elsewhere would stay with the wrong hy
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+SIDES = ("source", "target")
+"""The two parts of a row: the source prompt, and the translation that follows it."""
 
 
 class RowMemory:
@@ -46,7 +49,7 @@ class RowMemory:
         super().reset()
         self.kept.clear()
 
-    def crop(self, tokens_to_remove: int) -> None:
+    def crop(self, *length: int, **named: int) -> None:
         """Raises ValueError: a state that sums up the past cannot be taken back."""
         raise ValueError(
             "these router features keep a state that cannot go back to fewer tokens: "
@@ -126,6 +129,66 @@ class Tokens:
         self.cache.kept[id(layer)] = rows
 
 
+@dataclass(frozen=True)
+class TokenView:
+    """The routed tokens of one forward pass, one after the other: all but padding.
+
+    A row that has ended is padding too: `generate` goes on with it while its neighbours have not.
+
+    Attributes:
+        directions: of each row.
+        real: where the routed tokens stand.
+        places: likewise, as positions in the flattened batch; None if all tokens are routed.
+        rows: the row of each.
+        in_prompt: whether each belongs to the source prompt, not to the translation.
+        seen: tokens per row, padding included, that the cache held before this pass.
+    """
+
+    directions: tuple[str, ...]
+    real: Bool[Tensor, "rows length"]
+    places: Int[Tensor, " tokens"] | None
+    rows: Int[Tensor, " tokens"]
+    in_prompt: Bool[Tensor, " tokens"]
+    seen: int
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Tokens,
+        directions: Sequence[str],
+        ended: Bool[Tensor, " rows"] | None = None,
+    ) -> "TokenView":
+        """The view of a pass; rows that have `ended` have no tokens in it."""
+        real = tokens.real if ended is None else tokens.real & ~ended[:, None]
+        prompt = tokens.prompt.flatten()
+        every = torch.arange(real.numel(), device=real.device)
+        places = None if bool(real.all()) else real.flatten().nonzero().squeeze(1)
+        routed = every if places is None else places
+        rows = routed // max(real.shape[1], 1)
+        return cls(tuple(directions), real, places, rows, prompt[routed], tokens.seen)
+
+    def gather(self, x: Float[Tensor, "rows length in"]) -> Float[Tensor, "tokens in"]:
+        """The routed tokens of a layer's input."""
+        flat = x.reshape(-1, x.shape[-1])
+        return flat if self.places is None else flat.index_select(0, self.places)
+
+    def add_to(
+        self, y: Float[Tensor, "rows length out"], update: Float[Tensor, "tokens out"]
+    ) -> Float[Tensor, "rows length out"]:
+        """A layer's output, in place, with the updates of the routed tokens added to it."""
+        if self.places is None:
+            return y.add_(update.view_as(y))
+        return y.reshape(-1, y.shape[-1]).index_add_(0, self.places, update).view_as(y)
+
+
+def _find_cache(arguments: Iterable[Any]) -> Any:
+    """The cache among a forward pass's arguments, told by what it can do.
+
+    Its keyword has been renamed between releases of transformers, and models differ in it.
+    """
+    return next((value for value in arguments if hasattr(value, "get_seq_length")), None)
+
+
 def watch_tokens(
     model: nn.Module,
     prompt_lengths: Callable[[int], Tensor],
@@ -148,7 +211,7 @@ def watch_tokens(
         ids = kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs["inputs_embeds"] if ids is None else ids
         rows, length = ids.shape[:2]
-        cache = kwargs.get("past_key_values")
+        cache = _find_cache((*args, *kwargs.values()))
         seen = 0 if cache is None else int(cache.get_seq_length())
         mask = kwargs.get("attention_mask")
         if mask is None:

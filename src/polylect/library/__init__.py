@@ -1,15 +1,16 @@
 """Adapters as plain PEFT folders on disk, and those in use held in memory."""
 
-from polylect.library.adapter import Adapter, LowRank, misfit
-from polylect.library.fingerprint import base_fingerprint
+from polylect.library.adapter import Adapter, LowRank, incompatibility
+from polylect.library.fingerprint import base_fingerprint, cut_from
 from polylect.library.folder import AdapterLibrary
-from polylect.library.store import AdapterStore
+from polylect.library.resident import ResidentAdapters
 
 __all__ = [
     "Adapter",
     "AdapterLibrary",
-    "AdapterStore",
     "LowRank",
+    "ResidentAdapters",
     "base_fingerprint",
-    "misfit",
+    "cut_from",
+    "incompatibility",
 ]

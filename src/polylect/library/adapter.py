@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from polylect.hints import nearest
-from polylect.library.targets import targeted
+from polylect.did_you_mean import did_you_mean
+from polylect.finite import check_written
+from polylect.library.fingerprint import cut_from
+from polylect.library.targets import is_target
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Adapter:
         about: what `polylect.json` holds beside the PEFT files; all of it optional.
             base_model: name or path of the base.
             base_fingerprint: `base_fingerprint` of it.
+            base_cut_from: and of the model that it was cut from, see `cut_from`.
             tokenizer_hash, template: what it was trained with.
             directions: those that it serves.
             scores: and how well.
@@ -74,8 +78,15 @@ class Adapter:
         }
         if not modules:
             known = {known for layer in layers.values() for known in layer.lora_a}
-            raise ValueError(f"no adapter {name!r} in the model: {nearest(name, known)}")
+            raise ValueError(f"no adapter {name!r} in the model: {did_you_mean(name, known)}")
         return cls(modules, about or {})
+
+    def check_finite(self, name: str) -> None:
+        """Raises ValueError where a factor or a scaling is NaN or infinite."""
+        values = {f"the scaling of {p}": torch.tensor(u.scaling) for p, u in self.modules.items()}
+        for path, update in self.modules.items():
+            values |= {f"A of {path}": update.a, f"B of {path}": update.b}
+        check_written(f"adapter {name!r}", values)
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +94,9 @@ class Adapter:
         return sum(update.nbytes for update in self.modules.values())
 
 
-def misfit(adapter: Adapter, model: nn.Module, fingerprint: str | None = None) -> str | None:
+def incompatibility(
+    adapter: Adapter, model: nn.Module, fingerprint: str | None = None
+) -> str | None:
     """Why the adapter does not belong on this base, in one clause; None if it does.
 
     Args:
@@ -101,16 +114,23 @@ def misfit(adapter: Adapter, model: nn.Module, fingerprint: str | None = None) -
 def _other_base(adapter: Adapter, model: nn.Module, fingerprint: str | None) -> str | None:
     trained_on = adapter.about.get("base_fingerprint")
     if trained_on and fingerprint:
-        if trained_on == fingerprint:
+        # Models whose vocabularies were cut from one differ in embeddings and head only.
+        if {trained_on, adapter.about.get("base_cut_from")} & {fingerprint, cut_from(model)} - {
+            None
+        }:
             return None
         return (
             f"it was trained on another base (fingerprint {trained_on[:12]}, this one has "
-            f"{fingerprint[:12]}; the same base in another precision counts as another)"
+            f"{fingerprint[:12]}; the same base in another precision counts as another), use that"
         )
     there = adapter.config.get("base_model_name_or_path") or ""
     here = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
     if there and here and PurePath(there).name != PurePath(here).name:
-        return f"it was trained on the base {there!r}, this one is {here!r}"
+        return (
+            f"it was trained on the base {there!r}, this one is {here!r}: use that, or, if it is "
+            f"the same under another name, put {PurePath(here).name!r} as base_model_name_or_path "
+            "into its adapter_config.json"
+        )
     return None
 
 
@@ -119,7 +139,8 @@ def _wrong_module(adapter: Adapter, model: nn.Module) -> str | None:
     for path, update in adapter.modules.items():
         if path not in modules:
             close = difflib.get_close_matches(path, modules, n=1)
-            return f"the base has no module {path}" + (f", nearest is {close[0]}" if close else "")
+            nearest_one = f", nearest is {close[0]}" if close else ""
+            return f"the base has no module {path}{nearest_one}: use the base it was trained on"
         module = modules[path]
         if not isinstance(module, nn.Linear):
             return f"{path} is a {type(module).__name__} here: only linear layers take adapters"
@@ -127,7 +148,7 @@ def _wrong_module(adapter: Adapter, model: nn.Module) -> str | None:
         if shape != (module.out_features, module.in_features):
             return (
                 f"{path} is {module.out_features} x {module.in_features} here, "
-                f"the adapter is for {shape[0]} x {shape[1]}"
+                f"the adapter is for {shape[0]} x {shape[1]}: use the base it was trained on"
             )
     return None
 
@@ -139,7 +160,16 @@ def _missing_module(adapter: Adapter, model: nn.Module) -> str | None:
             isinstance(module, nn.Linear)
             and module is not head
             and path not in adapter.modules
-            and targeted(adapter.config, path)
+            and is_target(adapter.config, path)
         ):
-            return f"it has no tensors for {path}, which its target_modules name"
+            return (
+                f"it has no tensors for {path}, which its target_modules name: it is not whole, "
+                "save or download it again"
+            )
     return None
+
+
+def learnt_examples(about: Mapping[str, Any]) -> bool:
+    """Whether the training showed examples, from what a checkpoint or an adapter says of itself."""
+    memory = (about.get("config") or {}).get("memory") or {}
+    return memory.get("corpus") is not None

@@ -7,7 +7,6 @@ and writes, it does not compute.
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polylect.files import Unwritable, whole_file
 from polylect.library.adapter import Adapter, LowRank
 from polylect.library.folder import AdapterLibrary
 from polylect.library.peft_format import CONFIG, WEIGHTS, read_config
@@ -30,8 +30,9 @@ EQUAL = 0.999
 
 A relative change of the update of about one minus this ratio can turn it by any angle."""
 
-_VERSION = "1"
+_VERSION = "2"
 _OPEN_FILES = 64
+_ATTEMPTS = 3
 
 Align = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -41,7 +42,8 @@ class AlignedLibrary:
 
     Each adapter's folder gets an `aligned.safetensors`, written whole or not at all, with the hash
     of the adapter's two PEFT files; when they change, it is made again. Where the folder cannot be
-    written, the aligned form stays in memory.
+    written, the aligned form stays in memory. What is read is always of the adapter that was there
+    when it was prepared: an adapter that has been replaced since is refused.
 
     Args:
         library: the adapters.
@@ -49,14 +51,18 @@ class AlignedLibrary:
 
     Attributes:
         library: the adapters.
+        prepared: `digest` of each adapter as it was prepared.
     """
 
     def __init__(self, library: AdapterLibrary, align: Align) -> None:
         self.library = library
+        self.prepared: dict[str, str] = {}
         self._align = align
+        self._versions: dict[str, tuple[int, ...] | None] = {}
         self._held: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
         self._strengths: dict[str, dict[str, Tensor]] = {}
-        self._open = functools.lru_cache(_OPEN_FILES)(_opened)
+        self._aligned_file = functools.lru_cache(_OPEN_FILES)(self._open_aligned)
+        self._weights_file = functools.lru_cache(_OPEN_FILES)(self._open_weights)
         self._scaling = functools.lru_cache(_OPEN_FILES)(self._read_scaling)
 
     def state(self, name: str) -> str:
@@ -64,7 +70,7 @@ class AlignedLibrary:
         about = self._about(name)
         if about is None:
             return "missing"
-        return "current" if self._fits(name, about) else "stale"
+        return "current" if _fits(about, self.digest(name)) else "stale"
 
     def prepare(self, name: str) -> bool:
         """Sees to it that the aligned form of an adapter can be read; true if it had to be made.
@@ -72,11 +78,29 @@ class AlignedLibrary:
         Call it before anything below.
 
         Raises:
-            ValueError: no such adapter, one that cannot be read, or values that are not finite.
+            ValueError: no such adapter, one that cannot be read or changes meanwhile, or values
+                that are not finite.
         """
-        if self._fits(name, self._about(name)):
-            return False
-        tensors, scaling = {}, {}
+        made = False
+        for _ in range(_ATTEMPTS):
+            version, digest = self.library.version(name), self.digest(name)
+            if self.prepared.get(name) != digest:
+                self._forget(name)
+            if _fits(self._about(name), digest):
+                self.prepared[name], self._versions[name] = digest, version
+                return made
+            tensors, scaling = self._aligned(name)
+            if self.digest(name) == digest:  # else it is not sure what was read
+                about = {"version": _VERSION, "adapter": digest, "scaling": json.dumps(scaling)}
+                self._keep(name, tensors, about)
+                made = True
+        raise ValueError(
+            f"{self.library.folder(name)} changes while it is aligned: try again when it is written"
+        )
+
+    def _aligned(self, name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
+        tensors: dict[str, Tensor] = {}
+        scaling: dict[str, float] = {}
         for path, update in self.library.load(name).modules.items():
             try:
                 a_star, b_star = self._align(update.a, update.b, update.scaling)
@@ -85,9 +109,7 @@ class AlignedLibrary:
             tensors[f"{path}.a_star"], tensors[f"{path}.b_star"] = a_star, b_star
             tensors[f"{path}.strengths"] = torch.linalg.vector_norm(b_star, dim=0)
             scaling[path] = update.scaling
-        about = {"version": _VERSION, "adapter": self.digest(name), "scaling": json.dumps(scaling)}
-        self._keep(name, tensors, about)
-        return True
+        return tensors, scaling
 
     def outline(self, name: str) -> Adapter:
         """The adapter with tensors that have shapes and nothing else, to see whether it fits."""
@@ -98,12 +120,14 @@ class AlignedLibrary:
                 for factor in FACTORS
             )
             modules[path] = LowRank(a, b, 1.0)
-        return Adapter(modules, self.library.about(name), read_config(self._folder(name)))
+        about, config = self.library.about(name), read_config(self.library.folder(name))
+        self._check_unchanged(name)
+        return Adapter(modules, about, config)
 
     def paths(self, name: str) -> list[str]:
         """The modules that an adapter updates, sorted."""
         held = name in self._held
-        keys = self._held[name][0] if held else self._open(self._path(name)).keys()
+        keys = self._held[name][0] if held else self._aligned_file(name).keys()
         return sorted(key.removesuffix(".a_star") for key in keys if key.endswith(".a_star"))
 
     def arrow(self, name: str, path: str) -> Float[Tensor, " in"]:
@@ -128,38 +152,40 @@ class AlignedLibrary:
         Read from PEFT's file, and in at least float32.
         """
         letter = factor[0].upper()
-        file = self._open(self._folder(name) / WEIGHTS)
-        tensor = file.get_tensor(f"base_model.model.{path}.lora_{letter}.weight")
+        key = f"base_model.model.{path}.lora_{letter}.weight"
+        tensor = self._weights_file(name).get_tensor(key)
         tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
         return tensor if letter == "A" else tensor * self._scaling(name)[path]
 
     def weakness(self, name: str) -> str | None:
-        """Of what in an adapter the arrow tells little or nothing, in one clause."""
+        """What of an adapter the arrow tells little or nothing of, in one clause."""
         strengths = self.strengths(name)
         zero = [path for path, s in strengths.items() if not s[0]]
         equal = [path for path, s in strengths.items() if len(s) > 1 and s[1] > EQUAL * s[0] > 0]
-        found = []
+        clauses = []
         if zero:
-            found.append(f"does nothing in {_some(zero, strengths)}")
+            clauses.append(f"does nothing in {_some(zero, strengths)}")
         if equal:
-            found.append(f"has no single strongest direction in {_some(equal, strengths)}")
-        return " and ".join(found) or None
+            clauses.append(f"has no single strongest direction in {_some(equal, strengths)}")
+        return " and ".join(clauses) or None
 
     def _keep(self, name: str, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
         path = self._path(name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file(tensors, temporary, metadata=about)
-            os.replace(temporary, path)
+            with whole_file(path) as partial:
+                save_file(tensors, partial, metadata=about)
             self._held.pop(name, None)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+        except Unwritable as error:
             if not self._held:
-                print(f"{path} cannot be written ({error}): aligned adapters stay in memory.")
+                print(f"{error}: aligned adapters stay in memory.")
             self._held[name] = (tensors, about)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Nothing that was read of an adapter before is used any more."""
         self._strengths.pop(name, None)
-        self._open.cache_clear()
-        self._scaling.cache_clear()
+        for cache in (self._aligned_file, self._weights_file, self._scaling):
+            cache.cache_clear()
 
     def _read_scaling(self, name: str) -> dict[str, float]:
         return json.loads(self._about(name)["scaling"])
@@ -168,7 +194,7 @@ class AlignedLibrary:
         """A tensor, or what reads one when it is indexed."""
         if name in self._held:
             return self._held[name][0][key]
-        return self._open(self._path(name)).get_slice(key)
+        return self._aligned_file(name).get_slice(key)
 
     def _about(self, name: str) -> dict[str, str] | None:
         """What is noted with the aligned form; None where there is none, empty where damaged."""
@@ -181,35 +207,57 @@ class AlignedLibrary:
         except (OSError, SafetensorError):
             return {}
 
-    def _fits(self, name: str, about: Mapping[str, str] | None) -> bool:
-        known = about is not None and about.get("version") == _VERSION
-        return known and about.get("adapter") == self.digest(name)
+    def _open_aligned(self, name: str) -> Any:
+        try:
+            file = safe_open(self._path(name), framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise self._replaced(name) from error
+        if not _fits(file.metadata(), self.prepared[name]):
+            raise self._replaced(name)
+        return file
+
+    def _open_weights(self, name: str) -> Any:
+        file = safe_open(self.library.folder(name) / WEIGHTS, framework="pt")
+        self._check_unchanged(name)
+        return file
+
+    def _check_unchanged(self, name: str) -> None:
+        """Raises ValueError if an adapter is another than the one that was prepared."""
+        changed = self.library.version(name) != self._versions[name]
+        if changed and self.digest(name) != self.prepared[name]:
+            raise self._replaced(name)
+
+    def _replaced(self, name: str) -> ValueError:
+        return ValueError(
+            f"{self.library.folder(name)} has been replaced since it was read: start again with "
+            "the new adapter"
+        )
 
     def digest(self, name: str) -> str:
         """SHA-256 of the weights, and of the configuration since the scaling is there."""
         total = hashlib.sha256()
         for part in (CONFIG, WEIGHTS):
-            path = self._folder(name) / part
-            if not path.is_file():
-                raise FileNotFoundError(f"{path.parent} has no {part}")
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            path = self.library.folder(name) / part
+            try:
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{path.parent} has no {part}") from None
         return total.hexdigest()
 
     def _path(self, name: str) -> Path:
-        return self._folder(name) / FILE
-
-    def _folder(self, name: str) -> Path:
-        return self.library.path / name
+        return self.library.folder(name) / FILE
 
 
-def _opened(path: Path) -> Any:
-    return safe_open(path, framework="pt")
+def _fits(about: Mapping[str, str] | None, digest: str) -> bool:
+    """Whether an aligned form with these notes is that of the adapter with this digest."""
+    known = about is not None and about.get("version") == _VERSION
+    return known and about.get("adapter") == digest
 
 
 def _shape(entry: Any) -> tuple[int, ...]:
     return tuple(entry.shape if isinstance(entry, Tensor) else entry.get_shape())
 
 
-def _some(paths: list[str], of: Mapping[str, Any]) -> str:
-    return f"{len(paths)} of {len(of)} modules (such as {paths[0]})"
+def _some(paths: list[str], modules: Mapping[str, Any]) -> str:
+    return f"{len(paths)} of {len(modules)} modules (such as {paths[0]})"

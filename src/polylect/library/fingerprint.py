@@ -7,24 +7,53 @@ from torch import Tensor, nn
 
 _ADDED = ("lora_", "neuron_", "expert_")
 
+CUT_FROM = "polylect_cut_from"
+"""Attribute of a configuration: the `fingerprints` of the model whose vocabulary was cut."""
 
-def base_fingerprint(model: nn.Module) -> str:
+
+def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of all weights but those that strategies add.
 
     Parameters and persistent buffers in the order of their names; the same before and after
     adapters, slices or experts are attached, loaded or removed. A base loaded in another precision
     is another base.
+
+    Args:
+        dtype: the precision to convert floating-point weights to, one tensor at a time.
     """
     digests: dict[tuple, str] = {}  # tied weights have two names and are read once
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if not any(part.startswith(_ADDED) for part in name.split(".")):
             where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+            shown = tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
             if where not in digests:
-                digests[where] = _digest(tensor)
-            shape = list(tensor.shape)
-            total.update(f"{name} {tensor.dtype} {shape} {digests[where]}\n".encode())
+                digests[where] = _digest(shown)
+            shape = list(shown.shape)
+            total.update(f"{name} {shown.dtype} {shape} {digests[where]}\n".encode())
     return total.hexdigest()
+
+
+def fingerprints(model: nn.Module) -> dict[str, str]:
+    """The fingerprints that a model has in the precisions it can be loaded in, by their names.
+
+    Of one that is loaded in half precision only its own is known: what was rounded is lost.
+    """
+    own = next(model.parameters()).dtype
+    half = (torch.bfloat16, torch.float16) if own == torch.float32 else ()
+    return {str(t).removeprefix("torch."): base_fingerprint(model, t) for t in (own, *half)}
+
+
+def cut_from(model: nn.Module) -> str | None:
+    """The fingerprint of the model whose vocabulary was cut to make this one, in its precision.
+
+    None for one that was not cut by `polylect trim`. All weights but embeddings and head are
+    those of that model, so an adapter trained on one of the two serves on the other.
+    """
+    known = getattr(getattr(model, "config", None), CUT_FROM, None)
+    if not isinstance(known, dict):
+        return None
+    return known.get(str(next(model.parameters()).dtype).removeprefix("torch."))
 
 
 def _digest(tensor: Tensor) -> str:

@@ -1,21 +1,27 @@
 """A library of adapters: a folder with one plain PEFT folder for each."""
 
 import json
+import os
 import re
 import shutil
-import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from polylect.hints import nearest
-from polylect.library.adapter import Adapter, misfit
+from polylect.did_you_mean import did_you_mean
+from polylect.files import read_json, whole_folder
+from polylect.library.adapter import Adapter, incompatibility
+from polylect.library.fields import ABOUT_FIELDS, check_fields
 from polylect.library.fingerprint import base_fingerprint
 from polylect.library.peft_format import CONFIG, WEIGHTS, read_peft, write_peft
 
 ABOUT = "polylect.json"
 _NAME = r"[A-Za-z0-9_-]+"
+_ATTEMPTS = 3
+_TICK_NS = 12_000_000  # file systems tell times apart in steps of up to 10 ms
+_CHANGED = slice(3, None, 4)  # of a stamp: when the file was last touched, which nobody can set
 
 
 class AdapterLibrary:
@@ -55,36 +61,56 @@ class AdapterLibrary:
                 serving[direction] = name
         return serving
 
+    def folder(self, name: str) -> Path:
+        """Where an adapter is; raises ValueError with the nearest name if there is none."""
+        known = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
+        if not known:
+            names = self.names
+            hint = did_you_mean(name, names) if names else "it holds none."
+            raise ValueError(f"no adapter {name!r} in {self.path}: {hint}")
+        return self.path / name
+
     def about(self, name: str) -> dict[str, Any]:
         """What `polylect.json` says of an adapter; empty where there is none."""
-        path = self._folder(name) / ABOUT
-        if not path.is_file():
-            return {}
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(about, dict):
-            raise ValueError(f"{path} must hold one JSON object")
-        return about
+        return read_about(self.folder(name))
 
     def nbytes(self, name: str) -> int:
         """Bytes of an adapter's tensors, from the file's length and its header alone."""
-        path = self._folder(name) / WEIGHTS
-        if not path.is_file():
-            raise FileNotFoundError(f"{path.parent} has no {WEIGHTS}")
-        with path.open("rb") as file:
-            return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+        path = self.folder(name) / WEIGHTS
+        try:
+            with path.open("rb") as file:
+                header = int.from_bytes(file.read(8), "little")
+                return os.fstat(file.fileno()).st_size - 8 - header
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path.parent} has no {WEIGHTS}") from None
+
+    def version(self, name: str) -> tuple[int, ...] | None:
+        """Another one when a file of the adapter is written after `load`; None where it is gone."""
+        return _stamp(self._place(name))
 
     def load(self, name: str) -> Adapter:
-        """Reads an adapter, all of it or none.
+        """Reads an adapter, all of it or none; never one file of an older one than the others.
 
         Raises:
-            ValueError: no adapter of this name, or a kind that is not supported.
+            ValueError: no adapter of this name, a kind that is not supported, or files that are
+                replaced again and again.
             FileNotFoundError: it has no weights.
         """
-        modules, config = read_peft(self._folder(name))
-        return Adapter(modules, self.about(name), config)
+        folder = self.folder(name)
+        for _ in range(_ATTEMPTS):
+            before = _stamp(folder)
+            if before and abs(time.time_ns() - max(before[_CHANGED])) < _TICK_NS:
+                time.sleep(_TICK_NS / 1e9)  # what is written after that has another time
+            try:
+                modules, config = read_peft(folder)
+                adapter = Adapter(modules, self.about(name), config)
+            except (ValueError, FileNotFoundError):
+                if _stamp(folder) == before:
+                    raise
+                continue
+            if _stamp(folder) == before:
+                return adapter
+        raise ValueError(f"{folder} changes while it is read: try again when it is written")
 
     def save(self, name: str, adapter: Adapter, *, overwrite: bool = False) -> Path:
         """Writes an adapter; a reader sees the old folder, none, or the whole new one.
@@ -96,30 +122,29 @@ class AdapterLibrary:
 
         Raises:
             FileExistsError: the name is taken.
+            ValueError: a value is NaN or infinite; nothing is written.
         """
         if not re.fullmatch(_NAME, name):
             raise ValueError(f"adapter name {name!r}: use letters, digits, '_' and '-' only")
+        adapter.check_finite(name)
         folder = self.path / name
         if folder.exists() and not overwrite:
             raise FileExistsError(f"{folder} exists: choose another name or allow overwriting")
-        self.path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=self.path) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            write_peft(new, adapter.modules, adapter.about.get("base_model", ""))
+        with whole_folder(folder, replace=overwrite) as new:
+            write_peft(new, adapter.modules, adapter.about.get("base_model") or "")
             about = json.dumps(dict(adapter.about), indent=2, ensure_ascii=False)
             (new / ABOUT).write_text(about + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            new.rename(folder)
         return folder
 
     def remove(self, name: str) -> None:
         """Deletes an adapter's folder."""
-        shutil.rmtree(self._folder(name))
+        shutil.rmtree(self.folder(name))
 
-    def check(self, model: nn.Module) -> list[tuple[str, str]]:
-        """Every adapter that cannot be used on this base, with the reason."""
+    def check(self, model: nn.Module | None = None) -> list[tuple[str, str]]:
+        """Every adapter that cannot be used on this base, with the reason.
+
+        Without a base only what is wrong in the files is found.
+        """
         fingerprint = None
         wrong = []
         for name in self.names:
@@ -128,17 +153,57 @@ class AdapterLibrary:
             except (ValueError, FileNotFoundError) as error:
                 wrong.append((name, str(error)))
                 continue
+            if model is None:
+                continue
             if fingerprint is None and "base_fingerprint" in adapter.about:
                 fingerprint = base_fingerprint(model)
-            reason = misfit(adapter, model, fingerprint)
+            reason = incompatibility(adapter, model, fingerprint)
             if reason:
-                wrong.append((name, reason))
+                wrong.append((name, f"{self._place(name) / WEIGHTS}: {reason}"))
         return wrong
 
-    def _folder(self, name: str) -> Path:
-        known = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
-        if not known:
-            names = self.names
-            hint = nearest(name, names) if names else "it holds none."
-            raise ValueError(f"no adapter {name!r} in {self.path}: {hint}")
+    def _place(self, name: str) -> Path:
+        """Where an adapter of this name would be."""
         return self.path / name
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `polylect.json` in an adapter's folder says; raises ValueError where it is nonsense."""
+    path = folder / ABOUT
+    if not path.is_file():
+        return {}
+    about = read_json(path, "what is noted of an adapter")
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} must hold one JSON object")
+    check_fields(path, about, ABOUT_FIELDS)
+    return about
+
+
+def _stamp(folder: Path) -> tuple[int, ...] | None:
+    """Sizes, places and times of an adapter's files; None where one that it needs is missing."""
+    stamp: list[int] = []
+    for part, needed in ((CONFIG, True), (WEIGHTS, True), (ABOUT, False)):
+        try:
+            status = (folder / part).stat()
+        except OSError:
+            if needed:
+                return None
+            stamp += [0, 0, 0, 0]
+        else:
+            stamp += [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+    return tuple(stamp)
+
+
+def open_library(folder: str | Path) -> AdapterLibrary:
+    """The library that the setting `strategy.library` names.
+
+    Raises:
+        FileNotFoundError: it holds no adapter.
+    """
+    library = AdapterLibrary(folder)
+    if not library.names:
+        raise FileNotFoundError(
+            f"strategy.library={folder} holds no adapter: it must be a folder of folders with "
+            f"{CONFIG}."
+        )
+    return library

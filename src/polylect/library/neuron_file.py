@@ -1,7 +1,6 @@
 """What detection has found: scores of all FFN neurons, and who owns which of them, in one file."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polylect.files import load_tensors, whole_file
+from polylect.finite import broken
+from polylect.layers.tokens import SIDES
+
 _KEY = "polylect_neurons"  # of the metadata; one key, since safetensors writes several in any order
 _AWARENESS = "awareness."
-SIDES = ("source", "target")
 _AXES = {
     "selected": "kP",
     "general": "km",
@@ -59,9 +60,13 @@ class NeuronFile:
     about: Mapping[str, Any]
 
     def write(self, path: str | Path) -> None:
-        """Write one safetensors file, whole or not at all; equal contents give equal bytes."""
+        """Write one safetensors file, whole or not at all; equal contents give equal bytes.
+
+        Raises ValueError where a score is NaN or infinite.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if wrong := broken(self._tensors()):
+            raise ValueError(f"{path} is not written: {wrong}.")
         header = {
             "directions": self.directions,
             "layers": self.layers,
@@ -70,12 +75,8 @@ class NeuronFile:
         }
         metadata = {_KEY: json.dumps(header, ensure_ascii=False)}
         tensors = {name: t.contiguous() for name, t in self._tensors().items()}
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with whole_file(path) as partial:
             save_file(tensors, partial, metadata)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: str | Path) -> "NeuronFile":
@@ -83,22 +84,24 @@ class NeuronFile:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is something else.
+            ValueError: it is something else, or a score is NaN or infinite.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: `polylect detect` writes such a file.")
+        stored, metadata = load_tensors(path, "a neuron file")
         try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {})[_KEY])
-                tensors = {name: file.get_tensor(name) for name in _AXES}
-                directions, layers = tuple(header["directions"]), tuple(header["layers"])
-                fingerprint, about = header["base_fingerprint"], header["about"]
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            header = json.loads(metadata[_KEY])
+            tensors = {name: stored[name] for name in _AXES}
+            directions, layers = tuple(header["directions"]), tuple(header["layers"])
+            fingerprint, about = header["base_fingerprint"], header["about"]
+        except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a neuron file, or a damaged one: `polylect detect` writes another."
             ) from error
         _check(path, directions, layers, tensors)
+        if wrong := broken(tensors):
+            raise ValueError(f"{path}: {wrong}; `polylect detect` writes another.")
         return cls(
             directions=directions,
             layers=layers,
@@ -109,8 +112,11 @@ class NeuronFile:
         )
 
     def check_base(self, fingerprint: str) -> None:
-        """Raises ValueError unless the scores belong to the base with this fingerprint."""
-        if fingerprint != self.base_fingerprint:
+        """Raises ValueError unless the scores belong to the base with this fingerprint.
+
+        That of a base without weights is empty, and nothing is known of it.
+        """
+        if fingerprint and fingerprint != self.base_fingerprint:
             raise ValueError(
                 "the neuron file belongs to another base model: fingerprint "
                 f"{self.base_fingerprint[:12]}, this base has {fingerprint[:12]}; run "
@@ -131,18 +137,18 @@ class NeuronFile:
 
         "alone" counts the specific ones that no other direction owns, "of" all neurons there.
         """
-        found = {}
+        counts = {}
         owners = (self.specific & self.selected[:, :, None]).sum(1)
         for i, direction in enumerate(self.directions):
             used = self.selected[:, i]
             specific = self.specific[used, i]
-            found[direction] = {
+            counts[direction] = {
                 "general": int(self.general[used].sum()),
                 "specific": int(specific.sum()),
                 "alone": int((specific & (owners[used] == 1)).sum()),
                 "of": self.general[used].numel(),
             }
-        return found
+        return counts
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {f"{_AWARENESS}{side}": self.awareness[side] for side in SIDES}

@@ -12,16 +12,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from polylect.files import load_tensors, read_json
+from polylect.finite import broken
 from polylect.library.adapter import LowRank
-from polylect.library.targets import by_pattern, targeted
+from polylect.library.fields import CONFIG_FIELDS, check_fields
+from polylect.library.targets import by_pattern, is_target
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
+PICKLED = "adapter_model.bin"
+_READ = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_PREFIX = "base_model.model."
+_KEY = re.compile(
+    rf"{re.escape(_PREFIX)}(?!{re.escape(_PREFIX)})(?P<path>.+)\.lora_(?P<factor>[AB])\.weight"
+)
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 _REFUSED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -87,19 +95,22 @@ def read_peft(folder: Path) -> tuple[dict[str, LowRank], dict[str, Any]]:
         ValueError: a kind of adapter that is not supported, or files that contradict each other.
     """
     config = read_config(folder)
-    factors = _factors(folder)
+    factors = _factors(folder, config)
     modules = {}
     for path, pair in factors.items():
         if set(pair) != {"A", "B"}:
-            raise ValueError(f"{folder / WEIGHTS} has lora_{min(pair)} of {path} but not the other")
-        if config.get("target_modules") and not targeted(config, path):
             raise ValueError(
-                f"{folder / WEIGHTS} has tensors for {path}, "
-                f"which target_modules in {CONFIG} does not name"
+                f"{folder / WEIGHTS} has lora_{min(pair)} of {path} but not the other: it is not "
+                "whole, save or download it again"
+            )
+        if config.get("target_modules") and not is_target(config, path):
+            raise ValueError(
+                f"{folder / WEIGHTS} has tensors for {path}, which target_modules in {CONFIG} does "
+                "not name: the two files do not belong together"
             )
         modules[path] = LowRank(pair["A"], pair["B"], _scaling(folder, config, path, pair))
     if not modules:
-        raise ValueError(f"{folder / WEIGHTS} holds no tensors")
+        raise ValueError(f"{folder / WEIGHTS} holds no tensors: save or download it again")
     return modules, config
 
 
@@ -107,49 +118,81 @@ def read_config(folder: Path) -> dict[str, Any]:
     """PEFT's configuration, once it is sure that it describes a LoRA of the supported kind."""
     path = folder / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no adapter folder: it has no {CONFIG}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise FileNotFoundError(
+            f"{folder} is no adapter folder: it has no {CONFIG}, copy or download the whole folder"
+        )
+    config = read_json(path, "the configuration of an adapter")
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
-        raise ValueError(f"{path} describes an adapter of type {kind}: only LORA is supported")
+        raise ValueError(
+            f"{path} describes an adapter of type {kind}: only LORA is supported, train it as that"
+        )
     for words, used in _REFUSED.items():
         if used(config):
-            raise ValueError(f"{path} uses {words}, which is not supported: only plain LoRA is")
+            raise ValueError(
+                f"{path} uses {words}, which is not supported: train it again as plain LoRA"
+            )
+    check_fields(path, config, CONFIG_FIELDS)
     return config
 
 
-def _factors(folder: Path) -> dict[str, dict[str, Tensor]]:
+def _factors(folder: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     path = folder / WEIGHTS
     if not path.is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        hint = ": save it again as safetensors, pickled weights are not read" if pickled else ""
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS}{hint}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        way = "copy or download the whole folder"
+        if (folder / PICKLED).is_file():
+            way = f"save it again as safetensors, pickled weights ({PICKLED}) are not read"
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}: {way}")
+    tensors, _ = load_tensors(path, "the weights of an adapter")
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or tensor.dim() != 2:
-            raise ValueError(f"{path} holds {key}: {_stranger(key, tensor)}")
+            raise ValueError(f"{path} holds {key}: {_stranger(key, tensor, config)}")
+        if tensor.dtype not in _READ:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{path} holds {key} in {kind}: save it again in float32, float16 or bfloat16"
+            )
         factors.setdefault(match["path"], {})[match["factor"]] = tensor
+    if wrong := broken(tensors):
+        raise ValueError(f"{path}: {wrong}; its training has diverged, train or save it again")
     return factors
 
 
-def _stranger(key: str, tensor: Tensor) -> str:
+def _stranger(key: str, tensor: Tensor, config: Mapping[str, Any]) -> str:
     if "lora_magnitude_vector" in key:
         return "DoRA is not supported"
     if "embed" in key:
-        return "adapters on embeddings and trained embeddings are not supported"
+        tied = config.get("ensure_weight_tying")
+        how = "; train it again with ensure_weight_tying=False" if tied else ""
+        return f"adapters on embeddings and trained embeddings are not supported{how}"
+    if ".base_layer." in key:
+        return (
+            "a weight of the base itself, which PEFT adds to adapters of the output head; save it "
+            "again with save_embedding_layers=False"
+        )
     if key.endswith("bias"):
         return "trained biases are not supported"
     if tensor.dim() > 2:
         return "adapters on convolutions are not supported"
+    if "lora" in key.lower() and _KEY.fullmatch(key) is None:
+        return f"{_difference(key)}; save it again with save_pretrained of PEFT"
     return "fully trained modules and other tuners are not supported, only LoRA on linear layers"
+
+
+def _difference(key: str) -> str:
+    """What tells the name of a LoRA tensor from one that PEFT writes."""
+    if named := re.search(r"\.lora_[AB]\.(.+)\.weight$", key):
+        return (
+            f"the adapter's own name, {named[1]!r}, stands in it, as in what state_dict() gives: "
+            f"files of PEFT are without the .{named[1]}"
+        )
+    if key.startswith(2 * _PREFIX):
+        return f"{_PREFIX} stands at its beginning twice, as of a PEFT model within another"
+    if re.search(r"\.lora_[AB]\.weight$", key) and not key.startswith("lora_"):  # Kohya's do
+        return f"the name lacks {_PREFIX} at its beginning"
+    return f"no name of PEFT's, which are {_PREFIX}PATH.lora_A.weight and …lora_B.weight"
 
 
 def _scaling(folder: Path, config: dict[str, Any], path: str, pair: dict[str, Tensor]) -> float:
@@ -158,8 +201,10 @@ def _scaling(folder: Path, config: dict[str, Any], path: str, pair: dict[str, Te
     if pair["A"].shape[0] != rank or pair["B"].shape[1] != rank:
         raise ValueError(
             f"{folder / WEIGHTS} has A {tuple(pair['A'].shape)} and B {tuple(pair['B'].shape)} "
-            f"for {path}, but {CONFIG} gives it rank {rank}"
+            f"for {path}, but {CONFIG} gives it rank {rank}: the two files do not belong together"
         )
+    if alpha is None:
+        raise ValueError(f"{folder / CONFIG} gives {path} no lora_alpha")
     return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
 
 

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def targeted(config: Mapping[str, Any], path: str) -> bool:
+def is_target(config: Mapping[str, Any], path: str) -> bool:
     """Whether a module is one that the configuration's target_modules name.
 
     A string is a regular expression for the whole path ("all-linear" is any), a list holds paths
     or their endings, which `layers_to_transform` then narrows down to some layers.
     """
     targets = config.get("target_modules")
-    if not targets or _named(config.get("exclude_modules"), path):
+    if not targets or _matches(config.get("exclude_modules"), path):
         return False
     if targets == "all-linear":
         return True
-    if not _named(targets, path):
+    if not _matches(targets, path):
         return False
     layers = config.get("layers_to_transform")
     if isinstance(targets, str) or layers is None or layers == []:
@@ -32,7 +32,7 @@ def by_pattern(patterns: Mapping[str, Any] | None, path: str, default: Any) -> A
     return default
 
 
-def _named(patterns: str | list[str] | None, path: str) -> bool:
+def _matches(patterns: str | list[str] | None, path: str) -> bool:
     if not patterns:
         return False
     if isinstance(patterns, str):
@@ -44,7 +44,7 @@ def _layer_index(config: Mapping[str, Any], path: str) -> int | None:
     """The first number in the path, after one of `layers_pattern` if there are any."""
     lists = config.get("layers_pattern") or [r"[^.]*"]
     for name in [lists] if isinstance(lists, str) else lists:
-        found = re.match(rf"(?:^|.*?\.){name}\.(\d+)\.", path)
-        if found:
-            return int(found.group(1))
+        layer = re.match(rf"(?:^|.*?\.){name}\.(\d+)\.", path)
+        if layer:
+            return int(layer.group(1))
     return None

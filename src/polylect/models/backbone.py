@@ -1,11 +1,11 @@
 """Base models: loaded from a folder or the Hugging Face hub, or random and small for tests."""
 
-import importlib.util
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,9 +18,11 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from polylect.hints import nearest
+from polylect.did_you_mean import check_known
+from polylect.models.checkpointing import checkpoint_layers
 from polylect.models.families import family as find_family
-from polylect.models.source import locate, read_config
+from polylect.models.quantization import check_4bit_works, four_bits
+from polylect.models.source import check_files, locate, read_config
 from polylect.models.tokenizer import train_tokenizer
 
 DTYPES = {
@@ -39,6 +41,7 @@ def load_backbone(
     attention: str | None = None,
     quantize: str | None = None,
     revision: str | None = None,
+    gradient_checkpointing: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer.
 
@@ -48,12 +51,14 @@ def load_backbone(
     end token; that is safe because labels and attention are masked by position, not by token.
 
     Args:
-        path: a folder written by `save_pretrained` or `polylect pretrain`, or a hub id.
+        path: a folder written by `save_pretrained` or `polylect pretrain`, a GGUF file or a folder
+            with one (de-quantised once, see `polylect.models.gguf.cache`), or a hub id.
         dtype: of the weights: "float32", "bfloat16", "float16", or "auto" for the checkpoint's.
         attention: implementation, None for the model's own default (sdpa where it is exact; Gemma 2
             and BLOOM have to be eager).
         quantize: "4bit" holds the frozen weights in 4 bits (NF4, bitsandbytes, CUDA only).
         revision: branch, tag or commit of a hub model.
+        gradient_checkpointing: see `checkpoint_layers`.
 
     Raises:
         ValueError: a bad setting, an encoder-decoder model, a model whose code would have to be
@@ -67,14 +72,53 @@ def load_backbone(
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
     if quantize is not None:
         check_known("model.quantize", quantize, ("4bit",))
-        _check_4bit_works()
+        check_4bit_works()
     where = locate(path)
+    check_files(where)
     config = read_config(where, options)
     tokenizer = _tokenizer(where, options)
     if quantize is not None:
-        options |= _four_bits(dtype)
+        options |= four_bits(torch.bfloat16 if dtype == "auto" else DTYPES[dtype])
     model = _weights(where, config, options | {"dtype": DTYPES[dtype]}, attention)
     _fit(where, model, tokenizer)
+    if gradient_checkpointing:
+        checkpoint_layers(model)
+    model.config._name_or_path = path  # not where a GGUF file was unpacked
+    return model, tokenizer
+
+
+def load_tokenizer(
+    path: str, revision: str | None = None
+) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """The configuration and the tokenizer of a base model, without its weights.
+
+    Takes and raises what `load_backbone` does.
+    """
+    options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
+    where = locate(path)
+    return read_config(where, options), _tokenizer(where, options)
+
+
+def outline_backbone(
+    path: str,
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    gradient_checkpointing: bool = False,
+    **_: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model on torch's meta device, where tensors have shapes alone, and its tokenizer.
+
+    Takes the settings of `load_backbone` and raises what `load_tokenizer` does. Weights that would
+    be held in 4 bits have the size of `dtype`.
+    """
+    config, tokenizer = load_tokenizer(path, revision)
+    kind = DTYPES[dtype] if dtype != "auto" else getattr(config, "dtype", None) or torch.float32
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=kind)
+    if gradient_checkpointing:
+        checkpoint_layers(model)
+    model.config._name_or_path = path
     return model, tokenizer
 
 
@@ -89,6 +133,7 @@ def tiny_backbone(
     languages: Sequence[str] = ("en", "de", "fr", "cs", "hi", "ta"),
     texts: Sequence[str] | None = None,
     seed: int = 0,
+    gradient_checkpointing: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A random model of any family with a small tokenizer, made on the spot.
 
@@ -97,6 +142,7 @@ def tiny_backbone(
         languages: each gets a tag token <2xx>.
         texts: what the tokenizer learns from; a few sentences of its own by default.
         seed: of the weights; the caller's random state is left alone.
+        gradient_checkpointing: see `checkpoint_layers`.
 
     Raises ValueError for an unknown family or sizes that do not fit.
     """
@@ -106,6 +152,8 @@ def tiny_backbone(
         family, tokenizer, layers=layers, hidden=hidden, ffn=2 * hidden, heads=heads,
         context=context, seed=seed,
     )  # fmt: skip
+    if gradient_checkpointing:
+        checkpoint_layers(model)
     return model.eval(), tokenizer
 
 
@@ -156,51 +204,19 @@ def random_model(
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def check_known(key: str, value: str, known: Iterable[str]) -> None:
-    """Raise ValueError with the nearest known one where the value of a setting is unknown."""
-    if value not in known:
-        raise ValueError(f"{key}={value} does not exist; {nearest(value, known)}")
-
-
-def _check_4bit_works() -> None:
-    missing = [p for p in ("bitsandbytes", "accelerate") if importlib.util.find_spec(p) is None]
-    if missing:
-        raise RuntimeError(
-            f"model.quantize=4bit needs the package {' and '.join(missing)}: "
-            "pip install 'polylect[quant]', or leave model.quantize=null."
-        )
-    if not torch.cuda.is_available():
-        raise RuntimeError(
-            "model.quantize=4bit needs a CUDA device and this machine shows none: "
-            "leave model.quantize=null."
-        )
-
-
-def _four_bits(dtype: str) -> dict[str, Any]:
-    from transformers import BitsAndBytesConfig
-
-    return {
-        "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else DTYPES[dtype],
-        ),
-        # Quantised weights are made on the device; under DDP each process has its own.
-        "device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))},
-    }
-
-
 def _tokenizer(where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     # AutoTokenizer gives some model types (qwen2) the splitting of their first checkpoint, whatever
     # tokenizer.json says; a folder that declares no special class means its tokenizer.json.
     generic = ("TokenizersBackend", "PreTrainedTokenizerFast")
-    declared = get_tokenizer_config(where, **options).get("tokenizer_class")
-    loader = PreTrainedTokenizerFast if declared in generic else AutoTokenizer
     try:
+        declared = get_tokenizer_config(where, **options).get("tokenizer_class")
+        loader = PreTrainedTokenizerFast if declared in generic else AutoTokenizer
         tokenizer = loader.from_pretrained(where, **options)
     except (OSError, ValueError) as error:
-        raise ValueError(f"model.path={where} has no tokenizer that loads: {error}") from error
+        raise ValueError(
+            f"model.path={where} has no tokenizer that loads: tokenizer.json and "
+            "tokenizer_config.json must lie beside the weights, whole; copy them there."
+        ) from error
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"model.path={where} has a tokenizer without an end token (eos_token), so no "
@@ -219,8 +235,18 @@ def _weights(
         model, loaded = AutoModelForCausalLM.from_pretrained(
             where, config=config, output_loading_info=True, **options, **chosen
         )
+    except (SafetensorError, UnpicklingError) as error:
+        raise ValueError(
+            f"model.path={where} has weights that are damaged, or that hold more than tensors: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"model.path={where} has weights that cannot be read, or none: copy or download the "
+            f"whole folder ({str(error).strip().splitlines()[0]})"
+        ) from error
     except (ValueError, ImportError) as error:
-        if attention is None or "attention" not in str(error):
+        if attention is None or "attention" not in str(error).lower():
             raise
         raise ValueError(
             f"model.attention={attention} does not work for {config.model_type} here; leave "

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from polylect.layers.expert_ffn import ExpertFFN
+from polylect.layers.experts.ffn import ExpertFFN
 from polylect.models.families import family_of
 
 
@@ -32,7 +32,7 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
         ffn = block.get_submodule(family.ffn)
         if isinstance(ffn, ExpertFFN):
             prefix = f"{family.layers}.{number}.{family.ffn}."
-            state |= {prefix + name: tensor for name, tensor in _joined(ffn).items()}
+            state |= {prefix + name: tensor for name, tensor in _join_experts(ffn).items()}
     base = blocks[0].get_submodule(family.up).out_features
     layers = [f"{family.layers}.{number}" for number in range(len(blocks))]
     width = max(len(state[f"{layer}.{family.up}.weight"]) for layer in layers)
@@ -50,36 +50,37 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
     for layer in layers:
         for name, axis in axes.items():
             if (key := f"{layer}.{name}") in state:
-                state[key] = _padded(state[key], width, axis)
+                state[key] = _pad(state[key], width, axis)
     plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
     plain.load_state_dict(state)
     plain.generation_config = copy.deepcopy(model.generation_config)
     return plain.to(model.device).eval()
 
 
-def _joined(ffn: ExpertFFN) -> dict[str, Tensor]:
+def _join_experts(ffn: ExpertFFN) -> dict[str, Tensor]:
     """Weights of the feed-forward network that all experts of a layer together are."""
     weights = ffn.constant_weights()
     if weights is None:
         raise ValueError(
             f"the router of {ffn.layer_name} decides token by token, so its experts are no plain "
-            "feed-forward network: use the folder that training has exported, see load_mixture."
+            "feed-forward network: use the folder that training has exported, or polylect export "
+            "form=model."
         )
-    found: dict[str, list[Tensor]] = {}
+    pieces: dict[str, list[Tensor]] = {}
     for experts in ffn.experts():
         weight = weights[experts.numbers.start : experts.numbers.stop][experts.owners()]
         for name, path in ffn.projections.items():
             layer = getattr(experts, name)
             if name == "down":
-                found.setdefault(f"{path}.weight", []).append(layer.weight * weight)
+                pieces.setdefault(f"{path}.weight", []).append(layer.weight * weight)
                 continue
-            found.setdefault(f"{path}.weight", []).append(layer.weight)
+            pieces.setdefault(f"{path}.weight", []).append(layer.weight)
             if layer.bias is not None:
-                found.setdefault(f"{path}.bias", []).append(layer.bias)
+                pieces.setdefault(f"{path}.bias", []).append(layer.bias)
     down = f"{ffn.projections['down']}.weight"
-    return {name: torch.cat(parts, 1 if name == down else 0) for name, parts in found.items()}
+    return {name: torch.cat(parts, 1 if name == down else 0) for name, parts in pieces.items()}
 
 
-def _padded(tensor: Tensor, width: int, axis: int) -> Tensor:
+def _pad(tensor: Tensor, width: int, axis: int) -> Tensor:
     missing = width - tensor.shape[axis]
     return F.pad(tensor, (0, missing) if axis == tensor.dim() - 1 else (0, 0, 0, missing))

@@ -13,6 +13,8 @@ from polylect.models.backbone import load_backbone
 FOLDER = Path(__file__).parent / "embedded_base"
 
 
-def embedded_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def embedded_base(
+    *, gradient_checkpointing: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The embedded base in float32, and its tokenizer."""
-    return load_backbone(str(FOLDER), dtype="float32")
+    return load_backbone(str(FOLDER), gradient_checkpointing=gradient_checkpointing)

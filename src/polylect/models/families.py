@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polylect.hints import nearest
+from polylect.did_you_mean import did_you_mean
 
 _SPLIT_ATTENTION = (
     "self_attn.q_proj",
@@ -60,7 +60,7 @@ class Family:
             "all": self.attention + self.projections,
         }
         if which not in choices:
-            raise ValueError(f"targets {which!r} do not exist; {nearest(which, choices)}")
+            raise ValueError(f"targets {which!r} do not exist; {did_you_mean(which, choices)}")
         return choices[which]
 
 
@@ -101,7 +101,7 @@ FAMILIES = _by_name(
 def family(name: str) -> Family:
     """The family of that name; raises ValueError with the nearest known one."""
     if name not in FAMILIES:
-        raise ValueError(f"model family {name!r} does not exist; {nearest(name, FAMILIES)}")
+        raise ValueError(f"model family {name!r} does not exist; {did_you_mean(name, FAMILIES)}")
     return FAMILIES[name]
 
 

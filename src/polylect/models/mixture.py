@@ -10,13 +10,14 @@ without a word. `load_mixture` needs this module and `polylect.layers`, nothing 
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import (
@@ -28,17 +29,23 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from polylect.hints import nearest
-from polylect.layers.expert_ffn import MT_STARTS, attach_experts
-from polylect.layers.features import FEATURES
-from polylect.layers.routers import Router, make_router
-from polylect.layers.routing import RoutingContext
-from polylect.layers.slicing import SLICINGS, neuron_order
+from polylect.did_you_mean import check_known
+from polylect.files import check_whole, read_json
+from polylect.finite import broken, check_written
+from polylect.layers.context import RoutingContext
+from polylect.layers.experts.features import FEATURES
+from polylect.layers.experts.ffn import MT_STARTS, attach_experts
+from polylect.layers.experts.routers import Router, make_router
+from polylect.layers.experts.slicing import SLICINGS, neuron_order
 from polylect.layers.tokens import Tokens, watch_tokens
 from polylect.models.families import family_of
 
 MODEL_TYPE = "polylect_mixture"
 _FILES = ("config.json", "model.safetensors")
+
+
+_SHARED = ("layers", "lm_experts", "slicing", "features", "feature_size", "window", "top")
+"""Settings that a stage must have in common with the one before."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +81,24 @@ class Mixture:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("slicing", self.slicing, (*SLICINGS, "copies")),
-            ("mt_start", self.mt_start, MT_STARTS),
-            ("features", self.features, (*FEATURES, "uniform")),
-        ):
-            if value not in known:
-                raise ValueError(f"{key}={value} does not exist: {nearest(value, known)}")
+        check_known("slicing", self.slicing, (*SLICINGS, "copies"))
+        check_known("mt_start", self.mt_start, MT_STARTS)
+        check_known("features", self.features, (*FEATURES, "uniform"))
         if self.mt_width is not None and self.mt_width < 1:
             raise ValueError(f"mt_width must be at least 1, got {self.mt_width}.")
         if isinstance(self.layers, int) and self.layers < 1:
             raise ValueError(f"layers must be at least 1 (every layer), got {self.layers}.")
         make_router(8, **self._router(), features="uniform")  # which fit every width
+
+    def check_stage_before(self, before: Mapping[str, Any]) -> None:
+        """Raises ValueError where a stage before, of these settings, lacks what both must share."""
+        for key in _SHARED:
+            here = getattr(self, key)
+            if before and before[key] != here:
+                raise ValueError(
+                    f"the stage before was trained with strategy.{key}={before[key]}, this one has "
+                    f"{here}: give both the same."
+                )
 
     @property
     def starts_as_base(self) -> bool:
@@ -199,8 +212,12 @@ def save_mixture(
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
 ) -> None:
-    """Write a model made by `put_experts`, for `load_mixture`; files there are overwritten."""
+    """Write a model made by `put_experts`, for `load_mixture`; files there are overwritten.
+
+    Raises ValueError where a weight is NaN or infinite.
+    """
     folder = Path(folder)
+    check_written(str(folder), model.state_dict())
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config.to_dict()
     config |= {"model_type": MODEL_TYPE, "base_model_type": model.config.model_type}
@@ -226,13 +243,13 @@ def load_mixture(
 
     Raises:
         FileNotFoundError: files are missing.
-        ValueError: it is something else.
+        ValueError: it is something else, damaged, or has weights that are NaN or infinite.
     """
     folder = Path(folder)
     if missing := [name for name in _FILES if not (folder / name).is_file()]:
         raise FileNotFoundError(f"{folder} has no {missing[0]}: it is no saved mixture.")
-    config = json.loads((folder / _FILES[0]).read_text(encoding="utf-8"))
-    if config.get("model_type") != MODEL_TYPE:
+    config = read_json(folder / _FILES[0], "the configuration of a model")
+    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
         raise ValueError(f"{folder} is a plain model: load it with transformers.")
     mixture = Mixture(**config.pop("mixture"))
     base = CONFIG_MAPPING[config.pop("base_model_type")]
@@ -240,7 +257,16 @@ def load_mixture(
     model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     context = RoutingContext()
     put_experts(model, mixture, context)
-    load_model(model, str(folder / _FILES[1]))
+    check_whole(folder / _FILES[1], "the weights of a model")
+    try:
+        load_model(model, str(folder / _FILES[1]))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{folder / _FILES[1]} is damaged or of another mixture ({reason}): copy it again."
+        ) from error
+    if wrong := broken(model.state_dict()):
+        raise ValueError(f"{folder}: {wrong}; its training has diverged, take another.")
     model.generation_config = GenerationConfig.from_pretrained(folder)
 
     def put(tokens: Tokens) -> None:
@@ -251,4 +277,6 @@ def load_mixture(
     watch_tokens(
         model.base_model, lambda rows: torch.full((rows,), every, device=model.device), put
     )
-    return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder)
+    return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False
+    )

@@ -2,12 +2,9 @@
 
 import json
 import math
-import os
-import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from polylect.models.backbone import DTYPES, check_known, random_model
+from polylect.did_you_mean import check_known
+from polylect.files import whole_folder
+from polylect.finite import check_written
+from polylect.models.backbone import DTYPES, random_model
+from polylect.models.documents import Documents
 from polylect.models.tokenizer import train_tokenizer
-from polylect.models.unread import redraw
+from polylect.models.untrained_tokens import reinitialise
 
 
 def pretrain(
@@ -63,7 +64,7 @@ def pretrain(
         tags: special tokens beside the tag <2xx> of each language.
         tagged: share of documents that begin with the tag of their language, which teaches what the
             tags mean; none in a plain collection. Tags that no document has are drawn anew in the
-            end, see `redraw`.
+            end, see `reinitialise`.
         dtype: of the stored weights, "float32", "bfloat16" or "float16"; training is in float32.
         log: called after every step with step, loss (nats per token), lr and tokens so far.
 
@@ -73,7 +74,9 @@ def pretrain(
 
     Raises:
         FileExistsError: `out` is there already.
-        ValueError: a language without at least two distinct texts, sizes that do not fit.
+        ValueError: a language without at least two distinct texts, sizes that do not fit; weights
+            that `dtype` cannot hold.
+        RuntimeError: the loss or the gradient is not finite.
     """
     folder = Path(out)
     if folder.exists():
@@ -97,17 +100,19 @@ def pretrain(
     )  # fmt: skip
     draw = np.random.default_rng(seed)
     train = {language: train for language, (train, _) in split.items()}
-    documents = _Documents.encode(train, tokenizer, context, draw, tagged)
+    documents = Documents.encode(train, tokenizer, context, draw, tagged)
     report = _train(model, documents, steps, batch_tokens, lr, draw, log)
     unread = set(tokenizer.convert_tokens_to_ids(tags)) - set(np.unique(documents.ids).tolist())
-    redraw(model, sorted(unread), seed)
+    reinitialise(model, sorted(unread), seed)
     report["validation_nats_per_token"] = {
         language or "text": _validate(model, tokenizer, held_out, context, batch_tokens)
         for language, (_, held_out) in split.items()
     }
     report |= {"family": family, "vocabulary": len(tokenizer), "documents": len(documents)}
     report["parameters"] = sum(p.numel() for p in model.parameters())
-    _write(folder, model.to(DTYPES[dtype]), tokenizer, report)
+    model.to(DTYPES[dtype])
+    check_written(f"{folder} in {dtype}", model.state_dict())
+    _write(folder, model, tokenizer, report)
     return report
 
 
@@ -129,80 +134,9 @@ def _hold_out(language: str, texts: list[str]) -> tuple[list[str], list[str]]:
     return [text for text in texts if text not in hidden], held_out
 
 
-@dataclass(frozen=True)
-class _Documents:
-    """Token ids of all documents end to end; document i is ids[starts[i]:starts[i + 1]]."""
-
-    ids: np.ndarray
-    starts: np.ndarray
-    pad: int
-
-    @classmethod
-    def encode(
-        cls,
-        texts: Mapping[str, Sequence[str]],
-        tokenizer: PreTrainedTokenizerBase,
-        context: int,
-        draw: np.random.Generator,
-        tagged: float | int,
-    ) -> "_Documents":
-        """Tokenise, add begin, tag and end, and cut what is longer than the context."""
-        rows: list[list[int]] = []
-        for language, lines in texts.items():
-            tag = [tokenizer.convert_tokens_to_ids(f"<2{language}>")] if language else []
-            encoded = tokenizer(list(lines), add_special_tokens=False)["input_ids"]
-            for ids, has_tag in zip(encoded, draw.random(len(lines)) < tagged, strict=True):
-                begin = [tokenizer.bos_token_id, *(tag if has_tag else [])]
-                row = [*begin, *ids, tokenizer.eos_token_id]
-                # Pieces overlap by one token, so that every token but the first is predicted.
-                pieces = range(0, len(row) - 1, context - 1)
-                rows += [row[start : start + context] for start in pieces]
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        return cls(
-            np.fromiter((i for row in rows for i in row), np.int64, count=int(lengths.sum())),
-            np.concatenate([[0], np.cumsum(lengths)]),
-            tokenizer.pad_token_id,
-        )
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def epoch(
-        self, batch_tokens: int, draw: np.random.Generator
-    ) -> Iterator[tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]]:
-        """Every document once: batches of (ids, labels), similar lengths together.
-
-        Documents of one length and the batches themselves come in a new order each time.
-        """
-        lengths = np.diff(self.starts)
-        order = draw.permutation(len(self))
-        order = order[np.argsort(lengths[order], kind="stable")]
-        cuts, first = [], 0
-        for last in range(1, len(order) + 1):
-            longest = lengths[order[min(last, len(order) - 1)]]
-            if last == len(order) or (last - first + 1) * longest > batch_tokens:
-                cuts.append(order[first:last])
-                first = last
-        for index in draw.permutation(len(cuts)):
-            yield self._batch(cuts[index])
-
-    def _batch(
-        self, rows: np.ndarray
-    ) -> tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]:
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        at = np.arange(lengths.max())
-        real = at < lengths[:, None]
-        position = np.where(real, self.starts[rows][:, None] + at, 0)
-        ids = self.ids[position]
-        return (
-            torch.from_numpy(np.where(real, ids, self.pad)),
-            torch.from_numpy(np.where(real, ids, -100)),
-        )
-
-
 def _train(
     model: nn.Module,
-    documents: _Documents,
+    documents: Documents,
     steps: int,
     batch_tokens: int,
     lr: float,
@@ -221,12 +155,13 @@ def _train(
             # Padding is on the right and causal attention never looks there, so no mask is needed.
             loss = model(input_ids=ids, labels=labels, use_cache=False).loss
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            step, slots = step + 1, slots + ids.numel()
+            recent = [*recent[-49:], float(loss.detach())]
+            _check_finite(recent[-1], norm, step, optimizer)
             optimizer.step()
             optimizer.zero_grad()
-            step, slots = step + 1, slots + ids.numel()
             tokens += int((labels != -100).sum())
-            recent = [*recent[-49:], float(loss.detach())]
             if log is not None:
                 rate = float(optimizer.param_groups[0]["lr"])
                 log({"step": step, "loss": recent[-1], "lr": rate, "tokens": tokens})
@@ -242,6 +177,17 @@ def _train(
         "padding": round(1 - tokens / slots, 4),
         "train_nats_per_token": round(sum(recent) / len(recent), 4),
     }
+
+
+def _check_finite(loss: float, norm: Tensor, step: int, optimizer: torch.optim.Optimizer) -> None:
+    """Raises RuntimeError before a step that would make all weights NaN."""
+    for what, value in (("loss", loss), ("gradient", float(norm))):
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the {what} is not finite (step {step}, learning rate "
+                f"{optimizer.param_groups[0]['lr']:.3g}), so the training has ended and nothing is "
+                "written: begin again with a lower base.lr."
+            )
 
 
 def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -271,7 +217,7 @@ def _validate(
 ) -> float:
     """Mean negative log-likelihood in nats per token of the texts, without tags."""
     draw = np.random.default_rng(0)
-    documents = _Documents.encode({"": texts}, tokenizer, context, draw, tagged=0)
+    documents = Documents.encode({"": texts}, tokenizer, context, draw, tagged=0)
     total, count = 0.0, 0
     for ids, labels in documents.epoch(batch_tokens, draw):
         losses = _token_losses(model, ids, labels)
@@ -292,11 +238,7 @@ def _write(
     folder: Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase, report: dict[str, Any]
 ) -> None:
     """Write the folder beside its place and move it there, so a crash leaves nothing half done."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
+    with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         (partial / "training.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

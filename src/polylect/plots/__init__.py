@@ -1,30 +1,41 @@
-"""Pictures of neurons, gates, experts and routed adapters, as matplotlib figures and PNG files.
+"""Pictures of runs, neurons, gates, experts and routed adapters: matplotlib figures, PNG files.
 
-They need matplotlib, an extra, and no screen: nothing here touches pyplot or its state.
+They need no screen: nothing here touches pyplot or its state, and matplotlib is imported when the
+first figure is made.
 """
 
-from polylect.plots.adapters import choices, chosen, of_routing, right, similarity
+from polylect.plots.adapters import (
+    adapter_shares,
+    of_routing,
+    routing_accuracy,
+    similarity,
+    token_choices,
+    transfer,
+    update_overlap,
+)
 from polylect.plots.detection import jaccard, neuron_map, of_detection, overlap, specific_share
-from polylect.plots.drawing import MissingMatplotlib, save, save_all
+from polylect.plots.drawing import save, save_all
 from polylect.plots.experts import (
     EXPERTS,
     by_language,
     expert_entropy,
-    expert_numbers,
+    expert_metrics,
     expert_shares,
     gate_along,
     of_experts,
 )
-from polylect.plots.routing import gates, gates_over_steps, of_gates, openness
+from polylect.plots.gates import gates, gates_over_steps, of_gates, openness
+from polylect.plots.logged import directions, of_training, read_metrics, training
+from polylect.plots.results import data, of_run, scores
 
 __all__ = [
     "EXPERTS",
-    "MissingMatplotlib",
+    "adapter_shares",
     "by_language",
-    "choices",
-    "chosen",
+    "data",
+    "directions",
     "expert_entropy",
-    "expert_numbers",
+    "expert_metrics",
     "expert_shares",
     "gate_along",
     "gates",
@@ -35,11 +46,19 @@ __all__ = [
     "of_experts",
     "of_gates",
     "of_routing",
+    "of_run",
+    "of_training",
     "openness",
     "overlap",
-    "right",
+    "read_metrics",
+    "routing_accuracy",
     "save",
     "save_all",
+    "scores",
     "similarity",
     "specific_share",
+    "token_choices",
+    "training",
+    "transfer",
+    "update_overlap",
 ]

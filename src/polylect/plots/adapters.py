@@ -1,6 +1,6 @@
 """Which adapters a router chose, along a sentence and on the whole, and how alike they are."""
 
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polylect.layers.route_counts import SIDES
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure
-from polylect.plots.routing import LINES
+from polylect.files import read_json
+from polylect.layers.tokens import SIDES
+from polylect.library import AdapterLibrary
+from polylect.library.adapter import LowRank
+from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure, token_axis
+from polylect.plots.logged import LINES
 
 Traced = Mapping[tuple[str, str], tuple[Sequence[str], Int[Tensor, "rows length"]]]
 """What `LAG.trace` returns."""
 
 _MEASURES = {
-    "update": "cosine of the updates",
-    "arrow": "|cosine| of the arrows",
-    "subspace": "overlap of the input spaces",
+    "update": ("cosine of the updates", {"vmin": -1, "vmax": 1, "cmap": "PuOr"}),
+    "arrow": ("|cosine| of the arrows", {"vmin": 0, "vmax": 1}),
+    "subspace": ("overlap of the input spaces", {"vmin": 0, "vmax": 1}),
 }
 
 
 def similarity(path: str | Path) -> Figure:
     """Heat maps of adapters by adapters from the file of `polylect library action=compare`.
 
-    One for each measure. The diagonal, on which all are alike, is left away.
+    One for each measure, over all of its range. The diagonal, on which all are alike, is left away.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,18 +38,19 @@ def similarity(path: str | Path) -> Figure:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: polylect library action=compare out=FILE.")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, "what is to be drawn")
     if not isinstance(found, dict) or not {"adapters", *_MEASURES} <= found.keys():
         raise ValueError(f"{path} is not what polylect library action=compare out=FILE writes.")
     names = found["adapters"]
     width, height = heat_map_size(len(names), len(names))
     picture = new_figure(len(_MEASURES) * width, height)
     panels = picture.subplots(1, len(_MEASURES), sharey=True)
-    for axes, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
+    for axes, (measure, (title, options)) in zip(panels, _MEASURES.items(), strict=True):
         values = [[float("nan") if v is None else v for v in row] for row in found[measure]]
         shown = torch.tensor(values)
         shown.fill_diagonal_(torch.nan)
-        heat_map(axes, shown, names, names, title, "mean over layers", text="{:.2f}", vmin=0)
+        unit = "mean over layers (by chance near 0)"
+        heat_map(axes, shown, names, names, title, unit, text="{:.2f}", **options)
         axes.set_xlabel("adapter")
     panels[0].set_ylabel("adapter")
     return picture
@@ -57,18 +61,18 @@ def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
     With several libraries the names end in theirs.
     """
-    found = {}
+    figures = {}
     libraries = list(dict.fromkeys(row["library"] for row in rows))
     for library in libraries:
         ending = f"_{library}" if len(libraries) > 1 else ""
-        of = [row for row in rows if row["library"] == library]
-        found[f"chosen{ending}"] = chosen(of)
-        if any(row["agreement"] is not None for row in of):
-            found[f"right{ending}"] = right(of)
-    return found
+        own = [row for row in rows if row["library"] == library]
+        figures[f"adapter_shares{ending}"] = adapter_shares(own)
+        if any(row["agreement"] is not None for row in own):
+            figures[f"routing_accuracy{ending}"] = routing_accuracy(own)
+    return figures
 
 
-def chosen(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def adapter_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Heat maps of directions by adapters: shares of the tokens, over all layers."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     adapters = sorted({name for row in rows for name in row["shares"]})
@@ -76,10 +80,12 @@ def chosen(rows: Sequence[Mapping[str, Any]]) -> Figure:
         [_shares([r for r in of_side if r["direction"] == d], adapters) for d in directions]
         for of_side in _sides(rows)
     ]
-    return _both(torch.tensor(values), directions, adapters, "tokens of each adapter", "adapter")
+    chance = 100 / len(adapters)
+    title = "tokens of each adapter"
+    return _both(torch.tensor(values), directions, adapters, title, chance, "adapter")
 
 
-def right(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def routing_accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Heat maps of layers by directions: how many tokens got the adapter that serves them."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     layers = list(dict.fromkeys(row["layer"] for row in rows))
@@ -89,10 +95,12 @@ def right(rows: Sequence[Mapping[str, Any]]) -> Figure:
             if row["agreement"] is not None:
                 place = layers.index(row["layer"]), directions.index(row["direction"])
                 side[place] = row["agreement"]
-    return _both(values, short_names(layers), directions, "tokens with the right adapter")
+    chance = 100 / len({name for row in rows for name in row["shares"]})
+    title = "tokens with the right adapter"
+    return _both(values, short_names(layers), directions, title, chance)
 
 
-def choices(
+def token_choices(
     traced: Traced,
     tokens: Sequence[str],
     prompt: int,
@@ -163,7 +171,7 @@ def _coloured(
         vmax=len(names) - 0.5,
     )
     axes.axvline(prompt - 0.5, color="black", linewidth=2)  # here the translation begins
-    axes.set_xticks(range(len(tokens)), tokens, rotation=90)
+    token_axis(axes, tokens)
     axes.set_yticks(range(len(layers)), layers, fontsize=6)
     axes.set(xlabel="source | translation", ylabel="layer", title=title)
     patches = [Patch(color=c, label=n) for c, n in zip(colours, names, strict=True)]
@@ -200,15 +208,73 @@ def _both(
     rows: Sequence[str],
     columns: Sequence[str],
     title: str,
+    chance: float,
     across: str = "direction",
 ) -> Figure:
-    """A heat map for the source and one for the translation."""
+    """A heat map for the source and one for the translation, in percent."""
     width, height = heat_map_size(len(rows), len(columns))
     picture = new_figure(2 * width, height)
     panels = picture.subplots(1, 2, sharey=True)
     for axes, side, of_side in zip(panels, SIDES, 100 * values, strict=True):
-        heat_map(
-            axes, of_side, rows, columns, f"{title}: {side}", "%", text="{:.0f}", vmin=0, vmax=100
-        )
+        options = {"text": "{:.0f}", "chance": chance, "vmin": 0, "vmax": 100}
+        heat_map(axes, of_side, rows, columns, f"{title}: {side}", "%", **options)
         axes.set_xlabel(across)
     return picture
+
+
+def transfer(measured: Mapping[str, Any]) -> Figure:
+    """A heat map of adapters by directions: what an adapter does to the loss of a direction.
+
+    0 is the base alone; below it an adapter helps, above it harms. On the diagonal of adapters that
+    serve one direction each stands what they have learnt, elsewhere what comes of it for others.
+
+    Args:
+        measured: what `LoRASwitch.transfer` returns.
+    """
+    losses, base = torch.tensor(measured["loss"]), torch.tensor(measured["base"])
+    change = losses - base
+    most = max(change.abs().max().item(), 1e-3)
+    names, directions = measured["adapters"], measured["directions"]
+    picture = new_figure(*heat_map_size(len(names), len(directions)))
+    axes = picture.subplots()
+    title = "validation loss with an adapter,\nminus that of the base alone"
+    unit = "nats per target token\n(below 0: it helps)"
+    options = {"text": "{:+.2f}", "cmap": "PuOr_r", "vmin": -most, "vmax": most}
+    heat_map(axes, change, names, directions, title, unit, **options)
+    axes.set_ylabel("adapter")
+    return picture
+
+
+def update_overlap(library: AdapterLibrary) -> Figure:
+    """A heat map of adapters by adapters: cosine of their updates B A, mean over common layers.
+
+    0 is what unrelated updates have. The diagonal, always 1, is left away.
+    """
+    names = library.names
+    adapters = [library.load(name).modules for name in names]
+    values = torch.full((len(names), len(names)), torch.nan)
+    for i, one in enumerate(adapters):
+        for j, other in enumerate(adapters[:i]):
+            paths = one.keys() & other.keys()
+            if paths:
+                cosines = [_update_cosine(one[path], other[path]) for path in sorted(paths)]
+                values[i, j] = values[j, i] = sum(cosines) / len(cosines)
+    picture = new_figure(*heat_map_size(len(names), len(names)))
+    axes = picture.subplots()
+    unit = "mean over layers\n(unrelated: 0)"
+    options = {"text": "{:.2f}", "cmap": "PuOr", "vmin": -1, "vmax": 1}
+    heat_map(axes, values, names, names, "cosine of the updates", unit, **options)
+    axes.set(xlabel="adapter", ylabel="adapter")
+    return picture
+
+
+def _update_cosine(one: LowRank, other: LowRank) -> float:
+    """Of B A as vectors of numbers, by which no B A is formed; 0 for an update of zero."""
+    norms = _inner(one, one) * _inner(other, other)
+    return _inner(one, other) / math.sqrt(norms) if norms > 0 else 0.0
+
+
+def _inner(one: LowRank, other: LowRank) -> float:
+    a = one.a.double() @ other.a.double().T
+    b = one.b.double().T @ other.b.double()
+    return (a * b).sum().item()

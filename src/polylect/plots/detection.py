@@ -1,5 +1,6 @@
 """What detection found, by layer and direction."""
 
+import math
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_si
 
 def specific_share(file: NeuronFile) -> Float[Tensor, "layers directions"]:
     """Share of a layer's neurons that are specific to a direction; NaN where it uses no slices."""
-    found = torch.full_like(file.relevance.T, torch.nan)
-    share = file.specific.to(found.dtype).mean(-1)
-    found[list(file.layers)] = torch.where(file.selected, share, torch.nan)
-    return found
+    shares = torch.full_like(file.relevance.T, torch.nan)
+    own = file.specific.to(shares.dtype).mean(-1)
+    shares[list(file.layers)] = torch.where(file.selected, own, torch.nan)
+    return shares
 
 
 def specific_counts(file: NeuronFile) -> Float[Tensor, "directions directions"]:
@@ -31,10 +32,18 @@ def jaccard(file: NeuronFile) -> Float[Tensor, "directions directions"]:
     return both / (sizes[:, None] + sizes - both)
 
 
+def chance_overlap(file: NeuronFile) -> Float[Tensor, "directions directions"]:
+    """The Jaccard index that unrelated sets of these sizes are expected to have."""
+    sizes = (file.specific & file.selected[:, :, None]).sum(-1).float()  # (layers, directions)
+    both = sizes.T @ sizes / file.specific.shape[-1]
+    alone = sizes.sum(0)
+    return both / (alone[:, None] + alone - both)
+
+
 def of_detection(file: NeuronFile) -> dict[str, Figure]:
     """All pictures of a neuron file, by name."""
-    found = {"neurons": neuron_map(file)}
-    return found | {"overlap": overlap(file)} if len(file.directions) > 1 else found
+    figures = {"neurons": neuron_map(file)}
+    return figures | {"overlap": overlap(file)} if len(file.directions) > 1 else figures
 
 
 def neuron_map(file: NeuronFile) -> Figure:
@@ -77,12 +86,16 @@ def neuron_map(file: NeuronFile) -> Figure:
 def overlap(file: NeuronFile) -> Figure:
     """Jaccard index of the sets of specific neurons of every two directions.
 
-    On the diagonal stands how many neurons a direction has. Compare pairs of directions with one
-    another, as related languages with others: neurons dealt out by `categories.rule=random` have
-    the same overlaps.
+    On the diagonal stands how many neurons a direction has; red in the colour bar is the mean over
+    pairs of what unrelated sets of these sizes would have. That is no placebo: compare pairs of
+    directions with one another, as related languages with others, for neurons dealt out by
+    `categories.rule=random` have the same overlaps.
     """
     values, counts = jaccard(file), specific_counts(file)
-    values.fill_diagonal_(torch.nan)  # always 1: it would hide the rest
+    values.fill_diagonal_(torch.nan)  # always 1
+    pairs = ~torch.eye(len(values), dtype=torch.bool)
+    chance = chance_overlap(file)[pairs].nanmean().item()
+    chance = None if math.isnan(chance) else chance
     picture = new_figure(*heat_map_size(len(values), len(values)))
     axes = picture.subplots()
     heat_map(
@@ -93,7 +106,9 @@ def overlap(file: NeuronFile) -> Figure:
         "neurons specific to both,\nof those specific to either",
         "Jaccard index",
         text="{:.2f}",
+        chance=chance,
         vmin=0,
+        vmax=1,
     )
     axes.set_ylabel("direction")
     if len(values) <= MOST_ANNOTATED:

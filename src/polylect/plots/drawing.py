@@ -1,6 +1,5 @@
 """Figures without pyplot, heat maps, and PNG files."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,28 +7,22 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from polylect.files import whole_file
+
 FOLDER = "plots"  # of a run folder
 DOTS_PER_INCH = 150
-MOST_ANNOTATED = 12  # rows or columns of a heat map; numbers in more of them cannot be read
+MOST_ANNOTATED = 16  # rows or columns of a heat map; numbers in more of them cannot be read
 NOTHING = "#dddddd"  # cells without a value
 
 Figure = Any
 """A matplotlib.figure.Figure; only functions that make one import matplotlib."""
 
 
-class MissingMatplotlib(ValueError):
-    """A picture was asked for, and matplotlib is not installed."""
-
-
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure; sizes in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingMatplotlib(
-            "pictures need matplotlib: pip install 'polylect[plots]'."
-        ) from error
-    return Figure((width, height), layout="constrained")
+    """An empty figure in whose texts any script can be read; sizes in inches."""
+    from polylect.plots.fonts import ReadableFigure
+
+    return ReadableFigure((width, height), layout="constrained")
 
 
 def heat_map_size(rows: int, columns: int) -> tuple[float, float]:
@@ -49,6 +42,7 @@ def heat_map(
     *,
     text: str,
     cmap: str = "cividis",
+    chance: float | None = None,
     **options: Any,
 ) -> Any:
     """A heat map; returns its colour bar.
@@ -62,6 +56,7 @@ def heat_map(
         unit: of the values.
         text: format of the numbers in the cells, where they are few.
         cmap: colours that any colour vision tells apart.
+        chance: the value that chance gives, for a line in the colour bar.
         options: of `imshow`.
     """
     from matplotlib import colormaps
@@ -69,6 +64,9 @@ def heat_map(
     colours = colormaps[cmap].with_extremes(bad=NOTHING)
     shown = axes.imshow(values.double().numpy(), cmap=colours, aspect="auto", **options)
     bar = axes.figure.colorbar(shown, ax=axes, label=unit)
+    if chance is not None:
+        bar.ax.axhline(chance, color="red", linewidth=1.5)
+        bar.set_label(f"{unit} (red: by chance, {text.format(chance)})")
     axes.set_title(title, fontsize="medium")
     axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 4 else 0)
     axes.set_yticks(range(len(rows)), rows)
@@ -83,34 +81,38 @@ def heat_map(
     return bar
 
 
+def token_axis(axes: Any, tokens: Sequence[str]) -> None:
+    """Label the columns with the texts of tokens, read upwards; white space has signs."""
+    texts = [token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") for token in tokens]
+    axes.set_xticks(range(len(texts)), texts, rotation=90)
+    for label in axes.get_xticklabels():
+        label.set_parse_math(False)  # a token may be "$x$"
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(Path(path)) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def save_all(make: Callable[[], Mapping[str, Figure]], folder: Path) -> dict[str, Path]:
-    """Save figures under `folder/plots`; without matplotlib, say how to get it.
+def save_all(folder: Path, *makers: Callable[[], Mapping[str, Figure]]) -> dict[str, Path]:
+    """Save figures under `folder/plots`. What cannot be drawn or saved is a warning, no error.
 
     Args:
-        make: returns the figures by name.
         folder: of the run.
+        makers: each returns figures by name.
 
     Returns:
         The files by name.
     """
-    try:
-        figures = make()
-    except MissingMatplotlib as error:
-        print(f"no pictures: {error}")
-        return {}
-    files = {name: folder / FOLDER / f"{name}.png" for name in figures}
-    for name, figure in figures.items():
-        save(figure, files[name])
+    files = {}
+    for make in makers:
+        try:
+            for name, figure in make().items():
+                path = folder / FOLDER / f"{name}.png"
+                save(figure, path)
+                files[name] = path
+        except Exception as error:  # hours of training must not end as failed for a picture
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"warning: pictures are missing in {folder / FOLDER} ({reason}).", flush=True)
     return files

@@ -1,6 +1,5 @@
 """Which experts of a mixture worked on which tokens, from what a run has counted."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,18 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure
+from polylect.files import read_json
+from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure, token_axis
 
 EXPERTS = "experts.json"
 """Of a run folder: what its experts did with validation text."""
 
 Rows = Sequence[Mapping[str, Any]]
-"""What `polylect.layers.expert_numbers.RoutingTally.rows` returns."""
+"""What `polylect.layers.experts.metrics.RoutingTally.rows` returns."""
 
 _GROUPS = ("lm", "mt")
 
 
-def expert_numbers(folder: str | Path) -> dict[str, Any]:
+def expert_metrics(folder: str | Path) -> dict[str, Any]:
     """What a run of Mix-MoE has counted: `rows`, and `sentences` with the gate along each.
 
     Raises:
@@ -30,12 +30,12 @@ def expert_numbers(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / EXPERTS
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: train strategy=mix_moe with data.val.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, "what is to be drawn")
 
 
 def of_experts(folder: str | Path) -> dict[str, Figure]:
     """All pictures of the experts of a run, by name."""
-    told = expert_numbers(folder)
+    told = expert_metrics(folder)
     found = {"experts": expert_shares(told["rows"]), "expert_entropy": expert_entropy(told["rows"])}
     if told["sentences"]:
         found["expert_gate"] = gate_along(told["sentences"])
@@ -108,7 +108,7 @@ def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
     """Heat maps of layers by tokens, one for each sentence: the weight of the MT experts.
 
     0 shuts them off, 1 lets them through; where a gate has learnt nothing, it is 0.5. Behind the
-    line begins the translation. Tokens that the font cannot show have their number instead.
+    line begins the translation.
 
     Args:
         sentences: with `direction`, `tokens`, `prompt` (how many of these are the source's) and
@@ -124,7 +124,7 @@ def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
             axes,
             torch.tensor(list(sentence["gate"].values())),
             layers,
-            _shown(sentence["tokens"]),
+            sentence["tokens"],
             f"gate to the MT experts, {sentence['direction']}",
             "weight",
             text="{:.2f}",
@@ -135,9 +135,7 @@ def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
         )
         axes.axvline(sentence["prompt"] - 0.5, color="black", linewidth=2)
         axes.set(xlabel="source | translation", ylabel="layer")
-        axes.tick_params(axis="x", rotation=90)
-        for label in axes.get_xticklabels():
-            label.set_parse_math(False)
+        token_axis(axes, sentence["tokens"])
     return picture
 
 
@@ -193,14 +191,3 @@ def _panel(
 
 def _short(layer: str) -> str:
     return layer.removeprefix("layer_")
-
-
-def _shown(tokens: Sequence[str]) -> list[str]:
-    """The tokens, or their numbers where matplotlib's own font lacks a letter."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    known = get_font(findfont(FontProperties())).get_charmap()
-    return [
-        token if token.strip() and all(ord(letter) in known for letter in token) else str(number)
-        for number, token in enumerate(tokens)
-    ]

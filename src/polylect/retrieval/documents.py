@@ -8,7 +8,8 @@ import bm25s
 import numpy as np
 import regex
 
-from polylect.retrieval.terms import terms, units
+from polylect.data.text import clean_lines
+from polylect.retrieval.terms import terms, tokens_of_text
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import asks for debug messages
 
@@ -53,12 +54,12 @@ class BM25:
         if not asked or k < 1:
             return []
         scores = self._index.get_scores(asked)
-        found = np.flatnonzero(scores > 0)
-        if len(found) > k:
-            least = np.partition(scores[found], len(found) - k)[len(found) - k]
-            found = found[scores[found] >= least]
-        order = np.argsort(-scores[found], kind="stable")[:k]
-        return [(int(i), float(scores[i])) for i in found[order]]
+        hits = np.flatnonzero(scores > 0)
+        if len(hits) > k:
+            least = np.partition(scores[hits], len(hits) - k)[len(hits) - k]
+            hits = hits[scores[hits] >= least]
+        order = np.argsort(-scores[hits], kind="stable")[:k]
+        return [(int(i), float(scores[i])) for i in hits[order]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Documents:
     """Documents cut into passages, which are searched.
 
     Args:
-        texts: the documents by name.
+        texts: the documents by name; each line is cleaned, see `polylect.data.text`.
         words: length of a passage; see `cut`.
         k1, b: see `BM25`.
 
@@ -100,7 +101,9 @@ class Documents:
         if words < 1:
             raise ValueError(f"a passage needs at least 1 word, got words={words}.")
         self._passages = [
-            Passage(name, part) for name, text in texts.items() for part in cut(text, words)
+            Passage(name, part)
+            for name, text in texts.items()
+            for part in cut(clean_lines(text), words)
         ]
         self._ranking = BM25((passage.text for passage in self._passages), k1=k1, b=b)
 
@@ -111,18 +114,6 @@ class Documents:
         """The `k` best passages, the best first; fewer where no more share a word with it."""
         return [Hit(self._passages[i], score) for i, score in self._ranking.best(question, k)]
 
-    def passages(self, question: str, k: int = 1) -> list[str]:
-        """Texts of the `k` best passages, the best first."""
-        return [hit.passage.text for hit in self.hits(question, k)]
-
-    def document(self, question: str) -> str | None:
-        """Name of the document with the best passage; None where no document shares a word.
-
-        In parametric RAG it is the name of the adapter that answers.
-        """
-        hits = self.hits(question)
-        return hits[0].passage.document if hits else None
-
 
 def cut(text: str, words: int) -> list[str]:
     """The text in passages of at most `words` words (letters, in scripts without spaces).
@@ -132,7 +123,7 @@ def cut(text: str, words: int) -> list[str]:
     passages: list[str] = []
     room = 0
     for sentence in _SENTENCE.findall(text.strip()):
-        length = sum(unit[0].isalnum() for unit in units(sentence))
+        length = sum(token[0].isalnum() for token in tokens_of_text(sentence))
         if not length:
             continue
         if length > room:

@@ -2,18 +2,21 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
+from zlib import crc32
 
 from rapidfuzz.distance import Levenshtein
 
-from polylect.data.corpus import corpora
+from polylect.data.corpora.corpus import corpora
+from polylect.data.corpora.read_pairs import read_pairs
 from polylect.data.filters import HashSet, PairFilter, normalised
-from polylect.data.reading import read_pairs
 from polylect.data.store import PairStore
+from polylect.data.text import one_line
 from polylect.retrieval.documents import BM25
-from polylect.retrieval.terms import units
+from polylect.retrieval.terms import tokens_of_text
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Memory:
     them. Case does not count.
 
     Args:
-        corpus: a corpus spec (see `polylect.data.corpus`) for all directions, or a mapping from
-            direction or "*" to specs. Empty and repeated pairs are left out.
+        corpus: a corpus spec (see `polylect.data.corpora.corpus`) for all directions, or a mapping
+            from direction or "*" to specs. Empty and repeated pairs are left out.
         root: folder that relative paths start from.
         matches: most that are shown for a sentence.
         threshold: least score of a match.
@@ -43,10 +46,15 @@ class Memory:
             memory, not the model.
         candidates: pairs with the highest BM25 scores, of which the matches are taken.
         max_length: most tokens of a prompt; beyond them the weakest matches are dropped.
+        share: of the sentences, how many are shown matches at all; the same ones each time. Below 1
+            in training, so that prompts without examples stay known.
+        untrained: whether a model is shown matches that was trained without any.
+        check_sides: refuse pairs that are clearly swapped; see `polylect.data.corpora.sides`.
 
     Attributes:
-        counts: by direction: sentences, matched (sentences with a match), matches (found), dropped
-            (of these, for lack of room), same (sentences that are in the memory themselves).
+        counts: by direction: sentences (of the share), matched (sentences with a match), matches
+            (found), dropped (of these, for lack of room), same (sentences that are in the memory
+            themselves).
 
     Raises:
         ValueError: a number out of its range; files are opened by `find` only.
@@ -62,6 +70,9 @@ class Memory:
         exact: bool = False,
         candidates: int = 500,
         max_length: int = 512,
+        share: float | int = 1.0,
+        untrained: bool = False,
+        check_sides: bool = True,
     ) -> None:
         for name, value in (
             ("matches", matches),
@@ -72,11 +83,16 @@ class Memory:
                 raise ValueError(f"memory.{name} must be at least 1, got {value}.")
         if not 0 <= threshold <= 1:
             raise ValueError(f"memory.threshold must be from 0 to 1, got {threshold}.")
+        if not 0 < share <= 1:
+            raise ValueError(f"memory.share must be above 0 and at most 1, got {share}.")
         if corpus is None:
             raise ValueError("memory.corpus names no corpus: give pairs to remember.")
         self.corpus, self.root = corpus, root
         self.matches, self.threshold, self.exact = matches, threshold, exact
         self.candidates, self.max_length = candidates, max_length
+        self.share, self.untrained = share, untrained
+        self._lock = Lock()  # training prompts are made by several threads
+        self.check_sides = check_sides
         self.counts: dict[str, Counter[str]] = {}
         self._pairs: dict[str, _Pairs] = {}
 
@@ -86,24 +102,35 @@ class Memory:
         Raises:
             FileNotFoundError, ValueError: the corpus cannot be read, see `corpora`.
         """
-        if direction not in self._pairs:
-            self._pairs[direction] = self._read(direction)
-        pairs = self._pairs[direction]
-        bare = normalised(source)
-        found, same = [], False
+        source = one_line(source)
+        if crc32(f"{direction} {source}".encode()) >= self.share * 2**32:
+            return []
+        with self._lock:
+            if direction not in self._pairs:
+                self._pairs[direction] = self._read(direction)
+        pairs, key = self._pairs[direction], normalised(source)
+        matches, same = [], False
         for match in pairs.scored(source, self.candidates, self.threshold):
-            is_same = normalised(match.source) == bare
+            is_same = normalised(match.source) == key
             same |= is_same
             if self.exact or not is_same:
-                found.append(match)
-        found = sorted(found, key=lambda match: -match.score)[: self.matches]
-        counts = self.counts.setdefault(direction, Counter())
-        counts.update(sentences=1, matched=bool(found), matches=len(found), same=same)
-        return found
+                matches.append(match)
+        matches = sorted(matches, key=lambda match: -match.score)[: self.matches]
+        flags = {"matched": int(bool(matches)), "same": int(same)}
+        self.count(direction, {"sentences": 1, "matches": len(matches), **flags})
+        return matches
+
+    def count(self, direction: str, counted: Mapping[str, int]) -> None:
+        """Add to the counts of a direction."""
+        with self._lock:
+            self.counts.setdefault(direction, Counter()).update(counted)
 
     def report(self) -> dict[str, Any]:
         """The settings and the counts, for a record."""
-        settings = ("corpus", "root", "matches", "threshold", "exact", "candidates", "max_length")
+        settings = (
+            *("corpus", "root", "matches", "threshold", "exact", "candidates", "max_length"),
+            *("share", "untrained"),
+        )
         counts = {direction: dict(counter) for direction, counter in self.counts.items()}
         return {name: getattr(self, name) for name in settings} | {"counts": counts}
 
@@ -118,7 +145,7 @@ class Memory:
         )
 
     def _read(self, direction: str) -> "_Pairs":
-        parts = corpora("memory", self.corpus, [direction], self.root)
+        parts = corpora("memory", self.corpus, [direction], self.root, self.check_sides)
         if direction not in parts:
             raise ValueError(f"memory.corpus has nothing for direction {direction!r}: add it.")
         keep = PairFilter({"empty": True, "duplicate": True}, direction, HashSet())
@@ -126,29 +153,31 @@ class Memory:
 
 
 class _Pairs:
-    """Pairs of a direction, with the units of their sources as numbers, 4 bytes each."""
+    """Pairs of a direction, with the tokens of their sources as numbers, 4 bytes each."""
 
     def __init__(self, store: PairStore) -> None:
         self._store = store
         self._numbers: dict[str, int] = {}
-        self._units, self._ends = array("i"), array("q", [0])
+        self._tokens, self._ends = array("i"), array("q", [0])
         for source in self._sources():
-            numbers = (self._numbers.setdefault(u, len(self._numbers)) for u in units(source))
-            self._units.extend(numbers)
-            self._ends.append(len(self._units))
+            numbers = (
+                self._numbers.setdefault(t, len(self._numbers)) for t in tokens_of_text(source)
+            )
+            self._tokens.extend(numbers)
+            self._ends.append(len(self._tokens))
         self._ranking = BM25(self._sources())
 
     def scored(self, source: str, candidates: int, threshold: float | int) -> list[Match]:
         """Those of the candidates that reach the threshold, in the order of the corpus."""
-        ours = [self._numbers.get(unit, -1) for unit in units(source)]
-        found = []
+        ours = [self._numbers.get(token, -1) for token in tokens_of_text(source)]
+        matches = []
         for index in sorted(index for index, _ in self._ranking.best(source, candidates)):
-            theirs = self._units[self._ends[index] : self._ends[index + 1]].tolist()
+            theirs = self._tokens[self._ends[index] : self._ends[index + 1]].tolist()
             score = Levenshtein.normalized_similarity(ours, theirs)
             if score >= threshold:
                 pair = self._store[index]
-                found.append(Match(str(pair.source), pair.target, score))
-        return found
+                matches.append(Match(str(pair.source), pair.target, score))
+        return matches
 
     def _sources(self) -> Iterator[str]:
         return (str(self._store[i].source) for i in range(len(self._store)))

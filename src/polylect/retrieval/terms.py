@@ -1,4 +1,4 @@
-"""Texts as units that can be counted and compared in every script.
+"""Texts as tokens that can be counted and compared in every script.
 
 Words where spaces part them; single letters with their marks where they do not, or where, as in
 Korean, what stands between spaces is more than a word.
@@ -30,15 +30,15 @@ _PART = regex.compile(
 _JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d"))
 
 
-def units(text: str) -> list[str]:
+def tokens_of_text(text: str) -> list[str]:
     """Words, letters of scripts without spaces, and punctuation marks, in lower case.
 
-    One text in two Unicode forms has the same units.
+    One text in two Unicode forms has the same tokens.
     """
-    found: list[str] = []
+    tokens: list[str] = []
     for part in _PART.finditer(_folded(text)):
-        found += _LETTER.findall(part["run"]) if part["run"] else [part[0]]
-    return found
+        tokens += _LETTER.findall(part["run"]) if part["run"] else [part[0]]
+    return tokens
 
 
 def terms(text: str) -> list[str]:
@@ -47,15 +47,15 @@ def terms(text: str) -> list[str]:
     Pairs stand for words there, as single letters are found everywhere (the usual way for Chinese,
     Japanese and Korean); a letter alone is its own term. Punctuation is left out.
     """
-    found: list[str] = []
+    words: list[str] = []
     for part in _PART.finditer(_folded(text)):
         if part["word"]:
-            found.append(part["word"])
+            words.append(part["word"])
         elif part["run"]:
             letters = _LETTER.findall(part["run"])
             pairs = [one + other for one, other in pairwise(letters)]
-            found += pairs or letters
-    return found
+            words += pairs or letters
+    return words
 
 
 def _folded(text: str) -> str:

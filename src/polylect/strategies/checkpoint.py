@@ -1,16 +1,54 @@
-"""What a checkpoint must fit, and the random state in it."""
+"""Reading a checkpoint, what it must fit, and the random state in it."""
 
 import random
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
+from polylect.files import load_saved
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of polylect; its tensors are mapped into memory.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or the file is something else, damaged, or
+            holds more than tensors and plain values; one sentence with the path.
+    """
+    path = Path(path)
+    checkpoint = load_saved(path, "a checkpoint")
+    ours = checkpoint.get("polylect") if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict):
+        raise ValueError(f"{path} was not written by polylect: it lacks its section.")
+    about = ours.get("about")
+    config = about.get("config") if isinstance(about, dict) else None
+    parts = (checkpoint.get("state_dict"), config, ours.get("structure"))
+    if not all(isinstance(part, dict) for part in parts) or "base_fingerprint" not in ours:
+        raise ValueError(f"{path} is no whole checkpoint of polylect: parts of it are missing.")
+    return checkpoint
+
+
+@contextmanager
+def path_in_errors(path: str | Path | None) -> Iterator[None]:
+    """Within it the sentence of a ValueError about a checkpoint begins with the checkpoint's path.
+
+    None, where nobody knows it, leaves the sentence as it is.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if path is None or str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
 
 def check_fit(
-    found: Mapping[str, Tensor], state: Mapping[str, Tensor], owned: Set[str], strategy: str
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], owned: Set[str], strategy: str
 ) -> None:
     """Compare the tensors of a checkpoint with those that the strategy owns.
 
@@ -19,13 +57,13 @@ def check_fit(
     Raises:
         ValueError: names that lack or are too many, or a tensor of another shape.
     """
-    if owned != found.keys():
-        lacks, extra = sorted(owned - found.keys()), sorted(found.keys() - owned)
+    if owned != tensors.keys():
+        lacks, extra = sorted(owned - tensors.keys()), sorted(tensors.keys() - owned)
         raise ValueError(
             f"the checkpoint does not fit {strategy}: it lacks {lacks[:3]} "
             f"({len(lacks)} names) and has {extra[:3]} ({len(extra)} names) too many."
         )
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if tensor.shape != state[name].shape:
             raise ValueError(
                 f"the checkpoint does not fit the settings: {name} is {list(tensor.shape)} in "

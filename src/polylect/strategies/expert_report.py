@@ -1,15 +1,25 @@
 """What a trained mixture's routers do with held-out text: for pictures and for the record."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polylect.data.batch import IGNORED, EvaluationBatches, Example, TranslationBatch, pad_id
-from polylect.layers.expert_numbers import RoutingTally
+from polylect.data.batch import Example, TranslationBatch, pad_id
+from polylect.data.stream import EvaluationBatches
+from polylect.layers.experts.metrics import RoutingTally
+from polylect.strategies.base import prompt_lengths
 
 EXAMPLES = 100  # of each direction
 LONGEST = 40  # tokens of the sentence whose gate is shown, if there is one as short
+
+
+def write_report(path: Path, module: Any, data: Any) -> None:
+    """Write `expert_report` as JSON."""
+    report = json.dumps(expert_report(module, data), ensure_ascii=False, indent=1)
+    path.write_text(report + "\n", encoding="utf-8")
 
 
 @torch.no_grad()
@@ -55,10 +65,8 @@ def _batches(module: Any, data: Any, examples: Sequence[Example]) -> list[Transl
 def _forward(module: Any, batch: TranslationBatch) -> torch.Tensor:
     """Runs the layers, which leave their routings behind; how long each row's prompt is."""
     with module.routing(batch):
-        module.backbone.base_model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        )
-    return ((batch.labels == IGNORED) & batch.attention_mask.bool()).sum(1)
+        module(batch)
+    return prompt_lengths(batch)
 
 
 def _sentence(module: Any, data: Any, example: Example) -> dict[str, Any]:

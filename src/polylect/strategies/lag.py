@@ -4,10 +4,8 @@ LAG (Fleshman and Van Durme, arXiv 2507.05346): Arrow filters, SpectR selects. A
 alone, a uniform merge and the oracle are settings of the same strategy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,29 +13,39 @@ import torch
 from torch import Tensor
 
 from polylect import plots
-from polylect.data.batch import IGNORED, TranslationBatch
-from polylect.hints import nearest
-from polylect.layers.adapter_bank import AdapterBank, Pages
-from polylect.layers.adapter_choice import RouterSettings
-from polylect.layers.adapter_routing import AdapterRouter, attach_routing, routed_layers
-from polylect.layers.alignment import align
-from polylect.layers.lora import check_adapter_name
-from polylect.layers.route_counts import RouteCounts
-from polylect.library import AdapterLibrary, misfit
+from polylect.data.batch import TranslationBatch
+from polylect.did_you_mean import did_you_mean
+from polylect.layers.adapters.alignment import align
+from polylect.layers.adapters.build import build_banks
+from polylect.layers.adapters.calibration import (
+    EnergyStatistics,
+    calibration_key,
+    put_statistics,
+    statistics_of,
+)
+from polylect.layers.adapters.counts import RouteCounts
+from polylect.layers.adapters.observers import Observer, Place, Trace
+from polylect.layers.adapters.router import AdapterRouter, attach_routing, banks_of
+from polylect.layers.adapters.selection import RouterSettings
+from polylect.layers.adapters.selectors import ModelVote, Named, Oracle, Selector, selector_for
+from polylect.layers.lora.layer import check_adapter_name
+from polylect.library import AdapterLibrary
+from polylect.library.adapter import learnt_examples
 from polylect.library.aligned import AlignedLibrary
-from polylect.library.folder import CONFIG
-from polylect.strategies.base import TranslationModule
-from polylect.strategies.calibration import calibrate
-
-_BYTES = 4
-"""Of a number of the factors: they are held in float32, as the scores need them."""
+from polylect.library.calibration import read_calibration, write_calibration
+from polylect.library.fitting import adapters_by_layer, check_head
+from polylect.library.folder import open_library
+from polylect.library.serving import Serving, check_adapters_setting
+from polylect.strategies.base import TranslationModule, prompt_lengths
 
 
 class LAG(TranslationModule):
     """Translates with whichever adapters each layer finds fitting for each token; trains nothing.
 
     A layer chooses among the adapters that change it; those of different ranks and targets may be
-    in one library. Several libraries are routed separately, and the choices of all are applied.
+    in one library. Several libraries are routed separately, and the choices of all are applied. The
+    adapters are those that are there when the base is adopted: one that is replaced later is not
+    read, and refused where a part of it has still to be.
 
     Args:
         library: folder of PEFT folders, or a mapping from names of libraries to such folders.
@@ -46,8 +54,15 @@ class LAG(TranslationModule):
             else those are held that were used last. The arrows are always in memory.
         count: sums up who was chosen, for `telemetry` and `routed`.
         named: libraries that are not routed: a row gets the adapter that serves its direction.
+        adapters: from adapter to the directions that it shall serve, where a library has two for
+            one direction, or its files say otherwise.
         any_base: takes adapters of another base of the same shape, as of the pretrained model on
             its instruct model.
+
+    Attributes:
+        settings: how libraries that are not `named` are routed, see `route_by`.
+        counts: who was chosen since the last `counts.clear()`; a beam counts as a row.
+        serving: which adapter serves a direction, by library.
     """
 
     trains: ClassVar[bool] = False
@@ -67,59 +82,107 @@ class LAG(TranslationModule):
         budget_mib: int | float = 1024,
         count: bool = True,
         named: Sequence[str] = (),
+        adapters: Mapping[str, Sequence[str]] | None = None,
         any_base: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        settings = RouterSettings(router, k, form, weights, temperature, mixing, level)
+        self.settings = RouterSettings(
+            router=router, k=k, form=form, weights=weights, temperature=temperature, mixing=mixing,
+            level=level,
+        )  # fmt: skip
         if budget_mib <= 0:
             raise ValueError(f"strategy.budget_mib must be positive, got {budget_mib}.")
         self.budget_bytes = int(budget_mib * 2**20)
         self.libraries = _libraries(library)
-        self.router = AdapterRouter(settings, RouteCounts() if count else None)
         for name in named:
             self._check_library(name, "strategy.named")
-        self.router.named = frozenset(named)
-        self.any_base = any_base
+        self.named, self.any_base, self._adapters = frozenset(named), any_base, adapters or {}
+        check_adapters_setting(self._adapters, self.libraries.values())
+        self.counts = RouteCounts() if count else None
+        observers = [] if self.counts is None else [self.counts]
+        self.router = AdapterRouter(self.context, {}, observers, mix_factors=mixing != "output")
+        self.route_by(self.settings)
 
-    @property
-    def counts(self) -> RouteCounts | None:
-        """Who was chosen since the last `counts.clear()`; a beam counts as a row."""
-        return self.router.counts
+    def route_by(self, settings: RouterSettings) -> None:
+        """From now on libraries that are not `named` are routed by other settings.
+
+        Raises:
+            ValueError: another `mixing`, for which other factors would have to be read.
+        """
+        if settings.mixing != self.settings.mixing:
+            raise ValueError(
+                f"strategy.mixing={self.settings.mixing} is settled when adapters are read: make "
+                f"another module for mixing={settings.mixing}."
+            )
+        with self.context.locked():
+            self.settings = settings
+            selector = selector_for(settings, self.context)
+            routed = [name for name in self.libraries if name not in self.named]
+            self._voting = routed if selector is None else []
+            self.router.selectors = dict.fromkeys(self.named, Oracle())
+            if selector is not None:
+                self.router.selectors |= dict.fromkeys(routed, selector)
 
     def attach(self) -> None:
         self.backbone.requires_grad_(False)
-        aligned = {name: AlignedLibrary(of, align) for name, of in self.libraries.items()}
-        members = {name: self._members(of) for name, of in aligned.items()}
-        self.serving = {name: _serving(of) for name, of in self.libraries.items()}
-        nbytes = sum(
-            self._nbytes(path, of) for each in members.values() for path, of in each.items()
+        self.aligned = {
+            name: AlignedLibrary(library, align) for name, library in self.libraries.items()
+        }
+        members = {
+            name: adapters_by_layer(
+                aligned, self.backbone, self.base_fingerprint, any_base=self.any_base
+            )
+            for name, aligned in self.aligned.items()
+        }
+        selectors = self.router.selectors
+        by_row = [n for n in members if n in self._voting or selectors[n].by_row]
+        check_head(self.backbone, self.libraries, {name: members[name] for name in by_row})
+        self.serving = {n: Serving(lib, self._adapters) for n, lib in self.libraries.items()}
+        banks, self.pages = build_banks(
+            self.backbone,
+            self.aligned,
+            members,
+            self.budget_bytes,
+            trained=self.settings.mixing == "trained",
         )
-        self.pages = Pages(self.budget_bytes) if nbytes > self.budget_bytes else None
-        for path in dict.fromkeys(path for layers in members.values() for path in layers):
-            banks = {
-                name: self._bank(aligned[name], path, layers[path], self.serving[name])
-                for name, layers in members.items()
-                if path in layers
-            }
-            attach_routing(self.backbone.get_submodule(path), self.router, banks, path)
+        for path, by_library in banks.items():
+            for name, bank in by_library.items():
+                for direction, adapter in self.serving[name].adapter.items():
+                    bank.serve(direction, adapter)
+            attach_routing(self.backbone.get_submodule(path), self.router, by_library, path)
         self.router.watch(self.backbone.base_model)
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
-        if self.router.settings.router == "oracle":
-            self._check_served(batch.directions)
-        learned = (batch.labels != IGNORED).sum(1)
-        lengths = batch.attention_mask.sum(1) - learned
-        settings, routed = self.router.settings, self.libraries.keys() - self.router.named
-        if settings.level != "model" or settings.router == "oracle" or not routed:
-            return self.router.route(batch.directions, lengths)
-        with (
-            torch.no_grad(),
-            self.router.electing() as election,
-            self.router.route(batch.directions, lengths),
-        ):
-            self(batch)
-        return self.router.route(batch.directions, lengths, election.winners())
+        self._check(batch.directions)
+        return self._route(batch)
+
+    @contextmanager
+    def _route(self, batch: TranslationBatch, observers: Sequence[Observer] = ()) -> Iterator[None]:
+        """The route of a batch; `observers` look on beside the router's own."""
+        lengths, observers = prompt_lengths(batch), [*self.router.observers, *observers]
+        with self.context.locked():  # between the vote and what follows from it nobody comes in
+            selectors = self.router.selectors | self._elected(batch, lengths)
+            route = {"selectors": selectors, "observers": observers}
+            with self.router.route(batch.directions, lengths, **route):
+                yield
+
+    @torch.no_grad()
+    def _elected(self, batch: TranslationBatch, lengths: Tensor) -> dict[str, Selector]:
+        """At the level "model" the adapter of each row, by library, from a pass of the base."""
+        votes = {name: ModelVote(self.settings) for name in self._voting}
+        if votes:
+            with self.router.route(batch.directions, lengths, selectors=votes):
+                self(batch)
+        return {name: Named(vote.winners()) for name, vote in votes.items()}
+
+    def reads_examples(self, direction: str) -> bool:
+        """Any adapter may be chosen."""
+        return all(
+            learnt_examples(library.about(name))
+            for library in self.libraries.values()
+            for name in library.names
+        )
 
     def telemetry(self) -> dict[str, float]:
         """Each adapter's share of the tokens, and that of the right one: see `RouteCounts.means`.
@@ -138,32 +201,23 @@ class LAG(TranslationModule):
         return plots.of_routing(self.routed())
 
     def serve(self, adapters: Mapping[str, Mapping[str, str]]) -> None:
-        """Says which adapter of each library serves a direction: the Oracle's, and the right one.
-
-        Args:
-            adapters: by direction, then by library, the adapter's name.
-
-        Raises:
-            ValueError: no such library or adapter.
-        """
-        known = {name: frozenset(library.names) for name, library in self.libraries.items()}
-        for direction, of in adapters.items():
-            for library, adapter in of.items():
+        for direction, by_library in adapters.items():
+            for library, adapter in by_library.items():
                 self._check_library(library, f"direction {direction}")
-                if adapter not in known[library]:
-                    raise ValueError(
-                        f"{self.libraries[library].path} has no adapter {adapter}, which "
-                        f"{direction} asks for; {nearest(adapter, known[library])}"
-                    )
-                self.serving[library][direction] = adapter
-        for layer in routed_layers(self.backbone).values():
-            for library, bank in layer.lora_banks.items():
-                position = {name: i for i, name in enumerate(bank.names)}
-                for direction, of in adapters.items():
-                    bank.serving.pop(direction, None)
-                    if of.get(library) in position:
-                        bank.serving[direction] = position[of[library]]
+                self.serving[library].check_known(adapter, direction)
+        with self.context.locked():
+            for direction, by_library in adapters.items():
+                for library in self.libraries:
+                    adapter = by_library.get(library)
+                    self.serving[library].put(direction, adapter)
+                    for bank in banks_of(self.backbone, library).values():
+                        bank.serve(direction, adapter)
 
+    @property
+    def is_calibrated(self) -> bool:
+        return self.settings.form == "calibrated"
+
+    @torch.no_grad()
     def calibrate(self, batches: Iterable[TranslationBatch]) -> None:
         """Measures each adapter's updates on its own directions, which form=calibrated refers to.
 
@@ -171,124 +225,73 @@ class LAG(TranslationModule):
         the libraries, for the next time with the same base, adapters and text.
 
         Raises:
-            ValueError: an adapter serves none of the directions.
+            ValueError: an adapter serves none of the directions, or several serve one of them.
         """
-        calibrate(self, list(batches))
+        batches = list(batches)
+        with self.context.locked():
+            key = self._calibration_key(batches)
+            banks = {name: banks_of(self.backbone, name) for name in self.libraries}
+            kept = {n: read_calibration(lib.path, key) for n, lib in self.libraries.items()}
+            if None not in kept.values():
+                for name in banks:
+                    put_statistics(banks[name], kept[name])
+                return
+            energies, named = EnergyStatistics(), dict.fromkeys(self.libraries, Oracle())
+            for batch in batches:
+                self._check_served(batch.directions)
+                route = batch.directions, prompt_lengths(batch)
+                with self.router.route(*route, selectors=named, observers=[energies]):
+                    self(batch)
+            energies.apply()
+            for name, library in self.libraries.items():
+                write_calibration(library.path, key, statistics_of(banks[name]))
+
+    def _calibration_key(self, batches: Sequence[TranslationBatch]) -> str:
+        adapters = {n: (self.aligned[n].prepared, self.serving[n].adapter) for n in self.libraries}
+        texts = ((b.input_ids, b.attention_mask, b.directions) for b in batches)
+        return calibration_key(self.base_fingerprint, adapters, texts)
 
     @torch.no_grad()
-    def trace(
-        self, batch: TranslationBatch
-    ) -> dict[tuple[str, str], tuple[tuple[str, ...], Tensor]]:
+    def trace(self, batch: TranslationBatch) -> dict[Place, tuple[tuple[str, ...], Tensor]]:
         """By library and layer the names of its adapters there, and the strongest of each token.
 
         (rows, length), positions in the names, -1 on padding.
         """
-        with self.routing(batch), self.router.traced() as found:
+        trace = Trace()
+        self._check(batch.directions)
+        with self._route(batch, [trace]):
             self(batch)
-        banks = {
-            (name, path): layer.lora_banks[name].names
-            for path, layer in routed_layers(self.backbone).items()
-            for name in layer.lora_banks
-        }
-        return {key: (banks[key], chosen) for key, chosen in found.items()}
+        return {place: (trace.names[place], best) for place, best in trace.strongest.items()}
 
-    def forward(self, batch: TranslationBatch) -> None:
-        """The batch through the layers, for what they note on the way."""
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        self.backbone.base_model(**inputs, use_cache=False)
+    def _check(self, directions: Sequence[str]) -> None:
+        """Raises ValueError where rows would be given the adapter of a direction, and none is."""
+        if self.settings.router == "oracle":
+            self._check_served(directions)
+        for name in self.named:
+            self.serving[name].check_uncontested(directions)
 
-    def _members(self, aligned: AlignedLibrary) -> dict[str, dict[str, int]]:
-        """For each layer the adapters that change it, and their ranks."""
-        made, weak = 0, []
-        members: dict[str, dict[str, int]] = {}
-        for name in aligned.library.names:
-            made += aligned.prepare(name)
-            outline = aligned.outline(name)
-            if self.any_base:
-                bare = {**outline.config, "base_model_name_or_path": ""}
-                outline = replace(outline, about={}, config=bare)
-            if reason := misfit(outline, self.backbone, self.base_fingerprint):
+    def _check_served(self, directions: Sequence[str]) -> None:
+        for serving in self.serving.values():
+            serving.check_uncontested(directions)
+        served = {direction for serving in self.serving.values() for direction in serving.adapter}
+        for direction in directions:
+            if "-" in direction and direction not in served:
                 raise ValueError(
-                    f"adapter {name!r} of {aligned.library.path} does not fit: {reason}; "
-                    "see `polylect library action=check`."
+                    f"no adapter serves direction {direction}; {did_you_mean(direction, served)}"
                 )
-            if weakness := aligned.weakness(name):
-                weak.append(f"{name} {weakness}")
-            for path, strengths in aligned.strengths(name).items():
-                if strengths[0] > 0:
-                    members.setdefault(path, {})[name] = len(strengths)
-        if made:
-            print(f"{aligned.library.path}: {made} adapters aligned.")
-        if weak:
-            print(f"{aligned.library.path}: of {len(weak)} adapters arrows say little: {weak[0]}.")
-        if not members:
-            raise ValueError(f"no adapter of {aligned.library.path} changes anything: train them.")
-        return members
-
-    def _nbytes(self, path: str, names: Mapping[str, int]) -> int:
-        """Of the factors of these adapters of one layer."""
-        module = self.backbone.get_submodule(path)
-        widths = module.in_features + module.out_features
-        return len(names) * max(names.values()) * widths * _BYTES
-
-    def _bank(
-        self, aligned: AlignedLibrary, path: str, names: Mapping[str, int], serving: dict[str, str]
-    ) -> AdapterBank:
-        rank, width = max(names.values()), self.backbone.get_submodule(path).out_features
-        strengths = torch.zeros(len(names), rank)
-        for row, (name, own) in zip(strengths, names.items(), strict=True):
-            row[:own] = aligned.strengths(name)[path]
-        position = {name: i for i, name in enumerate(names)}
-        return AdapterBank(
-            list(names),
-            torch.stack([aligned.arrow(name, path).float() for name in names]),
-            strengths,
-            partial(_factor, aligned, path, self.router.settings.mixing == "trained"),
-            width,
-            self.pages,
-            {d: position[name] for d, name in serving.items() if name in position},
-        )
 
     def _check_library(self, name: str, where: str) -> None:
         if name not in self.libraries:
             raise ValueError(
                 f"{where} names library {name}, which strategy.library does not have; "
-                f"{nearest(name, self.libraries)}"
+                f"{did_you_mean(name, self.libraries)}"
             )
-
-    def _check_served(self, directions: Sequence[str]) -> None:
-        served = {direction for of in self.serving.values() for direction in of}
-        for direction in directions:
-            if "-" in direction and direction not in served:
-                raise ValueError(
-                    f"no adapter serves direction {direction}; {nearest(direction, served)}"
-                )
 
 
 def _libraries(setting: str | Path | Mapping[str, str | Path]) -> dict[str, AdapterLibrary]:
-    named = dict(setting) if isinstance(setting, Mapping) else {"library": setting}
-    for name, folder in named.items():
-        check_adapter_name(name)
-        if not AdapterLibrary(folder).names:
-            raise FileNotFoundError(
-                f"strategy.library={folder} holds no adapter: it must be a folder of folders with "
-                f"{CONFIG}."
-            )
-    if not named:
+    folders = dict(setting) if isinstance(setting, Mapping) else {"library": setting}
+    if not folders:
         raise ValueError("strategy.library names no library: give a folder of adapters.")
-    return {name: AdapterLibrary(folder) for name, folder in named.items()}
-
-
-def _serving(library: AdapterLibrary) -> dict[str, str]:
-    """The adapter that each direction asks for, the first of several; so does its own name."""
-    serving: dict[str, str] = {}
-    for name in library.names:
-        for direction in library.about(name).get("directions", [name]):
-            serving.setdefault(direction, name)
-    return {name: name for name in library.names} | serving
-
-
-def _factor(aligned: AlignedLibrary, path: str, trained: bool, name: str, which: str) -> Tensor:
-    if trained:
-        return aligned.trained(name, path, which)
-    return aligned.factor(name, path, f"{which}_star")
+    for name in folders:
+        check_adapter_name(name)
+    return {name: open_library(folder) for name, folder in folders.items()}

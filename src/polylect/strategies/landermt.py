@@ -4,8 +4,8 @@ Zhu et al., ACL 2024 (aclanthology 2024.acl-long.656). `polylect detect` finds t
 neurons; this strategy trains them.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from polylect import plots
 from polylect.data.batch import TranslationBatch
-from polylect.hints import nearest
-from polylect.layers.gates import AwarenessGate, ConstantGate
-from polylect.layers.neuron_bank import NeuronBank, ownership
-from polylect.layers.neuron_ffn import attach_neurons, neuron_banks
-from polylect.layers.neuron_rows import NeuronRows, plain_copy
-from polylect.layers.routing import RoutingContext
+from polylect.did_you_mean import check_known
+from polylect.layers.neurons.bank import NeuronBank, ownership
+from polylect.layers.neurons.ffn import attach_neurons, neuron_banks
+from polylect.layers.neurons.gates import AwarenessGate, ConstantGate
+from polylect.layers.neurons.rows import NeuronRows, plain_copy
 from polylect.library.neuron_file import NeuronFile
 from polylect.models.families import Family, family_of
 from polylect.strategies.base import TranslationModule
@@ -44,6 +43,10 @@ class LANDeRMT(TranslationModule):
         budget: factor of `|mean openness - openness|` in the loss (CLSR).
     """
 
+    between_stages = (
+        *TranslationModule.between_stages, "neurons", "trained", "noise", "budget",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,
@@ -60,9 +63,9 @@ class LANDeRMT(TranslationModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        _check_choice("trained", trained, ("both", "general", "specific"))
-        _check_choice("gate", gate, ("token", "neuron", "constant", "none"))
-        _check_choice("gates", gates, ("per_direction", "shared"))
+        check_known("strategy.trained", trained, ("both", "general", "specific"))
+        check_known("strategy.gate", gate, ("token", "neuron", "constant", "none"))
+        check_known("strategy.gates", gates, ("per_direction", "shared"))
         if gate_width < 1:
             raise ValueError(f"strategy.gate_width must be at least 1, got {gate_width}.")
         if not 0 <= openness <= 1:
@@ -78,7 +81,6 @@ class LANDeRMT(TranslationModule):
         self.literal, self.soft = literal, soft
         self.noise, self.openness, self.budget = float(noise), float(openness), float(budget)
         self.identity_at_start = not literal
-        self.context = RoutingContext()
         self._file: NeuronFile | None = None
 
     # The structure: which neurons. A checkpoint holds it, so that it is complete without the file.
@@ -88,6 +90,18 @@ class LANDeRMT(TranslationModule):
 
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
         self._file = NeuronFile(**structure["neurons"])
+
+    def load_stage(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights of the same neurons; raises as `load_owned`, also for other neurons."""
+        former = checkpoint["polylect"]["structure"].get("neurons", {})
+        for part in ("layers", "selected", "general", "specific"):
+            here = torch.as_tensor(getattr(self._neuron_file(), part))
+            if not torch.equal(torch.as_tensor(former.get(part, ())), here):
+                raise ValueError(
+                    f"the stage before trained other neurons than those of {self.neurons}: {part} "
+                    "differ."
+                )
+        self.load_owned(checkpoint)
 
     def _neuron_file(self) -> NeuronFile:
         if self._file is None:
@@ -145,21 +159,26 @@ class LANDeRMT(TranslationModule):
         width = neurons if self.gate == "neuron" else 1
         return {name: AwarenessGate(hidden, self.gate_width, width, self.soft) for name in names}
 
+    @property
+    def _gates_learn(self) -> bool:
+        return self.gate in ("token", "neuron")
+
     # The loop.
 
-    def routing(self, batch: TranslationBatch) -> AbstractContextManager:
-        self._set_noise()
+    @contextmanager
+    def routing(self, batch: TranslationBatch) -> Iterator[None]:
         names = [d if d in self.directions and "-" in d else "" for d in batch.directions]
-        return self.context.route(names, batch.attention_mask)
+        with self.context.route(names, batch.attention_mask):
+            self._set_noise()
+            yield
 
     def _set_noise(self) -> None:
-        if not self.training or self._trainer is None:
+        if not self.training or self._trainer is None or not self._gates_learn:
             return
         share = self.trainer.global_step / max(int(self.trainer.estimated_stepping_batches), 1)
         for bank in neuron_banks(self.backbone).values():
             for gate in bank.gates.values():
-                if isinstance(gate, AwarenessGate):
-                    gate.noise = self.noise * share
+                gate.noise = self.noise * share
 
     def auxiliary_loss(self) -> Float[Tensor, ""]:
         if not self.budget or not self.context.losses:
@@ -172,7 +191,7 @@ class LANDeRMT(TranslationModule):
         for name, parameter in self.backbone.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(_kind(name), []).append(parameter)
-        return [{"params": found, "unit": 0, "name": name} for name, found in groups.items()]
+        return [{"params": kind, "unit": 0, "name": name} for name, kind in groups.items()]
 
     def telemetry(self) -> dict[str, float]:
         return {
@@ -189,17 +208,20 @@ class LANDeRMT(TranslationModule):
 
     def pictures(self, folder: Path) -> dict[str, Any]:
         """Neurons, their overlap, and gates where they learn and the run has a metrics.csv."""
-        found = plots.of_detection(self._neuron_file())
-        learns = self.gate in ("token", "neuron")
-        if learns and (folder / "metrics.csv").is_file():
+        figures = plots.of_detection(self._neuron_file())
+        if self._gates_learn and (folder / "metrics.csv").is_file():
             with suppress(ValueError):  # a run shorter than the logging interval tells of none
-                found |= plots.of_gates(folder)
-        return found
+                figures |= plots.of_gates(folder)
+        return figures
 
     @torch.no_grad()
-    def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """The base with the direction's tuned rows in place of its own: exact without a gate."""
+    def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
+        """The base with the direction's tuned rows in place of its own.
+
+        Raises ValueError with a gate: only strategy.gate=none can be written so.
+        """
         rows = NeuronRows.of(self.backbone, name, self.base_fingerprint)
+        rows.check_plain()
         merged = plain_copy(self.backbone)
         rows.put_on(merged)
         with self.context.route([name] * len(probe)):
@@ -211,8 +233,3 @@ def _kind(name: str) -> str:
     if ".neuron_bank.gates." in name:
         return "gates"
     return "general" if name.endswith(".general") else "specific"
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"strategy.{key}={value} does not exist; {nearest(value, choices)}")

@@ -3,18 +3,29 @@
 LoRA is Hu et al. 2021: `y = W x + (alpha / r) B A x`, with B zero at the start.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from polylect.data.batch import TranslationBatch
-from polylect.hints import nearest
-from polylect.layers.lora import attach_all, lora_layers
-from polylect.layers.routing import RoutingContext
-from polylect.library import Adapter, AdapterLibrary
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from polylect import plots
+from polylect.data.batch import TranslationBatch, pad_id
+from polylect.data.stream import EvaluationBatches
+from polylect.did_you_mean import did_you_mean
+from polylect.layers.lora.attach import attach_all, lora_layers
+from polylect.layers.lora.merge import merged_copy
+from polylect.library import Adapter, AdapterLibrary, cut_from
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.loss import target_losses
+
+MOST_ADAPTERS = 16
+"""Whose effect on every direction is measured after training: the work grows with the square."""
 
 
 class LoRASwitch(TranslationModule):
@@ -35,6 +46,10 @@ class LoRASwitch(TranslationModule):
             adapter's inputs off A, where a short training hides under what was drawn: 0.01 for
             adapters that are to be routed.
     """
+
+    between_stages = (
+        *TranslationModule.between_stages, "adapters", "rank", "targets", "dropout", "init_scale",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,7 +75,6 @@ class LoRASwitch(TranslationModule):
         self.alpha, self.dropout, self.rslora = float(alpha), float(dropout), rslora
         self.init_scale = float(init_scale)
         self.targets = targets
-        self.context = RoutingContext()
 
     @property
     def adapters(self) -> list[str]:
@@ -96,9 +110,8 @@ class LoRASwitch(TranslationModule):
         if direction not in self._adapter_of and "-" not in direction:
             return ""
         if direction not in self._adapter_of:
-            raise ValueError(
-                f"no adapter serves direction {direction}; {nearest(direction, self._adapter_of)}"
-            )
+            hint = did_you_mean(direction, self._adapter_of)
+            raise ValueError(f"no adapter serves direction {direction}; {hint}")
         return self._adapter_of[direction]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -129,8 +142,74 @@ class LoRASwitch(TranslationModule):
                 "template": self.template_name,
                 "base_model": getattr(self.backbone.config, "_name_or_path", ""),
                 "base_fingerprint": self.base_fingerprint,
+                "base_cut_from": cut_from(self.backbone),
             }
             library.save(adapter, Adapter.of_layers(layers, adapter, about))
+
+    def merge_names(self) -> list[str]:
+        return self.adapters
+
+    def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
+        """The base with one adapter added to its weights."""
+        return merged_copy(self.backbone, name, probe)
+
+    def pictures(self, folder: Path) -> dict[str, Any]:
+        """What each adapter does to each direction, and how alike the adapters are.
+
+        The numbers of the first are in transfer.json. One adapter has nothing to compare.
+        """
+        if len(self.adapters) < 2:
+            return {}
+        figures = {"adapter_overlap": plots.update_overlap(AdapterLibrary(folder / "adapters"))}
+        data = self._trainer.datamodule if self._trainer is not None else None
+        if data is None or not data.directions_of("val"):
+            return figures
+        if len(self.adapters) > MOST_ADAPTERS:
+            print(f"no plots/transfer.png: it would compare {len(self.adapters)} adapters.")
+            return figures
+        measured = self.transfer(data)
+        text = json.dumps(measured, ensure_ascii=False, indent=1)
+        (folder / "transfer.json").write_text(text + "\n", encoding="utf-8")
+        return figures | {"transfer": plots.transfer(measured)}
+
+    @torch.no_grad()
+    def transfer(self, data: Any, sentences: int = 32) -> dict[str, Any]:
+        """The validation loss of every direction with every adapter, and with the base alone.
+
+        Args:
+            data: a `TranslationData` with validation corpora.
+            sentences: the first ones of each direction, without those above `data.max_length`.
+
+        Returns:
+            "adapters" and "directions", their names; "loss", nats per target token, a row for each
+            adapter; "base", the same without one.
+        """
+        batches = {}
+        for direction in (d for d in data.directions_of("val") if "-" in d):
+            examples = data.examples(direction, "val", sentences)
+            examples = [example for example in examples if example.length <= data.max_length]
+            if examples:
+                limits = data.tokens_per_batch, data.max_rows, pad_id(self.tokenizer)
+                batches[direction] = EvaluationBatches(examples, *limits)
+        self.eval()
+        names = ["", *self.adapters]
+        losses = {name: [self._mean_loss(own, name) for own in batches.values()] for name in names}
+        base = losses.pop("")
+        return {
+            "adapters": list(losses),
+            "directions": list(batches),
+            "loss": list(losses.values()),
+            "base": base,
+        }
+
+    def _mean_loss(self, batches: EvaluationBatches, adapter: str) -> float:
+        nats, tokens = 0.0, 0
+        for batch in batches:
+            batch = batch.to(self.device)
+            with self.context.route([adapter] * batch.rows):
+                losses, _ = target_losses(self.backbone, batch)
+            nats, tokens = nats + losses.sum().item(), tokens + len(losses)
+        return nats / tokens
 
 
 def _adapters(
@@ -143,26 +222,26 @@ def _adapters(
         if setting == "shared":
             return dict.fromkeys(directions, "shared")
         raise ValueError(
-            f"strategy.adapters={setting} does not exist; {nearest(setting, _SETTINGS)} "
+            f"strategy.adapters={setting} does not exist; {did_you_mean(setting, _SETTINGS)} "
             "Or give a mapping from adapter to its directions."
         )
-    found: dict[str, str] = {}
+    adapter_of: dict[str, str] = {}
     for adapter, served in setting.items():
         for direction in served:
-            if direction in found:
+            if direction in adapter_of:
                 raise ValueError(
                     f"strategy.adapters gives direction {direction} to two adapters, "
-                    f"{found[direction]} and {adapter}."
+                    f"{adapter_of[direction]} and {adapter}."
                 )
-            found[direction] = adapter
-    if missing := [d for d in directions if d not in found]:
+            adapter_of[direction] = adapter
+    if missing := [d for d in directions if d not in adapter_of]:
         raise ValueError(f"strategy.adapters leaves {', '.join(missing)} without an adapter.")
-    if unknown := [d for d in found if d not in directions]:
+    if unknown := [d for d in adapter_of if d not in directions]:
         raise ValueError(
             f"strategy.adapters names {unknown[0]}, which is not among data.directions; "
-            f"{nearest(unknown[0], directions)}"
+            f"{did_you_mean(unknown[0], directions)}"
         )
-    return {d: found[d] for d in directions}
+    return {d: adapter_of[d] for d in directions}
 
 
 _SETTINGS = ("per_direction", "shared")
@@ -173,7 +252,7 @@ def _ranks(rank: int | Mapping[str, int], adapters: Sequence[str]) -> dict[str, 
     if unknown := [name for name in ranks if name not in adapters]:
         raise ValueError(
             f"strategy.rank names {unknown[0]}, which is no adapter; "
-            f"{nearest(unknown[0], adapters)}"
+            f"{did_you_mean(unknown[0], adapters)}"
         )
     for adapter in adapters:
         if ranks.get(adapter, 0) < 1:

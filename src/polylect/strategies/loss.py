@@ -5,7 +5,7 @@ hold different numbers of tokens, so the mean of their means is something else. 
 each micro-batch's sum by a reference count and corrects the gradients once, before the step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ def target_losses(
     """Negative log-likelihood in nats of every target token, and the row each belongs to.
 
     The output head runs on the positions that predict a target only: prompt and padding cost
-    nothing there, which for a vocabulary of 256,000 is most of the memory.
+    nothing there, which for a vocabulary of 256,000 is most of the memory. A head with adapters has
+    to see whole rows, since it goes by their directions.
     """
     labels = batch.labels[:, 1:]
     rows, positions = torch.nonzero(labels != IGNORED, as_tuple=True)
@@ -45,7 +46,11 @@ def _logits(
     if backbone.config.model_type not in _KNOWN:  # who knows what lies behind its output head
         return _precise(backbone(**inputs, use_cache=False).logits[rows, positions])
     hidden = backbone.base_model(**inputs, use_cache=False).last_hidden_state
-    logits = _precise(backbone.get_output_embeddings()(hidden[rows, positions]))
+    head = backbone.get_output_embeddings()
+    if type(head) is nn.Linear:
+        logits = _precise(head(hidden[rows, positions]))
+    else:
+        logits = _precise(head(hidden)[rows, positions])
     cap = getattr(backbone.config, "final_logit_softcapping", None)  # Gemma 2
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -147,3 +152,40 @@ class StepLoss:
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             if factor != 1 and gradients:
                 torch._foreach_mul_(gradients, factor)
+
+
+class RunningLosses:
+    """The loss of each direction over its latest micro-batches, for one alone says little.
+
+    Older micro-batches count less and less, by half after fourteen. Nothing leaves the device
+    before somebody asks.
+
+    Args:
+        directions: all that may come.
+    """
+
+    DECAY = 0.95
+
+    def __init__(self, directions: Sequence[str]) -> None:
+        self._index = {direction: i for i, direction in enumerate(directions)}
+        self._sums: Tensor | None = None
+
+    def add(
+        self,
+        directions: Sequence[str],
+        losses: Float[Tensor, " targets"],
+        rows: Int[Tensor, " targets"],
+    ) -> None:
+        """Counts in a micro-batch: the loss of each target, its row, the direction of each row."""
+        if self._sums is None:
+            self._sums = torch.zeros(2, len(self._index), device=losses.device)
+        own = torch.tensor([self._index[d] for d in directions], device=losses.device)[rows]
+        values = torch.stack([losses.detach().float(), torch.ones_like(losses).float()])
+        self._sums.mul_(self.DECAY).index_add_(1, own, values)
+
+    def means(self) -> dict[str, float]:
+        """Nats per target token by direction, of this process; without those not seen yet."""
+        if self._sums is None:
+            return {}
+        sums, counts = self._sums.tolist()
+        return {d: sums[i] / counts[i] for d, i in self._index.items() if counts[i] > 0}

@@ -7,10 +7,10 @@ begins from the first by `init_from`.
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from polylect import plots
-from polylect.data.batch import IGNORED, TranslationBatch
-from polylect.hints import nearest
-from polylect.layers.balance import CollapseAlarm
-from polylect.layers.expert_ffn import PARTS, expert_layers
-from polylect.layers.expert_numbers import router_losses, routing_numbers, shares
-from polylect.layers.routers import Routing
-from polylect.layers.routing import RoutingContext
+from polylect.data.batch import TranslationBatch
+from polylect.did_you_mean import check_known, did_you_mean
+from polylect.layers.experts.ffn import PARTS, expert_layers
+from polylect.layers.experts.losses import CollapseAlarm
+from polylect.layers.experts.metrics import router_losses, routing_metrics, shares
+from polylect.layers.experts.routers import Routing
 from polylect.layers.tokens import watch_tokens
 from polylect.library.neuron_file import NeuronFile
 from polylect.models.dense import dense_copy
 from polylect.models.mixture import Mixture, put_experts, save_mixture
-from polylect.models.unread import warn_of_like_tags
-from polylect.strategies.base import TranslationModule
-from polylect.strategies.expert_report import expert_report
+from polylect.models.untrained_tokens import warn_if_tags_collapse
+from polylect.strategies.base import TranslationModule, prompt_lengths
+from polylect.strategies.expert_report import write_report
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,6 @@ STAGES = {
 """What trains in each stage."""
 
 _OF_MT = (".expert_mt.", ".expert_router.mt.", ".expert_router.gate.")
-_SHARED = ("layers", "lm_experts", "slicing", "features", "feature_size", "window")
-"""Settings of the mixture that a stage must have in common with the one before."""
 
 
 class MixMoE(TranslationModule):
@@ -69,6 +66,8 @@ class MixMoE(TranslationModule):
         collapse: an expert with less than this part of a fair share of its group's tokens, for
             `collapse_steps` batches in a row, is warned of; 0 for never.
     """
+
+    between_stages = ("*",)  # `load_stage` compares them
 
     def __init__(
         self,
@@ -96,18 +95,18 @@ class MixMoE(TranslationModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if stage not in STAGES:
-            raise ValueError(f"strategy.stage={stage} does not exist; {nearest(stage, STAGES)}")
+        check_known("strategy.stage", stage, STAGES)
         for part in unfreeze:
             if part not in (*PARTS, "rest"):
-                hint = nearest(part, (*PARTS, "rest"))
+                hint = did_you_mean(part, (*PARTS, "rest"))
                 raise ValueError(f"strategy.unfreeze names {part}, which does not exist; {hint}")
         if mt_experts is None:
             mt_experts = 0 if stage == "monolingual" else lm_experts
         try:
             self.mixture = Mixture(
-                layers, lm_experts, mt_experts, slicing, mt_start, mt_width, gating, top, features,
-                feature_size, window, seed,
+                layers=layers, lm_experts=lm_experts, mt_experts=mt_experts, slicing=slicing,
+                mt_start=mt_start, mt_width=mt_width, gating=gating, top=top, features=features,
+                feature_size=feature_size, window=window, seed=seed,
             )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"strategy: {error}") from error
@@ -116,7 +115,6 @@ class MixMoE(TranslationModule):
         self.factors = {"balance": balance, "z": z_loss, "lm_prior": lm_prior}
         self._check_losses(stage)
         self.identity_at_start = self.mixture.starts_as_base
-        self.context = RoutingContext()
         self._alarm = CollapseAlarm(collapse, collapse_steps) if collapse else None
         self._rebuilding = False
         self._owns_rest = "rest" in self.trained  # or it was in a stage before
@@ -149,9 +147,7 @@ class MixMoE(TranslationModule):
     def attach(self) -> None:
         put_experts(self.backbone, self.mixture, self.context, self._activations())
 
-        def put(tokens: Any) -> None:
-            self.context.tokens = tokens
-
+        put = partial(setattr, self.context, "tokens")
         watch_tokens(self.backbone.base_model, self.context.prompt_lengths, put)
         self.backbone.requires_grad_(False)
         for name, parameters in self.parts().items():
@@ -160,7 +156,7 @@ class MixMoE(TranslationModule):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        warn_of_like_tags(self.backbone, self.tokenizer, self.template, self.directions)
+        warn_if_tags_collapse(self.backbone, self.tokenizer, self.template, self.directions)
 
     def _activations(self) -> Float[Tensor, "layers neurons directions"] | None:
         if self.mixture.slicing != "clustered" or self._rebuilding:
@@ -176,12 +172,12 @@ class MixMoE(TranslationModule):
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """All parameters, by what they are: those of the experts and routers, and the rest."""
-        found: dict[str, list[nn.Parameter]] = {name: [] for name in PARTS}
+        parts: dict[str, list[nn.Parameter]] = {name: [] for name in PARTS}
         for layer in expert_layers(self.backbone).values():
             for name, parameters in layer.parts().items():
-                found[name] += parameters
-        known = {id(p) for parameters in found.values() for p in parameters}
-        return found | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
+                parts[name] += parameters
+        known = {id(p) for parameters in parts.values() for p in parameters}
+        return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
 
     def owned(self) -> set[str]:
         """With what another stage has trained, or may have: it is not the base's any more."""
@@ -193,15 +189,8 @@ class MixMoE(TranslationModule):
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights of the stage before; MT experts that it had not made yet stay new."""
         structure = checkpoint.get("polylect", {}).get("structure", {})
-        former = structure.get("mixture", {})
         self._owns_rest |= structure.get("rest", False)
-        for key in _SHARED:
-            here = getattr(self.mixture, key)
-            if former and former[key] != here:
-                raise ValueError(
-                    f"the stage before was trained with strategy.{key}={former[key]}, this one has "
-                    f"{here}: give both the same."
-                )
+        self.mixture.check_stage_before(structure.get("mixture", {}))
         new = {name for name in self.owned() if any(part in name for part in _OF_MT)}
         if new & checkpoint["state_dict"].keys():
             new = set()
@@ -212,11 +201,11 @@ class MixMoE(TranslationModule):
 
     # The loop.
 
-    def routing(self, batch: TranslationBatch) -> AbstractContextManager:
-        mask = batch.attention_mask.bool()
-        self._mask, self._directions = mask, batch.directions
-        prompts = ((batch.labels == IGNORED) & mask).sum(1)
-        return self.context.route(batch.directions, batch.attention_mask, prompts)
+    @contextmanager
+    def routing(self, batch: TranslationBatch) -> Iterator[None]:
+        with self.context.route(batch.directions, batch.attention_mask, prompt_lengths(batch)):
+            self._mask, self._directions = batch.attention_mask.bool(), batch.directions
+            yield
 
     def routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
         """What each layer's router decided in the last forward, if that saw the whole batch."""
@@ -233,14 +222,12 @@ class MixMoE(TranslationModule):
         """Mean over layers of the routers' losses times their factors."""
         wanted = {name: factor for name, factor in self.factors.items() if factor}
         groups = {n: g for n, g in self.groups().items() if f"{n}_router" in self.trained}
-        found: dict[str, list[Tensor]] = {name: [] for name in wanted}
         text = torch.tensor(["-" not in d for d in self._directions], device=self.device)
-        for _, routing, mask in self.routings():
-            monolingual = text[:, None].expand_as(mask).flatten()
-            losses = router_losses(routing, groups, mask.flatten(), monolingual)
-            for name in wanted:
-                found[name].append(losses[name])
-        means = {name: torch.stack(values).mean() for name, values in found.items() if values}
+        layers = [
+            router_losses(routing, groups, mask.flatten(), text[:, None].expand_as(mask).flatten())
+            for _, routing, mask in self.routings()
+        ]
+        means = {n: torch.stack([own[n] for own in layers]).mean() for n in wanted if layers}
         self._auxiliary = {name: mean.detach() for name, mean in means.items()}
         total = super().auxiliary_loss()
         for name, mean in means.items():
@@ -250,12 +237,12 @@ class MixMoE(TranslationModule):
     def on_train_batch_end(self, *_: Any) -> None:
         if self._alarm is None:
             return
-        found = {
+        fair_shares = {
             f"{layer}/{group}": share * len(share)  # 1 is a fair share
             for layer, routing, mask in self.routings()
             for group, share in shares(routing, self.groups(), mask.flatten()).items()
         }
-        for name, expert in self._alarm.step(found):
+        for name, expert in self._alarm.step(fair_shares):
             layer, _, group = name.partition("/")
             log.warning(
                 "%s: %s expert %d has had less than %g of a fair share of the tokens for %d "
@@ -269,11 +256,11 @@ class MixMoE(TranslationModule):
         return [group for group in groups if group["params"]]
 
     def telemetry(self) -> dict[str, float]:
-        found = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
+        told = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
         for layer, routing, mask in self.routings():
-            numbers = routing_numbers(routing, self.groups(), mask, self._directions)
-            found |= {f"routing/{layer}/{name}": value for name, value in numbers.items()}
-        return found
+            metrics = routing_metrics(routing, self.groups(), mask, self._directions)
+            told |= {f"routing/{layer}/{name}": value for name, value in metrics.items()}
+        return told
 
     # Use.
 
@@ -286,12 +273,14 @@ class MixMoE(TranslationModule):
         data = self._trainer.datamodule if self._trainer is not None else None
         if data is None or not data.directions_of("val"):
             return {}
-        report = json.dumps(expert_report(self, data), ensure_ascii=False, indent=1)
-        (folder / plots.EXPERTS).write_text(report + "\n", encoding="utf-8")
+        write_report(folder / plots.EXPERTS, self, data)
         return plots.of_experts(folder)
 
+    def merge_names(self) -> list[str]:
+        return ["model"]
+
     @torch.no_grad()
-    def merged(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
+    def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
         """A plain model, the same for all directions, where the routers are constant.
 
         They are if they are uniform or a group has one expert; MT experts then widen the

@@ -5,7 +5,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 from transformers.trainer_utils import SchedulerType
 
-from polylect.hints import nearest
+from polylect.did_you_mean import check_known
 
 
 def warmup(
@@ -13,8 +13,7 @@ def warmup(
 ) -> LRScheduler:
     """Linear warm-up over `share` of the steps, then `shape` (a schedule name of transformers)."""
     known = [s.value for s in SchedulerType]
-    if shape not in known:
-        raise ValueError(f"optim.schedule.shape={shape} does not exist; {nearest(shape, known)}")
+    check_known("optim.schedule.shape", shape, known)
     if not 0 <= share <= 1:
         raise ValueError(f"optim.schedule.share must be between 0 and 1, got {share}.")
     return get_scheduler(shape, optimizer, round(share * total_steps), total_steps)

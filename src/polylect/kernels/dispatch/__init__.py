@@ -109,11 +109,11 @@ def combine(
     return combine_rows(y, gates, dispatch.tokens, dispatch.offsets, dispatch.places)
 
 
-def _check(function: str, name: str, x: Tensor, count: int, of: str) -> None:
+def _check(function: str, name: str, x: Tensor, count: int, unit: str) -> None:
     if x.dim() != 2 or x.shape[0] != count:
         raise ValueError(
             f"{function}: {name} has the shape {tuple(x.shape)}, but the dispatch is of {count} "
-            f"{of}, so it must be ({count}, d)."
+            f"{unit}, so it must be ({count}, d)."
         )
 
 

@@ -110,7 +110,7 @@ def block(d: int) -> int:
 def gather(
     x: Tensor, gates: Tensor | None, tokens: Tensor, offsets: Tensor, places: Tensor
 ) -> Tensor:
-    """As `reference.gather`."""
+    """Computes `reference.gather`."""
     out = x.new_empty(tokens.shape[0], x.shape[1])
     if out.numel():
         grid = (out.shape[0], triton.cdiv(out.shape[1], block(out.shape[1])))
@@ -133,7 +133,7 @@ def gather(
 def combine(
     y: Tensor, gates: Tensor | None, tokens: Tensor, offsets: Tensor, places: Tensor
 ) -> Tensor:
-    """As `reference.combine`."""
+    """Computes `reference.combine`."""
     out = y.new_empty(places.shape[0], y.shape[1])
     if out.numel():
         grid = (out.shape[0], triton.cdiv(out.shape[1], block(out.shape[1])))
@@ -155,7 +155,7 @@ def combine(
 
 
 def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-    """As `reference.gate_grad`."""
+    """Computes `reference.gate_grad`."""
     out = y.new_empty(y.shape[0], dtype=torch.promote_types(y.dtype, torch.float32))
     if out.numel():
         gate_grad_kernel[(out.shape[0],)](

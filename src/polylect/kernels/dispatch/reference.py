@@ -85,13 +85,13 @@ def combine(
 def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
     """Row r is `y[r] · grad[tokens[r]]`, and zero where it belongs to nobody; float32 or wider."""
     rows = len(y)
-    y, tokens = _used(offsets, y, tokens)
+    y, tokens = _drop_unused(offsets, y, tokens)
     precise = torch.promote_types(y.dtype, torch.float32)
     dots = torch.linalg.vecdot(y.to(precise), grad.index_select(0, tokens).to(precise))
     return functional.pad(dots, (0, rows - len(y))) if len(y) < rows else dots
 
 
-def _used(offsets: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
+def _drop_unused(offsets: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
     """The rows that belong to somebody."""
     rows = offsets.tolist()[-1]
     return [t if t is None or len(t) == rows else t[:rows] for t in tensors]

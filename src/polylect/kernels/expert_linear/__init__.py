@@ -40,7 +40,7 @@ def expert_linear(
     Raises:
         ValueError: shapes or dtypes that do not fit, or, on a CPU, offsets that fall.
     """
-    return _expert_linear(*_checked("expert_linear", x, weight, offsets), offsets, None, None)
+    return _expert_linear(*_operands("expert_linear", x, weight, offsets), offsets, None, None)
 
 
 def gathered_expert_linear(
@@ -54,7 +54,7 @@ def gathered_expert_linear(
     their index and never written. Takes and raises what `expert_linear` does.
     """
     _check_tokens("gathered_expert_linear", x, dispatch)
-    x, weight = _checked("gathered_expert_linear", x, weight, dispatch.offsets)
+    x, weight = _operands("gathered_expert_linear", x, weight, dispatch.offsets)
     return _expert_linear(x, weight, dispatch.offsets, dispatch.tokens, dispatch.places)
 
 
@@ -70,7 +70,7 @@ def gathered_expert_linears(
     """
     _check_tokens("gathered_expert_linears", x, dispatch)
     name, offsets = "gathered_expert_linears", dispatch.offsets
-    cast = [_checked(name, x, weight, offsets) for weight in weights]
+    cast = [_operands(name, x, weight, offsets) for weight in weights]
     weights = [weight for _, weight in cast]
     return _Gathered.apply(cast[0][0], dispatch.tokens, offsets, dispatch.places, *weights)
 
@@ -99,7 +99,7 @@ def _check_tokens(function: str, x: Tensor, dispatch: Dispatch) -> None:
         )
 
 
-def _checked(function: str, x: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+def _operands(function: str, x: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """`x` and `weight` as they are multiplied."""
     if weight.dim() != 3 or x.dim() != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(

@@ -151,7 +151,7 @@ def _tile(size: int, most: int) -> int:
 def expert_linear(
     x: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None, places: Tensor | None
 ) -> Tensor:
-    """As `reference.expert_linear`, which serves float64: these kernels sum in float32."""
+    """Computes `reference.expert_linear`, which serves float64, where these sum in float32."""
     if x.dtype == torch.float64:
         return reference.expert_linear(x, weight, offsets, tokens, places)
     experts, d_in, d_out = weight.shape
@@ -184,7 +184,7 @@ def expert_linear(
 def weight_grad(
     x: Tensor, grad: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None
 ) -> Tensor:
-    """As `reference.weight_grad`, which serves float64."""
+    """Computes `reference.weight_grad`, which serves float64."""
     if x.dtype == torch.float64:
         return reference.weight_grad(x, grad, weight, offsets, tokens)
     experts, d_in, d_out = weight.shape

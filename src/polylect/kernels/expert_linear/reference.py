@@ -23,7 +23,7 @@ def expert_linear(
     """
     rows = x if tokens is None else x.index_select(0, tokens)
     sizes = group_sizes(offsets, rows.shape[0])
-    if each := _even(sizes):
+    if each := _rows_if_even(sizes):
         out = torch.bmm(rows.view(-1, each, weight.shape[1]), weight)
         return out.view(-1, weight.shape[2])
     if _fit(rows, weight) and weight.shape[2] * weight.itemsize % 16 == 0:
@@ -45,7 +45,7 @@ def weight_grad(
     """Expert e gets the sum of x[r]ᵀ grad[r] over its rows r, in the memory order of `weight`."""
     rows = x if tokens is None else x.index_select(0, tokens)
     sizes = group_sizes(offsets, rows.shape[0])
-    if each := _even(sizes):
+    if each := _rows_if_even(sizes):
         return _even_weight_grad(rows, grad, weight, each)
     if weight.mT.is_contiguous() and _fit(rows, grad):
         return functional.grouped_mm(grad.t(), rows, offs=offsets[1:].int()).mT
@@ -88,7 +88,7 @@ def group_sizes(offsets: Tensor, rows: int) -> list[int]:
     return sizes
 
 
-def _even(sizes: list[int]) -> int:
+def _rows_if_even(sizes: list[int]) -> int:
     """Rows of each expert where all have equally many and nobody has one, else 0."""
     *of_experts, of_nobody = sizes
     return 0 if of_nobody or len(set(of_experts)) != 1 else of_experts[0]

@@ -100,7 +100,7 @@ def best_candidate(
     mean: Tensor | None,
     std: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """As `reference.best_candidate`, which serves candidates beyond `MOST`: a dense product."""
+    """Computes `reference.best_candidate`, a dense product that serves more than `MOST`."""
     (tokens, k), (_, rank, d) = candidates.shape, a_star.shape
     size = blocks(k, rank, d)
     if size["SLOTS"] * size["RANKS"] > MOST:
@@ -112,7 +112,7 @@ def best_candidate(
             x,
             candidates.contiguous(),
             a_star,
-            *(x if of is None else of.contiguous() for of in (strengths, mean, std)),
+            *(x if t is None else t.contiguous() for t in (strengths, mean, std)),
             chosen,
             projected,
             *(k, rank, d),

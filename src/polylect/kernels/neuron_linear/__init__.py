@@ -5,7 +5,7 @@ projection. `neuron_linear` takes the trained rows beside the frozen weight, `ne
 trained columns; no other part of the weight has a gradient or an optimizer state. On a CUDA device
 the products are Triton kernels, everywhere else plain PyTorch.
 
-`written_linear` takes a weight into which the trained rows or columns have been written: forward it
+`patched_linear` takes a weight into which the trained rows or columns have been written: forward it
 is any linear layer, and the price is the memory of such a weight.
 """
 
@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polylect.kernels.neuron_linear import reference
+from polylect.kernels.neuron_linear.patched import patched_linear
 from polylect.kernels.neuron_linear.reference import NAMES
-from polylect.kernels.neuron_linear.written import written_linear
 from polylect.kernels.operator import operator
 
-__all__ = ["neuron_linear", "neuron_linear_in", "written_linear"]
+__all__ = ["neuron_linear", "neuron_linear_in", "patched_linear"]
 
 
 def neuron_linear(

@@ -1,0 +1,73 @@
+"""Tables of runs: scores, what each adapter does in every direction, likelihoods, seeds."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import mean, stdev
+
+from records import Record
+
+from polylect.eval.metrics import TITLES
+from polylect.eval.table import Table, matrix_table
+
+
+def scores(runs: Mapping[str, Record], metric: str) -> Table:
+    """Rows are runs, columns directions; signatures below."""
+    tested = {name: record["metrics"].get("test", {}) for name, record in runs.items()}
+    table = matrix_table(tested, metric)
+    return replace(table, header=(TITLES[metric], *table.header[1:]))
+
+
+def adapters(runs: Mapping[str, Record], run: str) -> Table:
+    """Each adapter of a run in every direction."""
+    if "matrix" not in runs.get(run, {}).get("analysis", {}):
+        raise ValueError(f"there is no run {run!r} with a matrix; runs are {', '.join(runs)}")
+    return matrix_table(runs[run]["analysis"]["matrix"])
+
+
+def likelihoods(runs: Mapping[str, Record]) -> Table:
+    """Rows are runs, with each of their adapters and the stage before; columns languages."""
+    rows: dict[str, Mapping[str, float]] = {}
+    for name, record in runs.items():
+        for adapter, values in record.get("analysis", {}).get("nats_per_token", {}).items():
+            rows[name if adapter == "none" else f"{name}, {adapter}"] = values
+    return _nats("nats per token", rows)
+
+
+def target_likelihoods(runs: Mapping[str, Record]) -> Table:
+    """Rows are runs, columns directions: nats per target token."""
+    rows = {
+        name: record.get("analysis", {}).get("nats_per_target") for name, record in runs.items()
+    }
+    return _nats("nats per target token", {name: row for name, row in rows.items() if row})
+
+
+def _nats(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+    fullest = sorted(rows.values(), key=len, reverse=True)
+    columns = list(dict.fromkeys(name for values in fullest for name in values))
+    cells = [
+        (name, *(f"{v[c]:.3f}" if c in v else "-" for c in columns)) for name, v in rows.items()
+    ]
+    return Table((title, *columns), tuple(cells))
+
+
+def over_seeds(table: Table) -> Table:
+    """Rows that differ in `_seedN` alone as one: mean and standard deviation of each column."""
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for name, *cells in table.rows:
+        rows.setdefault(re.sub(r"_seed\d+", "", name), []).append(tuple(cells))
+    merged = [
+        (name, *(_spread(column) for column in zip(*seeds, strict=True)))
+        for name, seeds in rows.items()
+    ]
+    counts = ", ".join(f"{name} {len(seeds)}" for name, seeds in rows.items())
+    return replace(table, rows=tuple(merged), notes=(*table.notes, f"Seeds: {counts}"))
+
+
+def _spread(cells: Sequence[str]) -> str:
+    """Mean and standard deviation of numbers as they stand in a table, with as many digits."""
+    if "-" in cells or len(cells) == 1:
+        return cells[0] if len(set(cells)) == 1 else "-"
+    digits = len(cells[0].partition(".")[2])
+    values = [float(cell) for cell in cells]
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"

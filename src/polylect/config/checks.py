@@ -1,0 +1,138 @@
+"""What no single part of the configuration can know, found before a weight is loaded."""
+
+import os
+from collections.abc import Sequence, Sized
+from typing import Any
+
+from omegaconf import DictConfig
+
+from polylect.config.roots import ConfigError
+from polylect.did_you_mean import did_you_mean
+from polylect.eval.metrics import TITLES, check_spbleu
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Values that would only be missed once the run has begun; raises ConfigError."""
+    check_metrics(cfg.metrics)
+    if not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {cfg.seed}.")
+    for key in ("max_steps", "accumulate_grad_batches", "val_check_interval"):
+        value = cfg.trainer.get(key, 1)
+        if isinstance(value, int | float) and value <= 0:
+            raise ConfigError(f"trainer.{key} must be positive, got {value}.")
+    if (clip := cfg.trainer.get("gradient_clip_val")) is not None and clip < 0:
+        raise ConfigError(f"trainer.gradient_clip_val must not be negative, got {clip}.")
+    if cfg.resume and cfg.init_from:
+        raise ConfigError(
+            "give resume or init_from, not both: resume goes on with a run, init_from starts a new "
+            "one from its weights."
+        )
+
+
+def missing_devices(cfg: DictConfig) -> str | None:
+    """What the trainer asks for that this machine does not have, as a sentence; None for nothing.
+
+    A number of CPU processes is always there, and so is whatever "auto" turns out to be.
+    """
+    import torch
+
+    accelerator, devices = cfg.trainer.get("accelerator", "auto"), cfg.trainer.get("devices", 1)
+    has_none = not torch.cuda.is_available()
+    if accelerator not in ("gpu", "cuda") or (accelerator == "gpu" and _has_mps()):
+        return None
+    if has_none:
+        return (
+            f"trainer.accelerator={accelerator} asks for GPUs and this machine has none that torch "
+            "can use: take trainer=cpu, or a machine with them."
+        )
+    wanted = (
+        len(devices) if isinstance(devices, Sized) and not isinstance(devices, str) else devices
+    )
+    there = torch.cuda.device_count()
+    if isinstance(wanted, int) and wanted > there:
+        return f"trainer.devices={devices} asks for more GPUs than this machine has, {there}."
+    return None
+
+
+def crowded_cores(cfg: DictConfig) -> str | None:
+    """That more CPU processes are asked for than there are cores, as a sentence; None if not."""
+    accelerator, devices = cfg.trainer.get("accelerator", "auto"), cfg.trainer.get("devices", 1)
+    cores = os.cpu_count() or 1
+    if accelerator != "cpu" or not isinstance(devices, int) or devices <= cores:
+        return None
+    return (
+        f"trainer.devices={devices} starts as many processes on this machine's {cores} cores, each "
+        f"with a model of its own: take at most {cores}, or fewer with threads each."
+    )
+
+
+def _has_mps() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Raises ConfigError where the machine lacks what the trainer asks for.
+
+    A dry run says it and goes on, since it may be made on another machine than the run.
+    """
+    if (sentence := crowded_cores(cfg)) is not None:
+        print(f"devices     {sentence}")
+    if (sentence := missing_devices(cfg)) is None:
+        return
+    if not cfg.dry_run:
+        raise ConfigError(sentence)
+    print(f"devices     {sentence}")
+
+
+def check_combination(module: Any, cfg: DictConfig) -> None:
+    """A strategy against the rest of the configuration; raises ConfigError."""
+    if not module.trains and not cfg.dry_run:
+        raise ConfigError(
+            f"strategy {type(module).__name__} does not train: score it with "
+            "`polylect evaluate run=null model=…`."
+        )
+    for name, node in (cfg.callbacks or {}).items():
+        if monitor := (node or {}).get("monitor"):
+            _check_monitor(f"callbacks.{name}.monitor", monitor, module)
+
+
+def check_data(data: Any, cfg: DictConfig) -> None:
+    """The data against the base model, before hours are spent.
+
+    All sets are read, for what would fail later should fail now, and before the run has a folder.
+    Raises what reading raises, and ValueError for a validation set or a monolingual test set of
+    which no text is short enough.
+    """
+    data.setup("fit")
+    data.val_dataloader()
+    if not cfg.evaluate:
+        return
+    data.setup("test")
+    if any("-" not in direction for direction in data.directions_of("test")):
+        data.test_dataloader()
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raises ConfigError with the nearest known metric where one is unknown."""
+    if not metrics:
+        raise ConfigError("metrics is empty: name at least one, as in metrics=[bleu,chrf++].")
+    for metric in metrics:
+        if metric not in TITLES:
+            raise ConfigError(f"metrics: {metric} does not exist; {did_you_mean(metric, TITLES)}")
+    if "spbleu" in metrics:
+        check_spbleu()
+
+
+def _check_monitor(key: str, monitor: str, module: Any) -> None:
+    """A metric that is never logged would be missed at the first validation only."""
+    parts = ["", *(f"/{direction}" for direction in module.directions)]
+    known = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
+    if monitor.startswith(("val/", "train/")) and monitor not in known:
+        raise ConfigError(f"{key}={monitor} is not logged; {did_you_mean(monitor, known)}")
+    if monitor.startswith("val/chrf") and not module.validate_translations:
+        raise ConfigError(
+            f"{key}={monitor} needs translations: "
+            "set strategy.validate_translations to a number of sentences."
+        )

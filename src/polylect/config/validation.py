@@ -1,0 +1,145 @@
+"""The check of a configuration before anything heavy is done.
+
+The signature of each `_target_` is the schema: `validate` binds every node to the constructor it
+names and reports a wrong key or type by its config path.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, make_dataclass
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from polylect.config.roots import SCHEMAS, ConfigError, plain
+from polylect.config.targets import check_packages, locate, target_mistakes
+from polylect.did_you_mean import did_you_mean
+
+_NUMBER = float | int  # a float parameter that takes 1 for 1.0
+_TYPES = (int, float, bool, str, _NUMBER)
+_SIMPLE = (*_TYPES, *(kind | None for kind in _TYPES))
+
+
+def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
+    """The parameters that the node's `_target_` takes by name; empty where it takes any.
+
+    Raises ConfigError where the target, which must be one that may be named, cannot be imported.
+    """
+    target = locate(node["_target_"])
+    found: dict[str, inspect.Parameter] = {}
+    for callable_ in _constructors(target):
+        parameters = inspect.signature(callable_).parameters
+        found |= {name: p for name, p in parameters.items() if name not in found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            return {n: p for n, p in found.items() if n != "self" and p.kind in named}
+    return {}
+
+
+def _constructors(target: Any) -> Iterator[Any]:
+    """The target itself, or of a class each `__init__` that `**keywords` are handed up to."""
+    if not inspect.isclass(target):
+        yield target
+        return
+    for cls in target.__mro__[:-1]:
+        if "__init__" in vars(cls):
+            yield cls.__init__
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check that every node names a `_target_` that it may, and fits that target's signature.
+
+    Raises:
+        ConfigError: all mistakes together, one line each, with the config path.
+    """
+    packages = cfg.get("packages") or ()
+    check_packages(packages)
+    mistakes = list(_root_mistakes(cfg))
+    refused = [
+        mistake
+        for key in cfg
+        if not OmegaConf.is_missing(cfg, key)
+        for mistake in target_mistakes(plain(cfg[key]), str(key), str(key), packages)
+    ]
+    # What may not be named is not imported for its signature.
+    mistakes += refused or list(_mistakes(cfg, ""))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
+    """Keys added with `+key=…` at the root, which nothing would ever read."""
+    schema = OmegaConf.get_type(cfg)
+    if schema in SCHEMAS.values():
+        known = [f.name for f in fields(schema)]
+        for key in cfg:
+            if key not in known:
+                yield f"config key {key} does not exist; {did_you_mean(str(key), known)}"
+            elif OmegaConf.is_missing(cfg, key):
+                yield f"config key {key} must be given, as in {key}=VALUE"
+
+
+def _mistakes(node: Any, path: str) -> Iterator[str]:
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        yield from _signature_mistakes(node, path)
+    for key in node:
+        if not OmegaConf.is_missing(node, key):
+            yield from _mistakes(node[key], f"{path}.{key}" if path else str(key))
+
+
+def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
+    parameters = target_parameters(node)
+    if not parameters:
+        return
+    given = [str(key) for key in node if not str(key).startswith("_")]
+    for key in given:
+        if key not in parameters:
+            yield f"config key {path}.{key} does not exist; {did_you_mean(key, list(parameters))}"
+    # OmegaConf converts and checks simple types; everything else is the constructor's business.
+    missing = [key for key in given if OmegaConf.is_missing(node, key)]
+    for key in missing:
+        yield f"config key {path}.{key} must be given, as in {path}.{key}=VALUE"
+    typed = [(k, parameters[k].annotation) for k in given if k in parameters and k not in missing]
+    simple = [(k, annotation) for k, annotation in typed if annotation in _SIMPLE]
+    for key, annotation in typed:
+        if annotation not in _SIMPLE and not _may_be(node[key], annotation):
+            yield f"config key {path}.{key} must be {_shown(annotation)}, got {node[key]!r}"
+    schema = OmegaConf.structured(make_dataclass("Schema", [(k, t, MISSING) for k, t in simple]))
+    for key, annotation in simple:
+        try:
+            schema[key] = node[key]
+        except OmegaConfBaseException:
+            wanted = getattr(annotation, "__name__", str(annotation))
+            yield f"config key {path}.{key} must be of type {wanted}, got {node[key]!r}"
+
+
+def _may_be(value: Any, annotation: Any) -> bool:
+    """Whether a text or a number fits an annotation such as `int | Mapping[str, int]`.
+
+    What else there is, and annotations that are no classes, the constructor judges itself.
+    """
+    if not isinstance(value, str | int | float) or annotation is inspect.Parameter.empty:
+        return True
+    kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]
+    if {Any, object} & set(kinds) or not all(inspect.isclass(kind) for kind in kinds):
+        return True
+    kinds += [int] if float in kinds else []
+    return isinstance(value, tuple(kinds))
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _shown(annotation: Any) -> str:
+    """An annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    words |= {Mapping: "a mapping", dict: "a mapping", NoneType: "null"}
+    kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]
+    lists = {Sequence: "a list", list: "a list", tuple: "a list"}
+    known = [text for kind in kinds if (text := (words | lists).get(kind)) is not None]
+    return " or ".join(dict.fromkeys(known)) or "of another type"

@@ -1,0 +1,1 @@
+"""Corpora: what a configuration names, and the readers that make rows of it."""

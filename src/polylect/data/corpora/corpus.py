@@ -1,0 +1,245 @@
+"""Where sentence pairs come from: the corpus specs of a configuration, and reading them.
+
+A spec is a mapping with the key `kind`, or a string from which it is inferred, or a list of specs
+(several corpora for one direction). Kinds and their keys:
+
+    aligned   path with {lang}, or source and target; references (paths)
+    tsv       path; source (0), target (1), references: columns from 0, or names in the header;
+              header; quotation marks are letters (for quoted cells: kind csv, delimiter "\\t")
+    csv       as tsv, but cells may be quoted, and header is true; delimiter (",")
+    jsonl     path; source, target, references: fields; dots go into nested objects
+    tmx       path
+    xliff     path; XLIFF 1.2 and 2; what is not translated yet is passed over and counted
+    hf        path (hub name, or local folder or file), name, split; source, target, references
+    tongues   split, size (2000 to train, else 200), seed, synthetic: the embedded languages
+
+and for all of them `start` and `stop` (rows from 0, end excluded), `codes`, the names that the
+corpus uses for languages, such as {de: deu_Latn}, and `check_sides` (true): refuse texts that are
+clearly in the language of the other side, see `polylect.data.corpora.sides`. For placeholders in
+names see `PathPattern`: with them a set stored in one orientation serves both. Where no field is
+named, "en", "translation.en", "source", and then whatever `headers` knows as a name of the side are
+tried for the source, "text" for monolingual text, and likewise for the target.
+
+A first line that names the languages is a header by itself, unless `header` is false; being nowhere
+announced, it counts as a row for `start` and `stop`.
+
+Strings: "tongues"; names ending in .tsv, .csv, .jsonl, .tmx, .xlf, .xliff (and .gz after it); all
+others are aligned.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from polylect.data.corpora import sides
+from polylect.data.corpora.kinds import SpecReader, ending, listed
+from polylect.data.corpora.rows import Row
+from polylect.data.languages import split_direction
+from polylect.did_you_mean import check_known, did_you_mean
+
+log = logging.getLogger(__name__)
+
+COMMON = {"kind", "start", "stop", "codes", "check_sides"}
+KEYS: dict[str, set[str]] = {
+    "aligned": {"path", "source", "target", "references"},
+    "tsv": {"path", "source", "target", "references", "header"},
+    "csv": {"path", "source", "target", "references", "header", "delimiter"},
+    "jsonl": {"path", "source", "target", "references"},
+    "tmx": {"path"},
+    "xliff": {"path"},
+    "hf": {"path", "name", "split", "source", "target", "references"},
+    "tongues": {"split", "size", "seed", "synthetic", "stories"},
+}
+_KIND_OF_ENDING = {kind: kind for kind in ("tsv", "csv", "jsonl", "tmx", "xliff")} | {
+    "xlf": "xliff"
+}
+_FILLED = ("path", "name", "source", "target", "references")
+"""Keys whose values may have placeholders."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One spec, checked, for one direction; nothing is opened before `rows`.
+
+    `setting` ("train", "val" or "test") is named in errors and chooses the default split;
+    `check_sides` holds where the spec says nothing of it.
+
+    Raises:
+        ValueError: a key that the kind does not have, one that it needs and is not there, or a
+            value that it cannot have.
+    """
+
+    direction: str
+    spec: Mapping[str, Any]
+    setting: str
+    root: Path | None = None
+    check_sides: bool = True
+
+    def __post_init__(self) -> None:
+        kind, where = self.spec["kind"], f"{self.setting} of {self.direction!r}"
+        check_known(f"{where}: kind", kind, KEYS)
+        for key in self.spec.keys() - KEYS[kind] - COMMON:
+            hint = did_you_mean(str(key), KEYS[kind] | COMMON)
+            raise ValueError(f"{where}: a corpus of kind {kind!r} has no key {key!r}; {hint}")
+        for key in _FILLED:
+            for pattern in listed(self.spec.get(key)):
+                self._reader.naming.check(pattern, f"{where}: {key}")
+        if kind not in ("aligned", "tongues") and not self.spec.get("path"):
+            raise ValueError(f"{where}: a corpus of kind {kind!r} needs the key 'path'")
+        for side in self._reader.naming.sides if kind == "aligned" else ():
+            if self._reader.pattern(side) is None:
+                raise ValueError(
+                    f"{where}: no file for the {side} side; "
+                    "put {lang} into the path or give 'source' and 'target'"
+                )
+        for key in ("header", "check_sides"):
+            if self.spec.get(key) not in (None, True, False):
+                raise ValueError(f"{where}: {key} must be true or false, got {self.spec[key]!r}")
+        named = [key for key in ("source", "target") if isinstance(self.spec.get(key), str)]
+        if self.spec.get("header") is False and named:
+            raise ValueError(f"{where}: {named[0]} names a column, but header is false")
+        delimiter = self.spec.get("delimiter", ",")
+        if not isinstance(delimiter, str) or len(delimiter) != 1:
+            raise ValueError(f"{where}: delimiter must be one character, got {delimiter!r}")
+
+    def rows(self) -> Iterator[Row]:
+        """The rows from `start` to `stop`, streamed.
+
+        Raises:
+            FileNotFoundError, ValueError: one sentence with file and line; texts that are clearly
+                in the language of the other side, with the spec that is likely right.
+        """
+        span = islice(self._reader.read(), self.spec.get("start") or 0, self.spec.get("stop"))
+        rows = (row for row in span if row is not None)
+        check = self.spec.get("check_sides")
+        if self.spec["kind"] != "tongues" and (self.check_sides if check is None else check):
+            ahead = sides.read_ahead(rows)
+            self._check(ahead)
+            yield from ahead
+        yield from rows
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Of the last reading, how many units were passed over before they were rows, by reason."""
+        return self._reader.skipped
+
+    @property
+    def name(self) -> str:
+        """What the corpus is called in reports: its file or files, below `root`, or a dataset."""
+        pattern = self.spec.get("path")
+        if self.spec["kind"] == "aligned" and pattern:
+            return str(pattern)
+        files = [self._reader.files.get(side) for side in ("source", "target")]
+        below = [
+            file.relative_to(self.root) if self.root and isinstance(file, Path) else file
+            for file in files
+            if file is not None
+        ]
+        return " + ".join(map(str, below))
+
+    def where(self, line: int, side: str = "target") -> str:
+        """ "file:line" of one side of a row."""
+        files = self._reader.files
+        return f"{files.get(side) or files['target']}:{line}"
+
+    @cached_property
+    def _reader(self) -> SpecReader:
+        return SpecReader(self.direction, self.spec, self.setting, self.root)
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        """Raise ValueError where the sides are clearly not in their languages and others are.
+
+        Where no others are, there may be a reason (a language in another script): that is logged.
+        """
+        codes = self._reader.codes
+        columns = {
+            side: sides.Column([getattr(row, side) for row in rows], codes) for side in codes
+        }
+        wrong = {side: what for side in codes if (what := columns[side].wrong_for(side))}
+        if not wrong:
+            return
+        said = f"{self.setting} of {self.direction!r}: {self.where(rows[0].line)}: " + " and ".join(
+            f"the {side} side {what}" for side, what in wrong.items()
+        )
+        cells = self._reader.cells(rows[0].line, rows[-1].line)
+        right = ""
+        if likely := sides.likely_columns(cells, codes):
+            right = self._reader.with_columns(likely)
+        elif not cells and sides.are_swapped(columns):
+            right = self._reader.swapped()
+        if right:
+            raise ValueError(
+                f"{said}; what is right is likely {right} (with check_sides: false it is taken as "
+                "it is)"
+            )
+        if not all(columns[side].holds_identifiers for side in wrong):  # numbers may be meant
+            log.warning("%s; see that it is what you mean", said)
+
+
+def corpora(
+    setting: str,
+    value: Any,
+    directions: Sequence[str],
+    root: str | Path | None = None,
+    check_sides: bool = True,
+) -> dict[str, list[Corpus]]:
+    """The corpora of each direction, from the value of the setting "train", "val" or "test".
+
+    The value is one spec for all directions, or a mapping from direction (or "*", any other) to
+    specs; it may have more directions than this run. Directions whose spec is None are left out.
+    `check_sides` holds for the specs that do not say it themselves.
+
+    Raises:
+        ValueError: a key that is no direction, or a direction without a spec.
+    """
+    if value is None:
+        return {}
+    per_direction = isinstance(value, Mapping) and "kind" not in value
+    for key in value if per_direction else ():
+        _check_direction_key(setting, key)
+    result = {}
+    for direction in directions:
+        specs = value.get(direction, value.get("*", "")) if per_direction else value
+        if specs == "":
+            raise ValueError(f"{setting}: no corpus for direction {direction!r}; add it or '*'")
+        if specs == []:
+            raise ValueError(
+                f"data.{setting}: the list of corpora for direction {direction!r} is empty: name "
+                f"a file, or leave {setting} out with null"
+            )
+        if specs is not None:
+            folder = Path(root).expanduser() if root else None
+            result[direction] = [
+                Corpus(direction, _spec(setting, spec), setting, folder, check_sides)
+                for spec in listed(specs)
+            ]
+    return result
+
+
+def _check_direction_key(setting: str, key: Any) -> None:
+    if key == "*":
+        return
+    try:
+        split_direction(key if isinstance(key, str) else repr(key))
+    except ValueError as error:
+        raise ValueError(
+            f"{setting}: {key!r} is neither a direction nor '*', and a single corpus would have "
+            f"the key 'kind' ({error})"
+        ) from None
+
+
+def _spec(setting: str, spec: Any) -> Mapping[str, Any]:
+    if isinstance(spec, Mapping):
+        if "kind" in spec:
+            return dict(spec)
+        raise ValueError(f"{setting}: the corpus {dict(spec)} needs the key 'kind'")
+    if not isinstance(spec, str):
+        raise ValueError(f"{setting}: {spec!r} is not a corpus: give a file name or a mapping")
+    if spec == "tongues":
+        return {"kind": "tongues"}
+    return {"kind": _KIND_OF_ENDING.get(ending(spec), "aligned"), "path": spec}

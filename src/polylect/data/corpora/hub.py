@@ -1,0 +1,68 @@
+"""Reader of Hugging Face `datasets`: a name on the hub, a saved folder, or a Parquet file."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from polylect.data.corpora.records import Fields
+from polylect.data.corpora.rows import Row
+
+
+def read_datasets(
+    path: str | Path,
+    configurations: Sequence[str | None],
+    split: str,
+    fields: Fields,
+) -> Iterator[Row]:
+    """Rows of one split; `path` is a Path for local data and a str for a name on the hub.
+
+    Local data are saved folders and Parquet files; text files have readers of ours. The first of
+    `configurations` that the dataset has is taken (None: its default). Examples are counted from 1;
+    the data stays memory-mapped.
+
+    Raises:
+        ValueError: what cannot be loaded, an unknown split, a missing field, a field without text.
+    """
+    for number, record in enumerate(_load(path, configurations, split), 1):
+        yield fields.row(record, number, f"{path}[{split}]:{number}")
+
+
+def _load(path: str | Path, configurations: Sequence[str | None], split: str) -> Any:
+    reason = ""
+    for name in configurations:
+        try:
+            return _load_one(path, name, split)
+        # What `datasets` raises depends on the file format and on the hub client.
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    tried = " or ".join(repr(name) for name in configurations if name)
+    which = f" ({tried})" if tried else ""
+    raise ValueError(f"cannot load split {split!r} of dataset {str(path)!r}{which}: {reason}")
+
+
+def _load_one(path: str | Path, name: str | None, split: str) -> Any:
+    import datasets
+
+    if path == "pandas":  # no data set but the reader of pickles that older `datasets` have
+        raise ValueError("it names a reader of pickles, which can hold code")
+    if isinstance(path, Path):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if (path / "state.json").is_file():
+            return datasets.load_from_disk(path)
+        if (path / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(path)[split]
+        if path.is_file():
+            return datasets.load_dataset("parquet", data_files=str(path), split="train")
+    if datasets.load_dataset_builder(str(path), name).name == "csv":
+        return _csv_as_text(str(path), name, split)
+    return datasets.load_dataset(str(path), name, split=split)
+
+
+def _csv_as_text(path: str, name: str | None, split: str) -> Any:
+    """A dataset kept in CSV; by itself `datasets` makes nothing of "NA" and a number of "007"."""
+    import datasets
+
+    columns = datasets.load_dataset(path, name, split=split).column_names
+    texts = datasets.Features({column: datasets.Value("string") for column in columns})
+    return datasets.load_dataset(path, name, split=split, na_filter=False, features=texts)

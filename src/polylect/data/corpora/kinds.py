@@ -1,0 +1,228 @@
+"""How a spec of each kind becomes rows: names filled in, columns and fields found, files opened."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from polylect.data.corpora import hub, records, tables
+from polylect.data.corpora import rows as readers
+from polylect.data.corpora.bitext.tmx import read_tmx
+from polylect.data.corpora.bitext.xliff import read_xliff
+from polylect.data.corpora.headers import SideNames
+from polylect.data.corpora.path_pattern import PathPattern
+from polylect.data.corpora.rows import Row
+from polylect.data.languages import split_direction
+
+_LOCAL_DATASETS = {"json", "jsonl", "csv", "tsv", "parquet"}
+_OWN = {"csv": "csv", "tsv": "csv", "json": "jsonl", "jsonl": "jsonl"}
+
+
+@dataclass(frozen=True)
+class SpecReader:
+    """Reads one checked spec for one direction; see `polylect.data.corpora.corpus`.
+
+    Attributes:
+        skipped: of the last `read`, how many units were passed over, by reason.
+    """
+
+    direction: str
+    spec: Mapping[str, Any]
+    setting: str
+    root: Path | None = None
+    skipped: Counter[str] = field(default_factory=Counter, compare=False)
+
+    def read(self) -> Iterator[Row | None]:
+        """All rows; None stands for a header that is no row but counts as one."""
+        self.skipped.clear()
+        return getattr(self, f"_{self.format}")()
+
+    @cached_property
+    def naming(self) -> PathPattern:
+        return PathPattern(self.direction, self.spec.get("codes") or {}, self.root)
+
+    @cached_property
+    def codes(self) -> dict[str, str]:
+        """Our codes by side."""
+        codes = dict(zip(("source", "target"), split_direction(self.direction), strict=True))
+        return {side: code for side, code in codes.items() if code is not None}
+
+    @cached_property
+    def _names(self) -> SideNames:
+        return SideNames(self.codes, self.naming.sides)
+
+    @cached_property
+    def files(self) -> dict[str, Path | str]:
+        kind = self.spec["kind"]
+        if kind == "aligned":
+            sides = self.naming.sides
+            return {side: self.naming.path(str(self.pattern(side)), side) for side in sides}
+        if kind == "tongues":
+            return {"target": "tongues"}
+        return {"target": self._dataset() if kind == "hf" else self._path}
+
+    @property
+    def _path(self) -> Path:
+        return self.naming.path(self.spec["path"])
+
+    @cached_property
+    def format(self) -> str:
+        """The kind, but for the local files of kind hf whose cells `datasets` would not leave be.
+
+        It makes "NA", "null" and empty cells no text, and of columns of digits numbers.
+        """
+        if self.spec["kind"] != "hf":
+            return self.spec["kind"]
+        path = self._dataset()
+        is_file = isinstance(path, Path) and path.is_file()
+        return _OWN.get(ending(str(path)), "hf") if is_file else "hf"
+
+    def pattern(self, side: str) -> str | None:
+        """The file name of one side of aligned files; a single file can only be monolingual."""
+        path = self.spec.get("path")
+        usable = path and ("{lang}" in path or len(self.naming.sides) == 1)
+        return self.spec.get(side) or (path if usable else None)
+
+    def _aligned(self) -> Iterator[Row]:
+        references = [self.naming.path(name) for name in listed(self.spec.get("references"))]
+        files = {side: Path(path) for side, path in self.files.items()}
+        return readers.read_aligned(files.get("source"), files["target"], references)
+
+    def _tsv(self) -> Iterator[Row | None]:
+        return self._table(self.spec.get("header"))
+
+    def _csv(self) -> Iterator[Row | None]:
+        header = self.spec.get("header")
+        return self._table(True if header is None else header)
+
+    def _table(self, header: bool | None) -> Iterator[Row | None]:
+        defaults = {"source": 0, "target": 1}
+        if "source" not in self.codes:
+            defaults = {"target": 0}
+        elif self.naming.is_reversed(self.spec["path"]):
+            defaults = {"source": 1, "target": 0}
+        given = {s: c for s in defaults if (c := self.spec.get(s)) is not None}
+        columns = {side: self._column(column, side) for side, column in given.items()}
+        references = [self._column(c, "target") for c in listed(self.spec.get("references"))]
+        return tables.table_rows(
+            self._path, self._lines(), columns, defaults, references, header, self._names
+        )
+
+    def _lines(self) -> Iterator[tables.Line]:
+        """Cells of a table."""
+        if self.format == "tsv":
+            return tables.tsv_lines(self._path)
+        default = "\t" if ending(self._path.name) == "tsv" else ","
+        return tables.csv_lines(self._path, self.spec.get("delimiter", default))
+
+    def _column(self, column: int | str, side: str) -> int | str:
+        return self.naming.fill(column, side) if isinstance(column, str) else column
+
+    def _jsonl(self) -> Iterator[Row]:
+        return records.read_json(self._path, self._fields)
+
+    @cached_property
+    def _fields(self) -> records.Fields:
+        source = self._candidates("source", ["source"]) if "source" in self.codes else []
+        target = self._candidates("target", ["target"] if source else ["text"])
+        references = self.spec.get("references") or "references"
+        candidates = {"source": source, "target": target} if source else {"target": target}
+        unnamed = [side for side in candidates if not self.spec.get(side)]
+        return records.Fields(candidates, references, self._names, unnamed)
+
+    def _candidates(self, side: str, last: list[str]) -> list[str]:
+        if self.spec.get(side):
+            return [self.naming.fill(self.spec[side], side)]
+        code = self.naming.sides[side]
+        return [code, f"translation.{code}", *last]
+
+    def _tmx(self) -> Iterator[Row]:
+        sides = self.naming.sides
+        return read_tmx(self._path, sides.get("source"), sides["target"], self.skipped)
+
+    def _xliff(self) -> Iterator[Row]:
+        sides = self.naming.sides
+        return read_xliff(self._path, sides.get("source"), sides["target"], self.skipped)
+
+    def _hf(self) -> Iterator[Row]:
+        name = self.spec.get("name")
+        pairs = self.naming.pairs if name and "{pair}" in name else [None]
+        names = [name and self.naming.fill(name, "target", pair) for pair in pairs]
+        split = self.spec.get("split") or {"val": "validation"}.get(self.setting, self.setting)
+        return hub.read_datasets(self._dataset(), names, split, self._fields)
+
+    def _dataset(self) -> Path | str:
+        """A Path if the name is that of a local file or folder, else the name on the hub."""
+        name = self.naming.fill(self.spec["path"])
+        is_local = name.startswith((".", "/", "~")) or ending(name) in _LOCAL_DATASETS
+        return self._path if is_local or self._path.exists() else name
+
+    def cells(self, first: int, last: int) -> list[list[str]]:
+        """Of a table, the cells of the lines from `first` to `last`; of other kinds nothing."""
+        if self.format not in ("tsv", "csv"):
+            return []
+        upto = takewhile(lambda line: line[0] <= last, self._lines())
+        return [cells for number, cells in upto if number >= first]
+
+    def with_columns(self, columns: Mapping[str, int]) -> str:
+        """The spec, as it would be written, with these columns of a table by side."""
+        spec = dict(self.spec)
+        if spec["kind"] == "tsv" and any(isinstance(spec.get(side), str) for side in columns):
+            spec["header"] = True  # the names have said so till now
+        return _written(spec | columns)
+
+    def swapped(self) -> str:
+        """The spec, as it would be written, with source and target swapped."""
+        spec = dict(self.spec)
+        if self.format in ("tmx", "xliff"):
+            theirs = self.naming.sides
+            codes = {self.codes["source"]: theirs["target"], self.codes["target"]: theirs["source"]}
+            return _written(spec | {"codes": codes})
+        if self.format == "aligned":
+            path = spec.pop("path", "")
+            source = spec.get("source", path).replace("{lang}", "{src}")
+            target = spec.get("target", path).replace("{lang}", "{tgt}")
+        else:
+            source, target = self._fields.chosen["source"], self._fields.chosen["target"]
+        return _written(spec | {"source": target, "target": source})
+
+    def _tongues(self) -> Iterator[Row]:
+        from polylect import tongues
+
+        split = self.spec.get("split") or {"val": "dev"}.get(self.setting, self.setting)
+        options = {key: self.spec[key] for key in ("seed", "synthetic") if key in self.spec}
+        options["size"] = self.spec.get("size", 2000 if self.setting == "train" else 200)
+        source, target = split_direction(self.direction)
+        if source is None:
+            if "stories" in self.spec:
+                options["sentences"] = self.spec["stories"]
+            say = tongues.stories if "stories" in self.spec else tongues.monolingual
+            texts = say(target, split, **options)
+            return (Row(number, None, text) for number, text in enumerate(texts, 1))
+        pairs = tongues.parallel(self.direction, split, **options)
+        return (Row(number, *pair) for number, pair in enumerate(pairs, 1))
+
+
+def _written(spec: Mapping[str, Any]) -> str:
+    flow = yaml.safe_dump(
+        dict(spec), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+    )
+    return flow.strip()
+
+
+def listed(value: Any) -> list[Any]:
+    """A list of what may be one or several; empty for None."""
+    if value is None:
+        return []
+    is_one = isinstance(value, str | int | Mapping)
+    return [value] if is_one else list(value)
+
+
+def ending(name: str) -> str:
+    """That of a file's name, without the dot and without .gz."""
+    return Path(name.removesuffix(".gz")).suffix.removeprefix(".")

@@ -1,0 +1,140 @@
+"""Readers of tables of text: tab-separated lines without quoting, and CSV with it."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from polylect.data.corpora.headers import SideNames
+from polylect.data.corpora.lines import text_lines
+from polylect.data.corpora.rows import Row
+from polylect.data.text import one_line
+
+Column = int | str
+Line = tuple[int, list[str]]
+
+
+def tsv_lines(path: Path) -> Iterator[Line]:
+    """Number and cells of each line. There is no quoting: a quotation mark is a letter.
+
+    Raises:
+        ValueError: CR within a line, which may be the end of another one (and see `text_lines`).
+    """
+    for number, line in enumerate(text_lines(path), 1):
+        if "\r" in line:
+            raise ValueError(
+                f"{path}:{number}: the line has CR in it, while lines of this file end with LF; "
+                "if it ends a line, make it LF, otherwise a space"
+            )
+        yield number, line.split("\t")
+
+
+def csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
+    """Number of the first line and cells of each record; blank lines are none.
+
+    Cells are text, whatever they look like. They may be in double quotes and then hold delimiters,
+    line breaks and doubled quotes.
+
+    Raises:
+        ValueError: wrong quoting, or a cell of more than `csv.field_size_limit()` characters.
+    """
+    records = csv.reader(
+        (f"{line}\n" for line in text_lines(path)), delimiter=delimiter, strict=True
+    )
+    while True:
+        number = records.line_num + 1
+        try:
+            cells = next(records, None)
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}:{number}: not valid CSV ({error}); is a quotation mark left open, or not "
+                "doubled within quotes?"
+            ) from None
+        if cells is None:
+            return
+        if cells:
+            yield number, cells
+
+
+def table_rows(
+    path: Path,
+    lines: Iterator[Line],
+    columns: Mapping[str, Column],
+    defaults: Mapping[str, int],
+    references: Sequence[Column],
+    header: bool | None,
+    names: SideNames,
+) -> Iterator[Row | None]:
+    """Rows of a table.
+
+    Args:
+        columns: by side, counted from 0, or named as in the header.
+        defaults: columns of the sides that have none, if there is no header.
+        header: whether the first line is one; None finds out by `names`, which also give the
+            columns of the sides that have none.
+
+    Yields:
+        a row for each line; None for a header that only `names` has recognised.
+
+    Raises:
+        ValueError: a column that the header does not have, or a line with too few columns.
+    """
+    number, first = next(lines, (0, []))
+    if not number:
+        return
+    where = f"{path}:{number}"
+    recognised = names.header(first)
+    announced = header or any(isinstance(c, str) for c in [*columns.values(), *references])
+    has_header = announced or (header is None and bool(recognised))
+    given = dict(columns)
+    for side, default in defaults.items():
+        if side not in given:
+            given[side] = _named(where, first, side, names) if has_header else default
+    if len(set(given.values())) < len(given):
+        raise ValueError(f"{where}: source and target are one column, {given['target']!r}")
+    listed = [*(given[side] for side in defaults), *references]
+    wanted = [_column(where, first, column) for column in listed]
+    if not has_header:
+        yield _row(path, number, first, wanted, "source" in defaults)
+    elif not announced:
+        yield None
+    for number, cells in lines:
+        yield _row(path, number, cells, wanted, "source" in defaults)
+
+
+def _row(path: Path, number: int, cells: list[str], wanted: list[int], has_source: bool) -> Row:
+    if len(cells) <= max(wanted):
+        raise ValueError(
+            f"{path}:{number}: the line has {len(cells)} columns, but column {max(wanted) + 1} "
+            "(counted from 1) is needed"
+        )
+    texts = [one_line(cells[column]) for column in wanted]
+    first = texts.pop(0) if has_source else None
+    return Row(number, first, texts[0], tuple(texts[1:]))
+
+
+def _column(where: str, header: list[str], column: Column) -> int:
+    if isinstance(column, int):
+        return column
+    if column in header:
+        return header.index(column)
+    raise ValueError(f"{where}: no column {column!r} in the header; it has {_listed(header)}")
+
+
+def _named(where: str, header: list[str], side: str, names: SideNames) -> int:
+    column = names.best(side, header)
+    if column is not None:
+        return column
+    code = names.corpus_codes[side]
+    advice = (
+        f"give the column with the key {side}, or header: false if the line is no header"
+        if len(header) > 1
+        else "is delimiter the right one?"
+    )
+    raise ValueError(
+        f"{where}: no column of the header names the {side} {code!r}; it has {_listed(header)}; "
+        + advice
+    )
+
+
+def _listed(header: list[str]) -> str:
+    return ", ".join(map(repr, header))

@@ -1,0 +1,77 @@
+"""What a text is: one rule for all that is learned, translated, asked, searched and shown.
+
+A text is one line. Of what it had when it came:
+
+- White space at its ends is removed, zero-width spaces and word joiners there included.
+- A run of white space with a line break or a tab in it becomes one space. Line breaks are LF, CR,
+  VT, FF, the separators U+001C to U+001F, NEL (U+0085), U+2028 and U+2029.
+- Removed wherever they stand: other control characters (U+0000 to U+001F, U+007F to U+009F), the
+  byte order mark U+FEFF and the soft hyphen U+00AD.
+- A text in which nothing can be seen is empty.
+- Half of a surrogate pair is no character, and an error.
+
+All else stays as it is: other white space between words (non-breaking and ideographic spaces,
+several spaces), joiners and non-joiners (U+200C, U+200D), zero-width spaces between words, marks of
+writing direction, variation selectors, and the Unicode form, composed or not.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+_BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+_ENDS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\u200b\u2060"
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]
+_REMOVED = {code: None for code in [*_CONTROLS, 0xAD, 0xFEFF] if chr(code) not in _BREAKS}
+_SPACE = re.compile(r"\s+")
+_BREAK = re.compile(f"[{_BREAKS}]")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """The text by the rule of this module; applied again it changes nothing.
+
+    Raises:
+        ValueError: half of a surrogate pair, with its position (from 1).
+    """
+    text = text.strip(_ENDS)
+    if text.isprintable():  # no other white space than U+0020, and nothing that cannot be seen
+        return text
+    if half := _HALF_PAIR.search(text):
+        raise ValueError(
+            f"character {half.start() + 1}, U+{ord(half[0]):04X}, is half of a surrogate pair and "
+            "no character: the text was cut or decoded wrongly"
+        )
+    text = _SPACE.sub(_joined, text.translate(_REMOVED)).strip(_ENDS)
+    return text if any(map(_is_visible, text)) else ""
+
+
+def clean_texts(texts: Sequence[Any]) -> list[str]:
+    """Each text by the rule of this module.
+
+    Raises:
+        ValueError: what is no text, or half of a surrogate pair, with the number of the text.
+    """
+    cleaned = []
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise ValueError(f"text {number} is {type(text).__name__}, not text")
+        try:
+            cleaned.append(one_line(text))
+        except ValueError as error:
+            raise ValueError(f"text {number}: {error}") from None
+    return cleaned
+
+
+def clean_lines(text: str) -> str:
+    """The text with each of its lines as `one_line` makes it, parted by LF, without empty ones."""
+    return "\n".join(filter(None, map(one_line, text.splitlines())))
+
+
+def _joined(space: re.Match[str]) -> str:
+    return " " if _BREAK.search(space[0]) else space[0]
+
+
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cf", "Zs")

@@ -1,0 +1,164 @@
+"""What may choose the adapters of a library: the tokens, their sentence, or a name for each row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polylect.layers.adapters.bank import AdapterBank
+from polylect.layers.adapters.scores import top_scored
+from polylect.layers.adapters.selection import RouterSettings, Selection, select, tally
+from polylect.layers.context import RoutingContext
+from polylect.layers.tokens import TokenView
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Chooses among the adapters of one library, in every layer.
+
+    Attributes:
+        by_row: whether it has to know which row a token belongs to.
+    """
+
+    by_row: ClassVar[bool]
+
+    def select(
+        self, x: Float[Tensor, "tokens in"], bank: AdapterBank, view: TokenView | None
+    ) -> Selection | None:
+        """The adapters of each token; None where none of the library acts.
+
+        Args:
+            x: the layer's input at the routed tokens, in at least float32.
+            bank: the library's adapters that change the layer.
+            view: of the pass; None, and never with `by_row`, if the input does not tell rows.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """Each token chooses for itself, in each layer."""
+
+    settings: RouterSettings
+    by_row: ClassVar[bool] = False
+
+    def select(self, x: Tensor, bank: AdapterBank, view: TokenView | None) -> Selection:
+        return select(x, bank, self.settings)
+
+
+@dataclass(frozen=True)
+class PerSentence:
+    """In each layer all tokens of a row get whom the tokens of its prompt gave the most weight.
+
+    The choice of the first pass is remembered in `context` as long as its route is open.
+    """
+
+    settings: RouterSettings
+    context: RoutingContext
+    by_row: ClassVar[bool] = True
+
+    def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
+        key = ("sentence", id(bank))
+        if view.seen == 0:
+            self.context.forget(key)
+        adapters = self.context.remember(key, lambda: self._adapters_of_rows(x, bank, view))
+        indices = adapters[view.rows].unsqueeze(1)
+        return Selection(indices, x.new_ones(indices.shape))
+
+    def _adapters_of_rows(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Tensor:
+        if view.seen:
+            raise RuntimeError(
+                f"the cache holds {view.seen} tokens of which the router saw nothing: "
+                "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
+            )
+        return top_scored(prompt_votes(x, bank, view, self.settings), 1).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Each row gets the adapter that serves its direction, or none."""
+
+    by_row: ClassVar[bool] = True
+
+    def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
+        return _per_row(x, view, [bank.serving.get(name, -1) for name in view.directions])
+
+
+@dataclass(frozen=True)
+class Named:
+    """Each row of the batch gets the adapter of its name, where that changes the layer.
+
+    Attributes:
+        names: one per row; each is repeated where beam search multiplied the batch.
+    """
+
+    names: Sequence[str]
+    by_row: ClassVar[bool] = True
+
+    def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
+        copies = len(view.real) // len(self.names)
+        names = [name for name in self.names for _ in range(copies)]
+        return _per_row(x, view, [bank.position.get(name, -1) for name in names])
+
+
+class ModelVote:
+    """Sums up, by row, how much weight each layer gives to the adapters over the prompt.
+
+    While the votes are counted no adapter acts; `Named(vote.winners())` follows them. A layer that
+    an adapter does not change has no vote on it.
+    """
+
+    by_row: ClassVar[bool] = True
+
+    def __init__(self, settings: RouterSettings) -> None:
+        self.settings = settings
+        self._votes: dict[tuple[str, ...], Tensor] = {}
+
+    def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> None:
+        self.add(bank.names, prompt_votes(x, bank, view, self.settings))
+
+    def add(self, names: Sequence[str], votes: Float[Tensor, "rows adapters"]) -> None:
+        """Counts the votes of one layer, in the order of the names of its adapters."""
+        key = tuple(names)
+        self._votes[key] = self._votes[key] + votes if key in self._votes else votes
+
+    def winners(self) -> list[str]:
+        """The adapter of each row; where several have as many votes, the first of them.
+
+        First is who comes first in the layer that voted first.
+        """
+        if not self._votes:  # in a batch without tokens
+            return []
+        every = list(dict.fromkeys(name for names in self._votes for name in names))
+        position = {name: i for i, name in enumerate(every)}
+        first = next(iter(self._votes.values()))
+        total = first.new_zeros(len(first), len(every))
+        for names, votes in self._votes.items():
+            total[:, [position[name] for name in names]] += votes
+        return [every[i] for i in top_scored(total, 1).squeeze(1).tolist()]
+
+
+def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector | None:
+    """The selector that settings describe; None at the level "model", which takes a vote first."""
+    if settings.router == "oracle":
+        return Oracle()
+    if settings.level == "token":
+        return PerToken(settings)
+    return PerSentence(settings, context) if settings.level == "sentence" else None
+
+
+def prompt_votes(
+    x: Float[Tensor, "tokens in"], bank: AdapterBank, view: TokenView, settings: RouterSettings
+) -> Float[Tensor, "rows adapters"]:
+    """The weight that the tokens of each row's prompt give to each adapter of a bank."""
+    selection = select(x, bank, settings)
+    return tally(selection, view.rows, len(view.real), view.in_prompt, len(bank.names))
+
+
+def _per_row(x: Tensor, view: TokenView, positions: Sequence[int]) -> Selection:
+    """One adapter for each row, by its position in the bank; -1 for none."""
+    own = torch.tensor(positions, device=x.device)[view.rows].unsqueeze(1)
+    return Selection(own.clamp(min=0), (own >= 0).to(x.dtype))

@@ -1,0 +1,1 @@
+"""Mix-MoE: experts cut from feed-forward networks, their routers and losses."""

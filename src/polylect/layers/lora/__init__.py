@@ -1,0 +1,1 @@
+"""Low-rank adapters, a different one for every row of a batch."""

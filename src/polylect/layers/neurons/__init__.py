@@ -1,0 +1,1 @@
+"""LANDeRMT: feed-forward neurons that are detected, tuned and gated."""

@@ -1,0 +1,226 @@
+"""What every layer and every FFN neuron does on a direction, added up over a corpus.
+
+A neuron is one dimension of the input h of a layer's down projection: its activation after the
+non-linearity and, in a gated FFN, after the product with the up projection. Its awareness of a
+direction is the mean over tokens of |h dL/dh|, the first-order change of the loss if it were
+removed at that token (LANDeRMT, ACL 2024, equation 2; Xie et al., ACL 2021), where L is the sum of
+the negative log-likelihoods of the target tokens.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from polylect.did_you_mean import check_known
+from polylect.layers.tokens import SIDES
+
+FORMS = ("vector", "scalar", "normalised")
+
+
+class AwarenessMeter:
+    """Adds up activations, FFN outputs and gradients batch by batch, in float64.
+
+    One forward and one backward pass per batch serve all neurons of all layers. The backward pass
+    goes down to the activation of the first layer and to nothing else: no weight gets a gradient,
+    whether it asks for one or not. Sums are over tokens and sentences, so that neither batch size
+    nor order matters beyond rounding; padding is in none of them.
+
+    Args:
+        downs: the down projection of every layer, in order. Dropout must be off.
+        directions: how many are told apart.
+
+    Raises:
+        ValueError: no layers, or layers of different sizes.
+    """
+
+    def __init__(self, downs: Sequence[nn.Module], directions: int) -> None:
+        sizes = {(down.in_features, down.out_features) for down in downs}
+        if len(sizes) != 1:
+            raise ValueError(
+                "the down projections of all layers must have one shape, got "
+                f"{', '.join(f'{out} x {width}' for width, out in sorted(sizes)) or 'none'}."
+            )
+        ((neurons, hidden),) = sizes
+        self.downs = tuple(downs)
+        layers = len(self.downs)
+        self._sums = {
+            "awareness": torch.zeros(directions, len(SIDES), layers, neurons, dtype=torch.float64),
+            "active": torch.zeros(directions, layers, neurons, dtype=torch.float64),
+            "output": torch.zeros(directions, layers, hidden, dtype=torch.float64),
+            "size": torch.zeros(directions, layers, dtype=torch.float64),
+            "tokens": torch.zeros(directions, len(SIDES), dtype=torch.float64),
+            "sentences": torch.zeros(directions, dtype=torch.float64),
+        }
+        device = self.downs[0].weight.device
+        self._sums = {name: total.to(device) for name, total in self._sums.items()}
+
+    def add(
+        self,
+        direction: int,
+        source: Bool[Tensor, "rows length"],
+        target: Bool[Tensor, "rows length"],
+        loss: Callable[[], Float[Tensor, ""]],
+    ) -> float:
+        """Count one batch of a direction in; returns its loss.
+
+        Args:
+            direction: its index.
+            source, target: the positions that hold a token of the prompt, and of the target;
+                padding is in neither.
+            loss: runs the model on the batch once and gives the sum of the negative
+                log-likelihoods of the target tokens in nats. A mean would make the scores depend
+                on what else is in the batch.
+
+        Raises:
+            RuntimeError: the model did not run every down projection once.
+        """
+        batch = _Batch.of(source, target)
+        seen: list[Tensor] = []
+        with torch.enable_grad(), self._watch(direction, batch, seen):
+            value = loss()
+            if len(seen) != len(self.downs):
+                raise RuntimeError(
+                    f"the model ran {len(seen)} down projections in one pass and has "
+                    f"{len(self.downs)}: its neurons cannot be watched."
+                )
+            torch.autograd.grad(value, seen[0])
+        self._sums["tokens"][direction] += batch.sides.sum(1)
+        self._sums["sentences"][direction] += batch.sentences
+        return float(value.detach())
+
+    @contextmanager
+    def _watch(self, direction: int, batch: "_Batch", seen: list[Tensor]) -> Iterator[None]:
+        """Within it, what passes through the down projections is added to the sums."""
+        handles: list[RemovableHandle] = []
+        try:
+            for layer, down in enumerate(self.downs):
+                handles += [
+                    down.register_forward_pre_hook(self._activation(direction, layer, batch, seen)),
+                    down.register_forward_hook(self._output(direction, layer, batch)),
+                ]
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _activation(
+        self, direction: int, layer: int, batch: "_Batch", seen: list[Tensor]
+    ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        awareness = self._sums["awareness"][direction, :, layer]
+        active, size = self._sums["active"][direction, layer], self._sums["size"][direction, layer]
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            h = inputs[0]
+            # Below the first layer's neurons nothing is wanted, so the graph begins with them.
+            h = h.detach().requires_grad_() if layer == 0 else h
+            kept = h.detach()  # a hook that held h itself would keep it alive
+            value = _flat(kept)
+            active.add_(_weighted_sum(batch.tokens, (value > 0).to(value.dtype)))
+            size.add_(
+                _weighted_sum(batch.means, torch.linalg.vector_norm(value, 1, dim=1))
+                / value.shape[1]
+            )
+
+            def gradient(grad: Tensor) -> None:
+                awareness.add_(_weighted_sum(batch.sides, (_flat(kept) * _flat(grad)).abs_()))
+
+            h.register_hook(gradient)
+            seen.append(h)
+            return (h, *inputs[1:])
+
+        return hook
+
+    def _output(
+        self, direction: int, layer: int, batch: "_Batch"
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        total = self._sums["output"][direction, layer]
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            total.add_(_weighted_sum(batch.means, _flat(output.detach())))
+
+        return hook
+
+    def awareness(self) -> dict[str, Float[Tensor, "directions layers neurons"]]:
+        """Mean |h dL/dh| in nats over the tokens of each side, "source" and "target"."""
+        means = self._sums["awareness"] / self._sums["tokens"].clamp(min=1)[..., None, None]
+        return {side: means[:, i] for i, side in enumerate(SIDES)}
+
+    def activation(self) -> Float[Tensor, "directions layers neurons"]:
+        """Share of the tokens of both sides at which the neuron's activation is positive."""
+        return self._sums["active"] / self._sums["tokens"].sum(1).clamp(min=1)[:, None, None]
+
+    def tokens(self) -> dict[str, list[int]]:
+        """Tokens counted of each side, by direction."""
+        return {s: self._sums["tokens"][:, i].long().tolist() for i, s in enumerate(SIDES)}
+
+    def relevance(self, form: str = "vector") -> Float[Tensor, "directions layers"]:
+        """How much the FFN of a layer differs from that of the next, per direction.
+
+        D_l = | mean_n A_{l,n} - mean_n A_{l+1,n} | over sentences n (LANDeRMT, equation 1), zero
+        for the last layer, which has no next.
+
+        Args:
+            form: what A is. "vector": the mean over a sentence's tokens of the FFN's output, and D
+                the mean over its dimensions; "normalised": the same of vectors divided by their
+                root mean square over the dimensions, since outputs grow with depth; "scalar": the
+                mean over tokens and neurons of |h|.
+        """
+        check_form(form)
+        sentences = self._sums["sentences"].clamp(min=1)[:, None]
+        if form == "scalar":
+            difference = (self._sums["size"] / sentences).diff(dim=1).abs()
+        else:
+            mean = self._sums["output"] / sentences[..., None]
+            if form == "normalised":
+                mean = nn.functional.rms_norm(mean, mean.shape[2:], eps=1e-30)
+            difference = mean.diff(dim=1).abs().mean(2)
+        return nn.functional.pad(difference, (0, 1))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums so far, on the CPU."""
+        return {name: total.cpu().clone() for name, total in self._sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the sums of `state_dict`."""
+        for name, total in self._sums.items():
+            total.copy_(state[name])
+
+
+def check_form(form: str) -> None:
+    """Raises ValueError, with the nearest, for a form of relevance that does not exist."""
+    check_known("layers.form", form, FORMS)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Weights of the positions of a batch, all positions in one row."""
+
+    sides: Tensor  # (2, rows x length): 1 where a token of the source, of the target stands
+    tokens: Tensor  # (rows x length): 1 where either stands
+    means: Tensor  # (rows x length): summed up with it, values become sums of sentence means
+    sentences: Tensor  # how many rows have tokens
+
+    @classmethod
+    def of(
+        cls, source: Bool[Tensor, "rows length"], target: Bool[Tensor, "rows length"]
+    ) -> "_Batch":
+        sides = torch.stack([source, target]).float()
+        tokens = sides.sum(0)
+        lengths = tokens.sum(1, keepdim=True)
+        means = tokens / lengths.clamp(min=1)
+        return cls(sides.flatten(1), tokens.flatten(), means.flatten(), (lengths > 0).sum())
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """Sums over positions with these weights."""
+    return weights.to(values.dtype) @ values
+
+
+def _flat(values: Tensor) -> Tensor:
+    """All positions in one dimension; half precision would lose what is small."""
+    return values.flatten(0, -2).to(torch.promote_types(values.dtype, torch.float32))

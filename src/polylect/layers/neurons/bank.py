@@ -1,0 +1,289 @@
+"""Which neurons of a feed-forward network have slices, whose they are, and how far a gate opens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from polylect.layers.context import RoutingContext
+
+GENERAL = "general"
+
+ALIGNMENT = 16
+"""Widths are rounded up to a multiple: products of odd widths are slower by more than that adds."""
+
+
+@dataclass(frozen=True)
+class NeuronSet:
+    """Neurons of one layer that the same directions own.
+
+    Attributes:
+        owners: directions whose rows use and train the slice.
+        general: language-general, weighed by g; else specific, weighed by 1 - g.
+        index: of the neurons, ascending.
+    """
+
+    owners: tuple[str, ...]
+    general: bool
+    index: Int[Tensor, " n"]
+
+    @property
+    def name(self) -> str:
+        """The name of the slice's parameters."""
+        return GENERAL if self.general else "of_" + "+".join(self.owners)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which slices a batch uses, and what the columns of the activations are:
+
+        rest | zeros | own | added slices, replaced slices
+        rest: the base's neurons without slices here; zeros: round the width up
+        own: the base's neurons of the added slices, which rows of other directions use
+        own and the slices have weights: those of a gate, or 1 and 0 by the row's direction
+
+    Attributes:
+        rows: by direction; None where one direction has all rows.
+        added: slices that are multiplied beside the base's neurons.
+        replaced: slices in the place of the base's neurons, which no row uses.
+        index: neurons of all these slices, one after the other.
+        order: by column, a neuron of the base; a slice's is the one that it is a copy of.
+        zeros: first column that is nothing, and the first after it that is something.
+        owned: weights of the columns without a gate: 1 or 0. 1 row if all are alike.
+        start: their weights if the gate is closed (g = 0).
+        slope: what g = 1 adds to these.
+    """
+
+    rows: Mapping[str, Tensor | None]
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    index: Int[Tensor, " n"]
+    order: Int[Tensor, " width"]
+    zeros: tuple[int, int]
+    owned: Float[Tensor, "rows 1 weighted"]
+    start: Float[Tensor, "rows 1 weighted"]
+    slope: Float[Tensor, "rows 1 weighted"]
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """All of them, in the order of their columns."""
+        return self.added + self.replaced
+
+    @property
+    def weighted_columns(self) -> int:
+        """How many columns have weights: the last ones."""
+        return self.owned.shape[-1]
+
+    def in_order(self, tensor: Tensor, axis: int) -> Tensor:
+        """A copy of a weight or bias of the base with an entry per column."""
+        copied = tensor.index_select(axis, self.order)
+        begin, end = self.zeros
+        copied.narrow(axis, begin, end - begin).zero_()
+        return copied
+
+
+class NeuronBank(nn.Module):
+    """What the projections of one feed-forward network share: which neurons, whose, what gate.
+
+    Args:
+        sets: disjoint sets of neurons.
+        neurons: of the network.
+        gates: a gate by direction, or one under "shared"; empty for none.
+        literal: the gate multiplies the slices' input, see `neuron_ffn`.
+        context: names the rows' directions.
+        name: of the layer, for messages and numbers.
+
+    Attributes:
+        openness: mean of g over the tokens of the last forward, by direction.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[NeuronSet],
+        neurons: int,
+        gates: Mapping[str, nn.Module],
+        literal: bool,
+        context: RoutingContext,
+        name: str,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.sets = {s.name: s for s in sets}
+        for s in sets:
+            self.register_buffer(f"index_{s.name}", s.index.to(device))
+        self.neurons = neurons
+        self.gates = nn.ModuleDict(gates).to(device)
+        self.literal = literal
+        self.context = context
+        self.name = name
+        self.openness: dict[str, Tensor] = {}
+        self._open: Tensor | None = None
+        self._planned: tuple[Any, Plan | None] = (None, None)
+
+    def index(self, name: str) -> Int[Tensor, " n"]:
+        """The neurons of a set."""
+        return getattr(self, f"index_{name}")
+
+    def serves(self, direction: str) -> bool:
+        """Whether a direction owns anything here."""
+        return any(direction in s.owners for s in self.sets.values())
+
+    def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
+        """The plan for a batch like x; None if no row owns anything here."""
+        owners = tuple(s.owners for s in self.sets.values())
+        key = (self.context.rows(len(x)), owners, x.device)
+        if self._planned[0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # kept for passes with gradients
+                self._planned = key, self._plan(key[0], x.device)
+        return self._planned[1]
+
+    def _plan(self, names: Sequence[str], device: torch.device) -> Plan | None:
+        rows_of: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            rows_of.setdefault(name, []).append(row)
+        single = len(rows_of) == 1
+        used = [name for name, s in self.sets.items() if not rows_of.keys().isdisjoint(s.owners)]
+        if not used:
+            return None
+        weighed = bool(self.gates) and not self.literal
+        replaced = [n for n in used if not weighed and rows_of.keys() <= set(self.sets[n].owners)]
+        added = [n for n in used if n not in replaced]
+
+        def flags(rows: list[list[bool]]) -> Tensor:
+            sizes = torch.tensor([len(self.index(n)) for n in added + replaced])
+            each = torch.tensor(rows).repeat_interleave(sizes, 1)[:, None]
+            return each.to(device, torch.float32)
+
+        index = join([self.index(name) for name in added + replaced])
+        own = index[: sum(len(self.index(name)) for name in added)]
+        others = index.new_ones(self.neurons, dtype=torch.bool).index_fill_(0, index, False)
+        rest = others.nonzero()[:, 0]
+        width = len(rest) + len(own) + len(index)
+        zeros = -width % ALIGNMENT if added else 0
+
+        rows = names[:1] if single else names
+        owned = flags([[d in self.sets[n].owners for n in added + replaced] for d in rows])
+        general = flags([[self.sets[n].general for n in added + replaced]])
+        start, slope = owned * (1 - general), owned * (2 * general - 1)
+        count = len(own)
+        places = {d: torch.tensor(at, device=device) for d, at in rows_of.items()}
+        return Plan(
+            rows=dict.fromkeys(places) if single else places,
+            added=tuple(added),
+            replaced=tuple(replaced),
+            index=index,
+            order=torch.cat([rest, index.new_zeros(zeros), own, index]),
+            zeros=(len(rest), len(rest) + zeros),
+            owned=torch.cat([1 - owned[..., :count], owned], -1),
+            start=torch.cat([1 - start[..., :count], start], -1),
+            slope=torch.cat([-slope[..., :count], slope], -1),
+        )
+
+    def multiplies_in_place(self, plan: Plan) -> bool:
+        """Whether a kernel reads base and slices where they are, for which no matrix is made.
+
+        On a CUDA device in training, where slices take the place of neurons.
+        """
+        cuda = plan.index.is_cuda and torch.is_grad_enabled()
+        return cuda and not plan.added and not self.literal
+
+    # The gate.
+
+    def open_for(self, x: Float[Tensor, "rows length hidden"]) -> None:
+        """Work out the openness of this forward; the first projection calls it."""
+        plan = self.plan(x)
+        if not self.gates or plan is None:
+            return
+        opened: dict[str, Tensor] = {}
+        for direction, rows in plan.rows.items():
+            own = x if rows is None else x.index_select(0, rows)
+            if self.serves(direction):
+                gate = self.gates["shared" if "shared" in self.gates else direction]
+                opened[direction] = gate(own)
+            else:
+                opened[direction] = own.new_zeros(*own.shape[:-1], 1)
+        self._open = _in_order(list(opened.values()), list(plan.rows.values()))
+        self._observe(plan)
+
+    def _observe(self, plan: Plan) -> None:
+        """Keep means for dashboards, and the mean that a budget may hold to a value."""
+        mask = self.context.mask_like(self.opened)
+        means = {}
+        for direction, rows in plan.rows.items():
+            if not self.serves(direction):
+                continue
+            g = self.opened if rows is None else self.opened.index_select(0, rows)
+            if mask is not None:
+                g = g[mask if rows is None else mask.index_select(0, rows)]
+            means[direction] = g.mean()
+        self.openness = {direction: mean.detach() for direction, mean in means.items()}
+        self.context.losses[self.name] = torch.stack(list(means.values())).mean()
+
+    @property
+    def opened(self) -> Float[Tensor, "rows length gates"]:
+        """The openness of this forward: g."""
+        if self._open is None:
+            raise RuntimeError(f"{self.name}: the gate has not seen the layer's input.")
+        return self._open
+
+    def scale(self, plan: Plan) -> Float[Tensor, "rows length weighted"]:
+        """The weights of the weighted columns; 1 long without a gate."""
+        if not self.gates or self.literal:  # the literal gate has weighed the input
+            return plan.owned
+        return self._gate_weights(plan, plan.weighted_columns)
+
+    def input_scale(self, plan: Plan) -> Float[Tensor, "rows length n"]:
+        """What the literal gate multiplies the slices' input by."""
+        return self._gate_weights(plan, len(plan.index))
+
+    def _gate_weights(self, plan: Plan, columns: int) -> Tensor:
+        """What the last columns weigh."""
+        g, at = self.opened, slice(plan.weighted_columns - columns, None)
+        if g.shape[-1] > 1:  # a gate per neuron
+            g = g.index_select(-1, plan.order[-columns:])
+        start, slope = plan.start[..., at].to(g.dtype), plan.slope[..., at].to(g.dtype)
+        return torch.addcmul(start, g, slope)
+
+
+def ownership(
+    directions: Sequence[str],
+    general: Bool[Tensor, " neurons"],
+    specific: Bool[Tensor, "directions neurons"],
+    selected: Bool[Tensor, " directions"],
+) -> list[NeuronSet]:
+    """The sets of one layer: the general neurons, and the specific ones by who owns them.
+
+    Args:
+        directions: names of the second dimension of `specific`.
+        selected: directions that use this layer; the others own nothing in it.
+    """
+    users = tuple(d for d, used in zip(directions, selected.tolist(), strict=True) if used)
+    sets = []
+    if users and general.any():
+        sets.append(NeuronSet(users, True, general.nonzero()[:, 0]))
+    owned = specific & selected[:, None] & ~general
+    by_owner: dict[tuple[str, ...], list[int]] = {}
+    for neuron in owned.any(0).nonzero()[:, 0].tolist():
+        owners = tuple(
+            d for d, own in zip(directions, owned[:, neuron].tolist(), strict=True) if own
+        )
+        by_owner.setdefault(owners, []).append(neuron)
+    sets += [NeuronSet(o, False, torch.tensor(index)) for o, index in sorted(by_owner.items())]
+    return sets
+
+
+def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """One tensor of several, without a copy if there is but one."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
+
+
+def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
+    """The directions' rows in the order of the batch, all as wide as the widest."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(y.shape[-1] for y in parts)
+    order = torch.cat([at for at in rows if at is not None]).argsort()
+    return torch.cat([y.expand(*y.shape[:-1], width) for y in parts]).index_select(0, order)

@@ -1,0 +1,1 @@
+"""A base model with only the vocabulary that given text needs."""

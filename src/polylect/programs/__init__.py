@@ -1,0 +1,1 @@
+"""The subcommands of `polylect`, a module each; none imports another."""

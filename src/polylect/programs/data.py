@@ -1,0 +1,62 @@
+"""`polylect data`: what the data of a configuration hold and what becomes of them, untrained."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config.roots import ConfigError, plain
+from polylect.config.targets import instantiate
+from polylect.config.validation import validate
+from polylect.files import write_json
+
+
+def main(cfg: DictConfig) -> None:
+    """Print the report, and write it as JSON where `out` names a file."""
+    print(
+        f"polylect data: {', '.join(cfg.data.get('directions') or ['all'])}, reading …", flush=True
+    )
+    _check(cfg)
+    validate(cfg)
+
+    from polylect.data.audit.report import data_report, report_page
+    from polylect.models.context import context_of
+    from polylect.run.build import build_data
+    from polylect.run.terminal import quiet
+
+    quiet()
+    data = build_data(cfg)
+    config, data.tokenizer = _base(cfg)
+    data.context = context_of(config)
+    data.check_context()
+    data.setup()
+    report = data_report(data, cfg.sample)
+    print(report_page(data, report))
+    if cfg.out is not None:
+        write_json(Path(cfg.out), report | {"config": plain(cfg)})
+        print(f"\nas JSON: {cfg.out}")
+
+
+def _check(cfg: DictConfig) -> None:
+    """The settings that need nothing read; a split that is not given is not reported."""
+    if cfg.sample is not None and cfg.sample < 1:
+        raise ConfigError(f"sample must be at least 1, or null for all pairs, got {cfg.sample}.")
+    if cfg.out is not None and Path(cfg.out).exists():
+        raise ConfigError(f"out={cfg.out} exists already and is not overwritten.")
+    if "source" in cfg.data:  # questions, which have no splits of text
+        return
+    for split in ("train", "val", "test"):
+        if OmegaConf.is_missing(cfg.data, split):
+            cfg.data[split] = None
+    if not any(cfg.data.get(split) is not None for split in ("train", "val", "test")):
+        raise ConfigError("there is nothing to report on: give data.train, data.val or data.test.")
+
+
+def _base(cfg: DictConfig) -> tuple[Any, Any]:
+    """Configuration and tokenizer of the base model; weights are loaded only where it is made."""
+    from polylect.models.backbone import load_tokenizer
+
+    if cfg.model.get("_target_") == "polylect.models.backbone.load_backbone":
+        return load_tokenizer(cfg.model.path, cfg.model.get("revision"))
+    backbone, tokenizer = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
+    return backbone.config, tokenizer

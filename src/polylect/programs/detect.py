@@ -1,0 +1,258 @@
+"""`polylect detect`: which layers and which FFN neurons matter to which direction."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from polylect.config.roots import ConfigError, plain
+from polylect.config.targets import instantiate
+from polylect.config.validation import validate
+from polylect.data.batch import pad_id
+from polylect.data.stream import EvaluationBatches
+from polylect.did_you_mean import check_known
+from polylect.eval.table import Table, show
+from polylect.files import load_saved
+from polylect.layers.neurons.awareness import FORMS, SIDES, AwarenessMeter, check_form
+from polylect.layers.neurons.categories import (
+    categorise,
+    check_categories,
+    check_layers,
+    choose_layers,
+)
+from polylect.layers.surgery import freeze
+from polylect.library import base_fingerprint
+from polylect.library.neuron_file import NeuronFile
+from polylect.models.families import family_of
+from polylect.run.earlier.resume import told
+from polylect.run.measuring import measure
+from polylect.run.record import Record
+from polylect.run.session import session
+
+FILE = "neurons.safetensors"
+PARTIAL = "partial.pt"  # the sums of an unfinished detection
+CHOICES = ("layers", "categories", "seed")  # settings that need no measuring
+
+
+def main(cfg: DictConfig) -> None:
+    """Measure, or take measured scores; choose layers and categories; write the file."""
+    print(f"polylect detect: {cfg.scores or 'base model'}, loading …", flush=True)
+
+    _check(cfg)
+    with session(cfg) as folder:
+        validate(cfg)
+        _run(cfg, folder)
+
+
+def _check(cfg: DictConfig) -> None:
+    """The settings that need neither model nor data."""
+    if cfg.scores is not None and cfg.resume is not None:
+        raise ConfigError("give scores or resume, not both: with scores nothing is measured.")
+    if cfg.split not in ("train", "val"):
+        raise ConfigError(f"split must be train or val, got {cfg.split}.")
+    for key in ("sentences", "save_every"):
+        if cfg[key] is not None and cfg[key] < 1:
+            raise ConfigError(f"{key} must be at least 1, got {cfg[key]}.")
+    check_layers(cfg.layers.k, plain(cfg.layers.rule))
+    check_form(cfg.layers.form)
+    categories = cfg.categories
+    check_categories(categories.rule, categories.rho, categories.own, categories.share)
+    check_known("categories.positions", categories.positions, ("all", *SIDES))
+    if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
+        done = Path(cfg.resume) / FILE
+        how = f"it has ended, take scores={done}" if done.is_file() else "begin anew"
+        raise ConfigError(f"resume={cfg.resume} has no {PARTIAL} to go on from: {how}.")
+    for split in ("train", "val", "test"):  # what is not read need not be given
+        if OmegaConf.is_missing(cfg.data, split):
+            cfg.data[split] = None
+
+
+def _run(cfg: DictConfig, folder: Path) -> None:
+    begin = time.monotonic()
+    from polylect import plots
+    from polylect.run.terminal import keep_freed_memory, quiet
+
+    quiet()
+    keep_freed_memory()
+    record = Record(run=str(folder), config=plain(cfg))
+    try:
+        with record.timed(begin):
+            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measured(cfg, folder, record)
+            chosen = choose(scores, cfg)
+            chosen.write(folder / FILE)
+            (folder / PARTIAL).unlink(missing_ok=True)
+            record.metrics |= {"layers": chosen.layers, "neurons": chosen.counts()}
+    finally:
+        # A bad setting leaves no folder behind.
+        if record.status == "done" or (folder / "record.json").is_file():
+            record.write(folder)
+    show(_table(chosen))
+    plots.save_all(folder, lambda: plots.of_detection(chosen))
+    print(f"neurons: {folder / FILE}")
+
+
+# Measuring
+
+
+def _measured(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
+    """The scores of all neurons of all layers; nothing is chosen yet."""
+    from polylect.run.build import build_data
+    from polylect.translator import device_of
+
+    device = device_of(cfg.device)
+    data = build_data(cfg)
+    split = _split(data, cfg.split)
+    data.setup("fit" if split == "train" else "validate")
+    backbone, tokenizer = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
+    data.meet(backbone, tokenizer)
+    data.check_context()
+    backbone.to(device).eval()
+    freeze(backbone)
+    meter = AwarenessMeter(_down_projections(backbone), len(data.directions))
+    choose_layers(meter.relevance(), 1, plain(cfg.layers.rule))  # or it fails at the very end
+    loaders = _batches(data, split, cfg.sentences)
+    job = {
+        "base_fingerprint": base_fingerprint(backbone),
+        "directions": list(data.directions),
+        "split": split,
+        "sentences": cfg.sentences,
+        "template": cfg.data.template,
+        "max_length": data.max_length,
+        "tokens_per_batch": data.tokens_per_batch,
+        "max_rows": data.max_rows,
+        "data": {d: data.report[split][d]["sha256"] for d in data.directions},
+    }
+    state = _load_state(cfg.resume, job)
+    record.data = data.report
+    record.write(folder)
+    nats = measure(meter, backbone, loaders, state, cfg.save_every, folder / PARTIAL)
+    record.metrics["nats_per_token"] = dict(zip(data.directions, nats, strict=True))
+    record.metrics["tokens"] = meter.tokens()
+    about = {
+        **record.metrics,
+        "relevance": {form: meter.relevance(form).tolist() for form in FORMS},
+        "measured": job,
+        "model": plain(cfg.model),
+        "versions": record.environment["packages"],
+    }
+    return _scores_only(meter, about)
+
+
+def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
+    """A file of the scores alone, in which no layer is chosen yet."""
+    activation = meter.activation().float().cpu()
+    directions, _, neurons = activation.shape
+    return NeuronFile(
+        directions=tuple(about["measured"]["directions"]),
+        layers=(),
+        selected=torch.zeros(0, directions, dtype=torch.bool),
+        general=torch.zeros(0, neurons, dtype=torch.bool),
+        specific=torch.zeros(0, directions, neurons, dtype=torch.bool),
+        awareness={side: scores.float().cpu() for side, scores in meter.awareness().items()},
+        relevance=meter.relevance().float().cpu(),
+        activation=activation,
+        base_fingerprint=about["measured"]["base_fingerprint"],
+        about=about,
+    )
+
+
+def _split(data: Any, wanted: str) -> str:
+    """The text to measure on: held out, where every direction has such text."""
+
+    def missing(split: str) -> list[str]:
+        return [d for d in data.directions if d not in data.directions_of(split)]
+
+    if not (without := missing(wanted)):
+        return wanted
+    if wanted == "val" and not missing("train"):
+        print(f"there is no val corpus of {', '.join(without)}: the train corpora are measured.")
+        return "train"
+    raise ConfigError(f"there is no {wanted} corpus of {without[0]}: give data.{wanted}=…")
+
+
+def _down_projections(backbone: nn.Module) -> list[nn.Module]:
+    try:
+        family = family_of(backbone.config)
+    except ValueError as error:
+        reason = str(error).partition(";")[0]
+        raise ConfigError(f"{reason}: where it keeps its neurons is not known.") from error
+    return [block.get_submodule(family.down) for block in backbone.get_submodule(family.layers)]
+
+
+def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBatches]:
+    """The first so many sentences of each direction; those that are too long are left out."""
+    loaders = []
+    for direction in data.directions:
+        examples = data.examples(direction, split, sentences)
+        fitting = [example for example in examples if example.length <= data.max_length]
+        if not fitting:
+            raise ConfigError(
+                f"the first {len(examples)} {split} examples of {direction} all have more than "
+                f"data.max_length={data.max_length} tokens."
+            )
+        too_long = len(examples) - len(fitting)
+        data.report[split][direction] |= {"measured": len(fitting), "too_long": too_long}
+        pad = pad_id(data.tokenizer)
+        loaders.append(EvaluationBatches(fitting, data.tokens_per_batch, data.max_rows, pad))
+    return loaders
+
+
+def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
+    """What an interrupted detection has saved, if it was the same one, or a beginning."""
+    if resume is None:
+        return {"job": job, "batches": 0, "nats": [[0.0, 0] for _ in job["directions"]]}
+    state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")
+    if not isinstance(state, dict) or not {"job", "batches", "nats"} <= state.keys():
+        raise ConfigError(f"resume={resume} is no unfinished detection: begin anew.")
+    if found := told(state["job"], job):
+        raise ConfigError(
+            f"resume={resume} was measuring something else, {found}: give the settings it was "
+            "begun with."
+        )
+    return state
+
+
+# Choosing
+
+
+def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
+    """The file with layers and categories chosen from its scores as the configuration says."""
+    generator = torch.Generator().manual_seed(cfg.seed)
+    relevance = torch.tensor(file.about["relevance"][cfg.layers.form], dtype=torch.float64)
+    k, count = cfg.layers.k, relevance.shape[1]
+    if k > count:
+        print(f"layers.k={k}: the model has {count} layers.")
+    used = choose_layers(relevance, min(k, count), plain(cfg.layers.rule), generator=generator)
+    positions = used.any(1).nonzero().flatten().tolist()
+    options = plain(cfg.categories)
+    scores = file.scores(options.pop("positions"))
+    found = [
+        categorise(
+            scores[:, layer], activation=file.activation[:, layer], generator=generator, **options
+        )
+        for layer in positions
+    ]
+    return replace(
+        file,
+        layers=tuple(positions),
+        selected=used[positions],
+        general=torch.stack([categories.general for categories in found]),
+        specific=torch.stack([categories.specific for categories in found]),
+        relevance=relevance.float(),
+        about={**file.about, "chosen": {k: plain(cfg[k]) for k in CHOICES}},
+    )
+
+
+def _table(file: NeuronFile) -> Table:
+    rows = tuple((d, *(f"{n:,}" for n in row.values())) for d, row in file.counts().items())
+    header = ("direction", "general", "specific", "to it alone", "of neurons")
+    layers = []
+    for layer, used in zip(file.layers, file.selected, strict=True):
+        last = layer == file.relevance.shape[1] - 1  # has no next one to differ from
+        mean = "last" if last else f"D {float(file.relevance[used, layer].mean()):.3g}"
+        layers.append(f"{layer} ({mean})")
+    return Table(header, rows, (f"layers {', '.join(layers)}",))

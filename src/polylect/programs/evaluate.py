@@ -1,0 +1,185 @@
+"""`polylect evaluate`: scores of a run, a checkpoint or a base model, direction by direction."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config.base_or_run import choose_strategy
+from polylect.config.checks import check_metrics
+from polylect.config.roots import ConfigError, plain
+from polylect.config.validation import validate
+from polylect.run.record import Record, going_on
+from polylect.run.session import close_wandb, session
+
+
+def main(cfg: DictConfig) -> float | None:
+    """Score and record; returns the mean chrF++ over the directions."""
+    choose_strategy(cfg)
+    print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
+    _check(cfg)
+    with going_on("give the same command again"), session(cfg) as folder:
+        validate(cfg)
+        return _run(cfg, folder)
+
+
+def _run(cfg: DictConfig, folder: Path) -> float | None:
+    begin = time.monotonic()
+    from polylect.data.audit.counts import complete_report
+    from polylect.data.audit.page import counts_page
+    from polylect.layers.adapters.counts import agreement
+    from polylect.plots import of_run, save_all
+    from polylect.retrieval.prompting import show_matches
+    from polylect.run.monitor.loggers import build_loggers, log_pictures, log_results
+    from polylect.run.results.scoring import mean_chrf, score_module
+    from polylect.run.terminal import quiet
+    from polylect.translator import device_of
+
+    quiet()
+    others = _read_others(cfg)
+    loggers = build_loggers(cfg.logger, folder, cfg.packages)
+    module, stored = _module(cfg)
+    module.to(device_of(cfg.device))
+    data = _data(cfg, stored, module)
+    complete_report(data)
+    print(counts_page(data), flush=True)
+    memory = _examples(cfg, module, data)
+    if memory is not None:
+        show_matches(module, memory)
+        data.template = module.template
+    record = Record(run=str(folder), config=plain(cfg))
+    with _using(module, cfg.adapter), record.saved_to(folder, begin):
+        record.metrics["test"] = score_module(
+            module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
+        )
+        record.metrics["objective"] = mean_chrf(record.metrics["test"])
+        if rows := module.routed():
+            record.metrics["routing"] = {"agreement": agreement(rows), "rows": rows}
+        if memory is not None:
+            record.metrics["shots" if cfg.shots else "memory"] = memory.report()
+            print(memory.summary())
+        record.data = data.report
+    # What is trained was drawn when it was.
+    own = [] if module.trains else [lambda: module.pictures(folder)]
+    pictures = save_all(folder, lambda: of_run(folder, asdict(record)), *own)
+    log_results(loggers, record.metrics["test"], data, folder, 0, split=cfg.split)
+    log_pictures(loggers, pictures, 0)
+    for logger in loggers:
+        logger.log_hyperparams(plain(cfg))
+        logger.finalize("success")
+    close_wandb()
+    if others:
+        _compare(cfg, others, folder)
+    print(f"scores: {folder / 'scores.json'}")
+    return record.metrics["objective"]
+
+
+def _check(cfg: DictConfig) -> None:
+    """The settings that need no model."""
+    if cfg.run is None and not cfg.data:
+        raise ConfigError("give data=… beside model=…: a base model has no data of its own.")
+    if cfg.split not in ("val", "test"):
+        raise ConfigError(f"split must be val or test, got {cfg.split}.")
+    if cfg.limit is not None and cfg.limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {cfg.limit}.")
+    if cfg.shots < 0:
+        raise ConfigError(f"shots must be at least 0, got {cfg.shots}.")
+    if cfg.shots and cfg.memory.corpus is not None:
+        raise ConfigError("give shots or memory.corpus, not both: each makes a prompt's examples.")
+    check_metrics(cfg.metrics)
+    for split in ("train", "val", "test"):  # what is not scored need not be given
+        if cfg.data and split != cfg.split and OmegaConf.is_missing(cfg.data, split):
+            cfg.data[split] = None
+
+
+def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
+    """What is scored, and the configuration of its run, if it has one."""
+    from polylect.run.build import load
+    from polylect.run.untrained import (
+        build_untrained,
+        check_template,
+        has_adapters,
+        load_adapters,
+    )
+
+    if cfg.run is None:
+        check_template(cfg.strategy, cfg.data.get("template") or "plain")
+        return build_untrained(cfg), None
+    if cfg.adapter is None:
+        return load(cfg.run, cfg.generation, cfg.packages)
+    if not has_adapters(cfg.run):
+        raise ConfigError(f"run={cfg.run} has no folder of adapters: leave out adapter=….")
+    return load_adapters(cfg.run, cfg.generation, cfg.packages)
+
+
+def _examples(cfg: DictConfig, module: Any, data: Any) -> Any:
+    """What is shown before the sources: fixed examples, a translation memory, or None."""
+    from polylect.retrieval.shots import draw_shots
+    from polylect.run.build import build_memory
+
+    if not cfg.shots:
+        return build_memory(cfg, module)
+    untrained = cfg.memory.untrained
+    return draw_shots(data, cfg.shots, split=cfg.split, seed=cfg.seed, untrained=untrained)
+
+
+@contextmanager
+def _using(module: Any, adapter: str | None) -> Iterator[None]:
+    """Within it all rows go through the adapter, if one is named."""
+    if adapter is None:
+        yield
+        return
+    library = module.named_adapters()
+    library.adapter_index.served(adapter)  # which refuses a name that is not there
+    with library.using(adapter):
+        yield
+
+
+def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
+    from polylect.run.build import build_data
+
+    source = cfg if cfg.data else stored
+    data = build_data(source)
+    if not data.directions_of(cfg.split):
+        raise ConfigError(f"there are no {cfg.split} corpora: give data.{cfg.split}=…")
+    # Whatever the data's own template: a run is asked in the way in which it was trained.
+    data.meet(module.backbone, module.tokenizer)
+    data.template = module.template
+    data.setup(cfg.split if cfg.split == "test" else "validate")
+    return data
+
+
+def _read_others(cfg: DictConfig) -> list[Any]:
+    """The runs that `compare` names; they are read before anything is scored."""
+    from polylect.run.results.comparison import ScoredRun, check_metric
+
+    if cfg.compare is None:
+        return []
+    if (metric := _tested(cfg)) not in cfg.metrics:
+        raise ConfigError(f"compare tests {metric}, which metrics={list(cfg.metrics)} lacks.")
+    paths = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
+    others = [ScoredRun.read(path) for path in paths]
+    check_metric(others, metric)
+    return others
+
+
+def _tested(cfg: DictConfig) -> str:
+    """chrF++, or the first metric where it is not computed."""
+    return "chrf++" if "chrf++" in cfg.metrics else cfg.metrics[0]
+
+
+def _compare(cfg: DictConfig, others: list[Any], folder: Path) -> None:
+    """Print and write how the system differs from each of the others, which are baselines."""
+    from polylect.eval.table import show
+    from polylect.files import write_json
+    from polylect.run.results.comparison import ScoredRun, as_json, compare_runs, tables
+
+    runs = [*others, ScoredRun.read(folder)]
+    comparisons = compare_runs(runs, _tested(cfg), "bootstrap", 1000, cfg.packages)
+    for table in tables(runs, comparisons):
+        show(table)
+    write_json(folder / "comparison.json", as_json(runs, comparisons))

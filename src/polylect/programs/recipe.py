@@ -1,0 +1,262 @@
+"""`polylect recipe`: methods of several stages, one run after the other; a stage is a run."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config.folders import search_path_of_job
+from polylect.config.overrides import resolve_overrides
+from polylect.config.roots import ConfigError, conf_folder, plain
+from polylect.config.validation import validate
+from polylect.did_you_mean import did_you_mean
+from polylect.run.record import Record, new_folder
+from polylect.run.sweep import RUN_FOLDER, run_subprocess
+
+LEDGER = "ledger.jsonl"
+PROGRAMS = ("pretrain", "detect", "train", "evaluate", "answer")
+_OF_CORPORA = ("lang", "src", "tgt", "pair", "direction")  # placeholders that a stage fills itself
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A program and the overrides it is given; `{name}` in them is the folder of another stage."""
+
+    program: str
+    overrides: list[str]
+
+
+def main(cfg: DictConfig) -> None:
+    """Run the stages that are not done yet, each in a process of its own."""
+    stages = stages_of(cfg)
+    validate(cfg)
+    _check(stages)
+    folder = _folder(cfg)
+    begin = time.monotonic()
+    record = Record(run=str(folder), config=plain(cfg))
+    with record.saved_to(folder, begin):
+        _run(stages, folder, record)
+    print(f"recipe folder: {folder}", flush=True)
+
+
+def stages_of(cfg: DictConfig) -> dict[str, Stage]:
+    """The stages by name, in their order, with everything that they are given.
+
+    Raises:
+        ConfigError: a stage, a program or a name of `shared` that does not exist.
+    """
+    _check_shared(cfg)
+    stages = plain(cfg.stages)
+    if not stages:
+        raise ConfigError("stages is empty: a recipe needs at least one stage.")
+    for name in cfg.extra:
+        if name not in stages:
+            raise ConfigError(f"extra.{name}: no stage has this name; {did_you_mean(name, stages)}")
+    return {name: _stage_of(name, stage, cfg) for name, stage in stages.items()}
+
+
+def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
+    if not isinstance(stage, Mapping):
+        raise ConfigError(f"stages.{name}={stage}: a stage has a program and overrides.")
+    if unknown := set(stage) - {"program", "overrides"}:
+        raise ConfigError(f"stages.{name}.{min(unknown)}: a stage has a program and overrides.")
+    program = stage.get("program")
+    if program not in PROGRAMS:
+        hint = did_you_mean(str(program), PROGRAMS)
+        raise ConfigError(f"stages.{name}.program={program} does not exist; {hint}")
+    given = [stage.get("overrides", []), plain(cfg.common), plain(cfg.extra.get(name, []))]
+    overrides = list(_flat(given, name))
+    if not any(override.startswith("seed=") for override in overrides):
+        overrides.append(f"seed={cfg.seed}")
+    return Stage(program, overrides)
+
+
+def _flat(overrides: Any, name: str) -> Iterator[str]:
+    """The overrides of a list in which `${shared.NAME}` may stand for a list of its own."""
+    if isinstance(overrides, str):
+        yield overrides
+    elif isinstance(overrides, list):
+        for override in overrides:
+            yield from _flat(override, name)
+    else:
+        raise ConfigError(f"stages.{name}: {overrides!r} is not a setting: write key=value.")
+
+
+def _check_shared(cfg: DictConfig) -> None:
+    """Refuse `${shared.NAME}` of a name that `shared` does not have."""
+    known = [str(name) for name in cfg.shared]
+    for place in ("shared", "stages", "common", "extra"):
+        written = json.dumps(OmegaConf.to_container(cfg[place], resolve=False))
+        for name in re.findall(r"\$\{shared\.(\w+)\}", written):
+            if name not in known:
+                hint = did_you_mean(name, known) if known else "shared is empty."
+                raise ConfigError(f"{place}: ${{shared.{name}}} does not exist; {hint}")
+
+
+def _check(stages: Mapping[str, Stage]) -> None:
+    """Find mistakes in the overrides of every stage before the first one runs.
+
+    Raises:
+        ConfigError: the message names the stage.
+    """
+    earlier: dict[str, str] = {}
+    for name, stage in stages.items():
+        try:
+            for override in stage.overrides:
+                _check_placeholders(override, name, earlier, stages)
+            filled = [_filled(override, earlier) for override in stage.overrides]
+            given = resolve_overrides(
+                stage.program, [*search_path_of_job(), *filled], conf_folder()
+            )
+            for override in OverridesParser.create().parse_overrides(given):
+                if override.is_sweep_override():
+                    raise ConfigError(
+                        f"{override.input_line} is a sweep, but a stage is one run; sweep over the "
+                        f"recipe instead, as in -m 'extra.{name}=[KEY=1],[KEY=2]'."
+                    )
+        except ConfigError as error:
+            raise ConfigError(f"stages.{name}: {error}") from error
+        earlier[name] = name
+
+
+def _check_placeholders(
+    override: str, name: str, earlier: Mapping[str, str], stages: Mapping[str, Stage]
+) -> None:
+    for word in re.findall(r"(?<!\$)\{(\w+)\}", override):
+        if word in earlier or word in _OF_CORPORA:
+            continue
+        if word in stages:
+            raise ConfigError(f"{override}: {{{word}}} has not run before {name}.")
+        raise ConfigError(f"{override}: no stage is called {word}; {did_you_mean(word, stages)}")
+
+
+def _folder(cfg: DictConfig) -> Path:
+    if cfg.resume is None:
+        chosen = os.environ.pop(RUN_FOLDER, None)  # of a sweep's job; not that of the stages
+        if chosen is None:
+            return new_folder(Path(cfg.runs) / cfg.name)
+        Path(chosen).mkdir(parents=True)
+        return Path(chosen)
+    folder = Path(cfg.resume)
+    if not (folder / "record.json").is_file():
+        raise ConfigError(f"resume={folder} is no folder of a recipe: it has no record.json.")
+    return folder
+
+
+def _run(stages: Mapping[str, Stage], folder: Path, record: Record) -> None:
+    ledger = _done(folder)
+    done = {name: line["folder"] for name, line in ledger.items()}
+    record.metrics["stages"] = done
+    record.write(folder)
+    for name, stage in stages.items():
+        overrides = [_filled(override, done) for override in stage.overrides]
+        if name in done:
+            _check_same(name, ledger[name]["overrides"], overrides)
+            print(f"stage {name}: done before, {done[name]}", flush=True)
+            continue
+        _check_not_diverged(name, overrides, folder)
+        done[name] = str(_run_stage(name, stage.program, overrides, folder))
+    last = Path(done[name]) / "record.json"
+    metrics = json.loads(last.read_text(encoding="utf-8"))["metrics"] if last.is_file() else {}
+    record.metrics["objective"] = metrics.get("objective")
+
+
+def _check_same(name: str, before: Sequence[str], now: Sequence[str]) -> None:
+    """Raises ConfigError where a stage that is kept was done with other settings."""
+    old, new = (
+        [o for o in overrides if not o.startswith(("resume=", "init_from="))]
+        for overrides in (before, now)
+    )
+    if old != new:
+        lost, added = set(old) - set(new), set(new) - set(old)
+        raise ConfigError(
+            f"stage {name} is done and kept, but it was done with {' '.join(sorted(lost)) or '-'} "
+            f"where {' '.join(sorted(added)) or '-'} is given now: give what it was done with, or "
+            "begin a new recipe."
+        )
+
+
+def _check_not_diverged(name: str, now: Sequence[str], folder: Path) -> None:
+    """Raises ConfigError where the stage diverged before with the settings that are given now."""
+    lines = [line for line in _ledger(folder) if line["stage"] == name]
+    if not lines or not _has_diverged(Path(lines[-1]["folder"])):
+        return
+    before = [o for o in lines[-1]["overrides"] if not o.startswith(("resume=", "init_from="))]
+    if before == [o for o in now if not o.startswith("init_from=")]:
+        raise ConfigError(
+            f"stage {name} has diverged with these settings, and would again: give it others, as "
+            f"in 'extra.{name}=[optim.optimizer.lr=…]', and it begins anew."
+        )
+
+
+def _has_diverged(run: Path) -> bool:
+    record = run / "record.json"
+    return record.is_file() and Record.read(run).status == "diverged"
+
+
+def _done(folder: Path) -> dict[str, dict[str, Any]]:
+    """Lines of the ledger about the stages that ended well, by name."""
+    return {line["stage"]: line for line in _ledger(folder) if line["exit"] == 0}
+
+
+def _ledger(folder: Path) -> list[dict[str, Any]]:
+    ledger = folder / LEDGER
+    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def _filled(override: str, folders: Mapping[str, str]) -> str:
+    """`{name}` becomes the folder of the stage of that name."""
+    for name, folder in folders.items():
+        override = override.replace(f"{{{name}}}", folder)
+    return override
+
+
+def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) -> Path:
+    """Run one stage; where it was interrupted before, let it go on from there.
+
+    Raises:
+        ConfigError: it failed; it has said itself why.
+    """
+    former = [run for run in sorted(folder.glob(f"{name}*")) if run.is_dir()]
+    own = new_folder(folder, name)
+    own.rmdir()  # the program makes it
+    resume = [f"resume={run}" for run in former[-1:] if _resumable(run)]
+    if resume:  # it began from another stage's weights and goes on from its own
+        overrides = [o for o in overrides if not o.startswith("init_from=")]
+    command = [sys.executable, "-m", "polylect.cli", program, *search_path_of_job()]
+    command += [*overrides, *resume]
+    if program == "pretrain":
+        command.append(f"out={own}")
+    print(f"stage {name}: polylect {program} {' '.join([*overrides, *resume])}", flush=True)
+    begin = time.monotonic()
+    code = run_subprocess(command, None, os.environ | {RUN_FOLDER: str(own)})
+    line = {
+        "stage": name,
+        "overrides": [*overrides, *resume],
+        "exit": code,
+        "seconds": round(time.monotonic() - begin, 1),
+        "folder": str(own),
+    }
+    with (folder / LEDGER).open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if code:
+        raise ConfigError(
+            f"stage {name} failed with exit code {code}; when that is mended, go on with "
+            f"polylect recipe resume={folder} and the settings you gave."
+        )
+    return own
+
+
+def _resumable(run: Path) -> bool:
+    """Whether a stage goes on from there; one that has diverged begins anew."""
+    begun = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
+    return begun and not _has_diverged(run)

@@ -1,0 +1,287 @@
+"""`polylect train`: compose, validate, build, fit, score, record."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config.checks import check_combination, check_data, check_devices, check_settings
+from polylect.config.roots import ConfigError, plain
+from polylect.config.targets import instantiate
+from polylect.config.validation import validate
+from polylect.files import write_text
+from polylect.run.earlier.resume import (
+    CONTINUED,
+    check_stage,
+    check_unchanged,
+    repeated,
+    resumed,
+    stored_values,
+)
+from polylect.run.precision import settle_precision
+from polylect.run.record import Record
+from polylect.run.session import close_wandb, raise_system_exit, session, signal_handlers
+
+
+def main(cfg: DictConfig) -> float | None:
+    """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
+    if _rank() == 0:
+        print(f"polylect train: {cfg.name}, loading …", flush=True)
+    with session(cfg) as folder:
+        return _run(cfg, folder)
+
+
+def _rank() -> int:
+    """Which of the processes on this machine this is."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def _run(cfg: DictConfig, folder: Path) -> float | None:
+    begin = time.monotonic()
+    validate(cfg)
+
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+    from polylect.data.audit.counts import check_left, complete_report
+    from polylect.data.audit.page import counts_page
+    from polylect.retrieval.prompting import teach_matches
+    from polylect.run.build import build_memory
+    from polylect.run.callbacks import WholeCheckpoints
+    from polylect.run.monitor.loggers import build_loggers
+    from polylect.run.terminal import announce, keep_freed_memory, quiet
+    from polylect.strategies.loop.divergence import Diverged
+
+    quiet()
+    keep_freed_memory()
+    check_settings(cfg)
+    check_devices(cfg)
+    if (chosen := settle_precision(cfg)) and _rank() == 0:
+        print(chosen, flush=True)
+    module, data = _made(cfg)
+    check_data(data, cfg)
+    memory = build_memory(cfg, module)
+    if memory is not None:
+        teach_matches(data, memory)
+    if _rank() == 0:
+        data.setup("fit")
+        complete_report(data)
+        check_left(data)
+    if cfg.dry_run:
+        from polylect.run.monitor.preview import preview
+
+        print(preview(module, data, cfg))
+        return None
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _intervals(cfg)
+    trainer = instantiate(
+        cfg.trainer,
+        "trainer",
+        cfg.packages,
+        logger=build_loggers(cfg.logger, folder, cfg.packages) or False,
+        callbacks=callbacks(cfg, folder),
+        default_root_dir=str(folder),
+        _convert_="all",
+    )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of a plugin
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+    if not trainer.is_global_zero:
+        _fit(trainer, module, data, cfg)
+        return None
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    record = Record(run=str(folder), config=plain(cfg))
+    record.write(folder)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(cfg))
+    announce(module, data, cfg, folder)
+    print(counts_page(data), flush=True)
+    try:
+        _score_base(module, data, cfg, folder, record)
+        _fit(trainer, module, data, cfg)
+        record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        record.metrics["steps"] = trainer.global_step
+        _finish(trainer, module, data, cfg, folder, record)
+        record.data = _data_report(data)
+        _draw(trainer, module, folder, record)
+        record.status = "done"
+    except (KeyboardInterrupt, SystemExit) as error:
+        record.status = "interrupted"
+        # Lightning ends a run that was stopped as if it were done.
+        raise SystemExit(getattr(error, "code", 0) or 128 + signal.SIGTERM) from error
+    except BaseException as error:
+        record.status = "diverged" if isinstance(error, Diverged) else "failed"
+        raise
+    finally:
+        if memory is not None:
+            record.metrics["memory"] = memory.report()
+        record.data = _data_report(data)
+        record.seconds = round(time.monotonic() - begin, 1)
+        record.write(folder)
+        for logger in trainer.loggers:
+            logger.finalize("success" if record.status == "done" else "failed")
+        close_wandb()
+    if memory is not None:
+        print(memory.summary())
+    print(f"run folder: {folder}", flush=True)
+    return record.metrics["objective"]
+
+
+def _made(cfg: DictConfig) -> tuple[Any, Any]:
+    """The strategy on its base, with the weights of the stage before if any, and the data."""
+    import lightning as L
+
+    from polylect.run.build import (
+        build_data,
+        build_strategy,
+        checkpoint_path,
+        load_backbone_into,
+        restore_structure,
+    )
+    from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
+
+    path = resume_path(cfg.resume) if cfg.resume else None
+    path = checkpoint_path(cfg.init_from) if cfg.init_from else path
+    before = read_checkpoint(path) if path else {}  # first, since what is wrong with it is cheap
+    if cfg.resume and (best := path.with_name("best.ckpt")).is_file():
+        read_checkpoint(best)  # which the run copies
+    L.seed_everything(cfg.seed, verbose=False)
+    data = build_data(cfg)
+    if cfg.resume:
+        check_unchanged(before, cfg)
+    module = build_strategy(cfg)
+    module.about["config"] |= {key: plain(cfg[key]) for key in CONTINUED}
+    check_combination(module, cfg)
+    if cfg.resume:
+        restore_structure(module, before, path)
+    load_backbone_into(module, data, cfg)
+    if cfg.init_from:
+        check_stage(module, before, path)
+        with path_in_errors(path):
+            module.load_stage(before)
+    if module.trains:
+        module.make_optimizer(cfg.trainer.max_steps)  # a bad setting must not wait for the base
+    return module, data
+
+
+def continued(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
+    """With `resume` or `config`, the configuration of that run, and on top what was `given`."""
+    if cfg.resume and cfg.config:
+        raise ConfigError("give config=… to begin again or resume=… to go on, not both.")
+    if cfg.config:
+        return repeated(cfg, given)
+    if not cfg.resume:
+        return cfg
+    from polylect.strategies.checkpoint import read_checkpoint
+
+    path = resume_path(cfg.resume)
+    return resumed(cfg, stored_values(read_checkpoint(path)), path, given)
+
+
+def _intervals(cfg: DictConfig) -> None:
+    """A run that is shorter than the interval between validations has one at its end, logs too."""
+    interval, batches = cfg.trainer.get("val_check_interval"), _batches(cfg)
+    if isinstance(interval, int) and interval > batches > 0:
+        cfg.trainer.val_check_interval = batches
+    if cfg.trainer.get("log_every_n_steps", 1) > cfg.trainer.get("max_steps", -1) > 0:
+        cfg.trainer.log_every_n_steps = cfg.trainer.max_steps
+
+
+def _batches(cfg: DictConfig) -> int:
+    return cfg.trainer.get("max_steps", -1) * cfg.trainer.get("accumulate_grad_batches", 1)
+
+
+def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
+    """The configured callbacks, and those of every run."""
+    from polylect.run.callbacks import DataReport, LastCheckpoint, RunningLossReport, StopTogether
+    from polylect.run.monitor.progress import progress
+
+    chosen = [
+        instantiate(node, "callbacks", cfg.packages)
+        for node in (cfg.callbacks or {}).values()
+        if node
+    ]
+    bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
+    ours = [LastCheckpoint(folder / "checkpoints"), StopTogether()]
+    ours += [DataReport(), RunningLossReport()]
+    return [*chosen, *ours, *bar]
+
+
+def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
+    from polylect.run.callbacks import BestCheckpoint
+
+    # An absolute path, since Lightning gives some names a meaning of their own.
+    resume = resume_path(cfg.resume).absolute() if cfg.resume else None
+    for callback in trainer.callbacks:
+        if isinstance(callback, BestCheckpoint):
+            callback.resumed = resume
+    # Ctrl-C ends the run as SIGTERM does: at once while it loads, then after a batch, with a
+    # checkpoint. A terminal sends it to all processes, and the first passes it on.
+    end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if _rank() == 0 else signal.SIG_IGN
+    with signal_handlers({signal.SIGINT: end, signal.SIGTERM: raise_system_exit}):
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+
+
+def resume_path(resume: str) -> Path:
+    """To go on means from where it stopped: the last checkpoint of a run folder."""
+    from polylect.run.build import checkpoint_path
+
+    last = Path(resume) / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else checkpoint_path(resume)
+
+
+def _score_base(module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record) -> None:
+    """Score the untouched base: what a strategy computes before its first step, if it says so."""
+    if not cfg.evaluate_base or cfg.resume or cfg.init_from or not module.identity_at_start:
+        return
+    from polylect.run.results.scoring import score_module
+
+    print("the untouched base:", flush=True)
+    record.metrics["base"] = score_module(module, data, folder / "base", cfg.metrics, samples=0)
+
+
+def _finish(
+    trainer: Any, module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record
+) -> None:
+    """Go back to the best checkpoint, export, score, show."""
+    from polylect.run.monitor.loggers import log_results
+    from polylect.run.results.scoring import mean_chrf, score_module
+    from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
+
+    best = folder / "checkpoints" / "best.ckpt"
+    if best.is_file():
+        with path_in_errors(best):
+            module.load_owned(read_checkpoint(best))
+    module.export(folder)
+    if not cfg.evaluate:
+        loss = record.metrics["train"].get("val/loss")
+        record.metrics["objective"] = None if loss is None else -loss
+        return
+    device = trainer.strategy.root_device
+    module.to(device)
+    print("after training:", flush=True)
+    record.metrics["test"] = score_module(module, data, folder, cfg.metrics)
+    record.metrics["objective"] = mean_chrf(record.metrics["test"])
+    scores, base = record.metrics["test"], record.metrics.get("base")
+    log_results(trainer.loggers, scores, data, folder, trainer.global_step, base)
+
+
+def _data_report(data: Any) -> dict[str, Any]:
+    return {"read": data.report, "drawn": data.stream.report() if data.stream else {}}
+
+
+def _draw(trainer: Any, module: Any, folder: Path, record: Record) -> None:
+    """Save the pictures of every run and the strategy's own, and show them to loggers."""
+    from polylect.plots import of_run, save_all
+    from polylect.run.monitor.loggers import log_pictures
+
+    for logger in trainer.loggers:
+        logger.save()  # metrics.csv, of which the pictures tell
+    files = save_all(
+        folder, lambda: of_run(folder, asdict(record)), lambda: module.pictures(folder)
+    )
+    log_pictures(trainer.loggers, files, trainer.global_step)

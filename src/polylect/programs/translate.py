@@ -1,0 +1,137 @@
+"""`polylect translate`: lines in, lines out, in order, and nothing lost when interrupted."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from polylect.config.base_or_run import choose_strategy
+from polylect.config.roots import ConfigError
+from polylect.config.validation import validate
+from polylect.data.corpora.lines import decoded_lines, text_lines
+from polylect.data.text import one_line
+from polylect.run.results.output import Output
+
+
+def main(cfg: DictConfig) -> None:
+    """Translate `input` to `output`; reports what it did on standard error."""
+    choose_strategy(cfg)
+    print(f"polylect translate: {cfg.run or 'base model'}, loading …", file=sys.stderr, flush=True)
+    validate(cfg)
+    if cfg.lines_per_chunk < 1 or cfg.start < 0:
+        raise ConfigError("lines_per_chunk must be at least 1 and start at least 0.")
+    if cfg.input != "-" and Path(cfg.input).is_dir():
+        raise ConfigError(f"input={cfg.input} is a folder: give a file, or - for standard input.")
+    if cfg.input != "-" and not Path(cfg.input).exists():
+        raise ConfigError(f"input={cfg.input} does not exist.")
+    from polylect.run.session import raise_system_exit, signal_handlers
+
+    with (
+        suppress(BrokenPipeError),  # whoever read the output has had enough
+        Output(cfg.output, cfg.start) as out,
+        signal_handlers({signal.SIGTERM: raise_system_exit}),
+    ):
+        _translate(cfg, out)
+
+
+def _translate(cfg: DictConfig, out: Output) -> None:
+    from polylect.run.build import build_memory
+    from polylect.run.terminal import quiet
+
+    quiet()
+    translator = _translator(cfg)
+    if cfg.adapter is not None:
+        translator.set_adapter(cfg.adapter)
+    memory = build_memory(cfg, translator.module)
+    translator.remember(memory)
+    if cfg.direction is not None:
+        translator.check_direction(cfg.direction)
+    counts = {"empty": 0, "too long": 0, "capped": 0}
+    for chunk in _chunks(_input(cfg.input), cfg.start, cfg.lines_per_chunk):
+        rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
+        out.write(_translated(rows, translator, counts))
+        if sys.stderr.isatty():
+            print(f"\r{out.lines} lines", end="", file=sys.stderr, flush=True)
+    done = ", ".join([f"lines {out.lines}", *(f"{k} {v}" for k, v in counts.items() if v)])
+    print(f"polylect translate: {done}", file=sys.stderr)
+    if memory is not None:
+        print(f"polylect translate: {memory.summary()}", file=sys.stderr)
+
+
+def _translator(cfg: DictConfig) -> Any:
+    """What the run is, or the base model with what is put on it, as something that translates."""
+    from polylect.run.untrained import build_untrained, library_template
+    from polylect.translator import Translator
+
+    if cfg.run is not None:
+        return Translator.from_run(
+            cfg.run, generation=cfg.generation, device=cfg.device, packages=cfg.packages
+        )
+    template = cfg.template or library_template(cfg.strategy) or "plain"
+    module = build_untrained(cfg, {"directions": [], "template": template})
+    return Translator(module, cfg.device)
+
+
+def _input(name: str) -> Iterator[str]:
+    """Its lines, as those of training text are read."""
+    if name == "-":
+        return decoded_lines(sys.stdin.buffer, "the input")
+    return text_lines(Path(name))
+
+
+def _chunks(lines: Iterator[str], start: int, size: int) -> Iterator[list[tuple[int, str]]]:
+    """Numbered lines (from 1), `size` at a time, after the first `start`.
+
+    Raises ValueError where there are fewer than `start`.
+    """
+    skipped = sum(1 for _ in islice(lines, start))
+    if skipped < start:
+        raise ConfigError(f"start={start} skips more lines than the input has: it has {skipped}.")
+    numbered = enumerate(lines, start + 1)
+    while chunk := list(islice(numbered, size)):
+        yield chunk
+
+
+def _row(number: int, line: str, direction: str | None, translator: Any) -> tuple[int, str, str]:
+    """Line number, text, direction; the direction is the second column unless it is fixed."""
+    if direction is not None:
+        return number, one_line(line), direction
+    text, tab, named = line.rpartition("\t")
+    if not tab:
+        raise ValueError(
+            f"line {number} of the input has no second column with a direction: add a tab and one "
+            "of the run's directions, or set direction=… for all lines."
+        )
+    try:
+        translator.check_direction(named.strip())
+    except ValueError as error:
+        raise ValueError(f"line {number} of the input: {error}") from error
+    return number, one_line(text), named.strip()
+
+
+def _translated(
+    rows: Sequence[tuple[int, str, str]], translator: Any, counts: dict[str, int]
+) -> list[str]:
+    """The translations of one chunk; what was left empty or cut off is counted."""
+    kept, texts = [], [""] * len(rows)
+    for index, (number, text, direction) in enumerate(rows):
+        if not text:
+            counts["empty"] += 1
+        elif translator.too_long(text, direction):
+            counts["too long"] += 1
+            print(
+                f"line {number} is longer than the model takes and is left empty: split it.",
+                file=sys.stderr,
+            )
+        else:
+            kept.append(index)
+    translations = translator.translations([rows[i][1] for i in kept], [rows[i][2] for i in kept])
+    for index, translation in zip(kept, translations, strict=True):
+        texts[index] = translation.text
+        counts["capped"] += translation.capped
+    return texts

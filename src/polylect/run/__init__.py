@@ -1,0 +1,1 @@
+"""What programs share: the run's folder, record, scoring, callbacks and sweeps."""

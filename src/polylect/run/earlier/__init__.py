@@ -1,0 +1,1 @@
+"""Earlier runs: the configurations that they stored, and how a run goes on from them."""

@@ -1,0 +1,70 @@
+"""Counting what detection needs of all batches, in such a way that it can go on later."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from polylect.data.batch import IGNORED, TranslationBatch
+from polylect.data.stream import EvaluationBatches
+from polylect.files import write_saved
+from polylect.finite import broken
+from polylect.layers.neurons.awareness import AwarenessMeter
+from polylect.strategies.loss import target_losses
+
+
+def measure(
+    meter: AwarenessMeter,
+    backbone: nn.Module,
+    loaders: Sequence[EvaluationBatches],
+    state: dict[str, Any],
+    save_every: int,
+    path: Path,
+) -> list[float]:
+    """Count in what is left, saving the state now and then; nats per target token."""
+    from tqdm.auto import tqdm
+
+    nats, done, names = state["nats"], state["batches"], state["job"]["directions"]
+    if done:
+        meter.load_state_dict(state["meter"])
+        write_saved(path, state)  # or another interruption would lose it
+    batches = ((i, batch) for i, loader in enumerate(loaders) for batch in loader)
+    total = sum(map(len, loaders))
+    with tqdm(initial=done, total=total, desc="measuring", unit="batch", disable=None) as bar:
+        for direction, batch in islice(batches, done, None):
+            nats[direction][0] += count_in(meter, backbone, direction, batch.to(backbone.device))
+            nats[direction][1] += batch.target_tokens
+            if not math.isfinite(nats[direction][0]):
+                raise ValueError(_OVERFLOW.format(f"the loss of {names[direction]}"))
+            bar.update()
+            state["batches"] += 1
+            if state["batches"] % save_every == 0:
+                write_saved(path, state | {"meter": _sums(meter)})
+    _sums(meter)
+    return [loss / tokens for loss, tokens in nats]
+
+
+_OVERFLOW = (
+    "{} is not finite, so nothing can be detected: the base is damaged, or too large for its "
+    "precision (model.dtype=float32 has the widest)."
+)
+
+
+def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
+    """What was counted so far; raises ValueError where a gradient was not finite."""
+    sums = meter.state_dict()
+    if wrong := broken(sums):
+        raise ValueError(_OVERFLOW.format(f"what was measured ({wrong})"))
+    return sums
+
+
+def count_in(
+    meter: AwarenessMeter, backbone: nn.Module, direction: int, batch: TranslationBatch
+) -> float:
+    """Count a batch of one direction in; its loss in nats. The end token belongs to the target."""
+    target = batch.labels != IGNORED
+    source = batch.attention_mask.bool() & ~target
+    return meter.add(direction, source, target, lambda: target_losses(backbone, batch)[0].sum())

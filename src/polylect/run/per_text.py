@@ -1,0 +1,67 @@
+"""Which adapter and which direction each text of a call has."""
+
+from collections.abc import Sequence
+
+from polylect.data.languages import split_direction
+from polylect.strategies.base import TranslationModule
+
+Setting = str | Sequence[str | None] | None
+"""One for all texts, or one per text; None where something else decides."""
+
+
+def adapters_per_text(
+    module: TranslationModule, adapter: Setting, default: str | None, count: int
+) -> list[str | None]:
+    """The adapter named for each text, "" for the base alone; None where the direction decides.
+
+    Raises ValueError for a name that is not there, and for numbers that do not match.
+    """
+    named = [default if name is None else name for name in _each(adapter, count, "adapters")]
+    for name in dict.fromkeys(name for name in named if name is not None):
+        library = module.named_adapters()
+        if name:
+            library.adapter_index.served(name)  # which refuses a name that is not there
+    return named
+
+
+def directions_per_text(
+    module: TranslationModule, direction: Setting, named: Sequence[str | None]
+) -> list[str]:
+    """The direction of each text, given or the only one that its adapter serves.
+
+    Raises ValueError for one that is not served, and for numbers that do not match.
+    """
+    pairs = list(zip(named, _each(direction, len(named), "directions"), strict=True))
+    chosen = {pair: _direction(module, *pair) for pair in dict.fromkeys(pairs)}
+    return [chosen[pair] for pair in pairs]
+
+
+def check_direction(module: TranslationModule, adapter: str | None, direction: str) -> None:
+    """Raises ValueError, with the nearest, for a direction that is not served.
+
+    A named adapter, and the base alone, takes any.
+    """
+    split_direction(direction)
+    if adapter is None:
+        module.check_direction(direction)
+
+
+def _each(setting: Setting, count: int, what: str) -> list[str | None]:
+    if setting is None or isinstance(setting, str):
+        return [setting] * count
+    if len(setting) != count:
+        raise ValueError(f"{count} texts and {len(setting)} {what} do not match.")
+    return list(setting)
+
+
+def _direction(module: TranslationModule, adapter: str | None, direction: str | None) -> str:
+    if direction is None:
+        if not adapter:
+            raise ValueError("give a direction: no adapter is set or named that serves one.")
+        served = module.named_adapters().adapter_index.served(adapter)
+        if len(served) != 1:
+            known = ", ".join(served) or "none"
+            raise ValueError(f"give a direction: adapter {adapter} serves {known}.")
+        direction = served[0]
+    check_direction(module, adapter, direction)
+    return direction

@@ -1,0 +1,1 @@
+"""What runs give: scores, comparisons, texts and exports."""

@@ -1,0 +1,156 @@
+"""Scores of a strategy on the sets of its data: translations, likelihoods, tables."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polylect.files import write_json, write_text
+from polylect.finite import unusable_scores
+from polylect.run.record import going_on
+
+
+def score_module(
+    module: Any,
+    data: Any,
+    folder: Path,
+    metrics: Sequence[str],
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    samples: int = 2,
+) -> dict[str, dict[str, Any]]:
+    """Translate every direction's set, score it, print the table, write everything.
+
+    Writes `outputs/<direction>.txt` (one hypothesis per line) and `scores.json` under `folder`.
+    Returns per direction: metric name to {"value", "signature"}, and "diagnosis".
+    """
+    from polylect.eval.table import diagnosis_table, scores_table, show
+
+    data.setup("test" if split == "test" else "validate")
+    scores: dict[str, dict[str, Any]] = _likelihoods(module, data, split)
+    directions = [d for d in data.directions_of(split) if "-" in d]
+    prompts = {d: data.prompts(d, split, limit) for d in directions}
+    translations = translate_all(module, [p for d in directions for p in prompts[d]], "translating")
+    begin = 0
+    with going_on(_again(folder)):
+        for direction in directions:
+            part = translations[begin : begin + len(prompts[direction])]
+            begin += len(part)
+            lines = "".join(f"{t.text}\n" for t in part)
+            write_text(folder / "outputs" / f"{direction}.txt", lines)
+            scores[direction] = _scores(prompts[direction], part, direction, directions, metrics)
+        write_json(folder / "scores.json", scores)
+    for language in scores.keys() - set(directions):
+        print(f"{language}  {scores[language]['nats_per_token']:.4f} nats per token")
+    if not directions:
+        return scores
+    ranked = _ranked(scores, directions)
+    show(scores_table({d: scores[d] for d in ranked}))
+    show(diagnosis_table({d: scores[d]["diagnosis"] for d in ranked}))
+    for direction in directions:
+        _show_samples(direction, prompts[direction], folder, samples)
+    return scores
+
+
+def _ranked(scores: dict[str, dict[str, Any]], directions: Sequence[str]) -> list[str]:
+    """The directions, the best first: by chrF++, or by what is computed instead of it."""
+    first = next(iter(scores[directions[0]]))
+    metric = "chrf++" if "chrf++" in scores[directions[0]] else first
+    sign = 1 if metric == "ter" else -1  # which counts errors
+    return sorted(directions, key=lambda d: sign * scores[d][metric]["value"])
+
+
+def _again(folder: Path) -> str:
+    """How to have the scores of a run folder that cannot be written; a trained run is kept."""
+    is_trained = (folder / "checkpoints").is_dir()
+    return f"give polylect evaluate run={folder}" if is_trained else "give the same command again"
+
+
+@torch.no_grad()
+def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
+    """Mean negative log-likelihood of the targets in nats; raises ValueError where it is none."""
+    from polylect.strategies.loss import target_losses
+
+    total, count = 0.0, 0
+    for batch in batches:
+        batch = batch.to(module.device)
+        with module.routing(batch):
+            losses, _ = target_losses(module.backbone, batch)
+        total, count = total + float(losses.sum()), count + len(losses)
+        if not math.isfinite(total):
+            dtype = next(module.backbone.parameters()).dtype
+            raise ValueError(unusable_scores(f"the text of {batch.directions[0]}", dtype))
+    return total / max(count, 1)
+
+
+def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]]:
+    """What can be said of monolingual text: how likely the model finds it."""
+    if all("-" in direction for direction in data.directions_of(split)):
+        return {}
+    loaders = data.test_dataloader() if split == "test" else data.val_dataloader()
+    pairs = zip(data.directions_of(split), loaders, strict=True)
+    return {
+        direction: {"nats_per_token": nats_per_token(module, batches)}
+        for direction, batches in pairs
+        if "-" not in direction
+    }
+
+
+def translate_all(module: Any, prompts: Sequence[Any], doing: str) -> list[Any]:
+    """What the module makes of all prompts, with a progress bar on a terminal."""
+    from tqdm.auto import tqdm
+
+    translations: dict[int, Any] = {}
+    with tqdm(total=len(prompts), desc=doing, unit="sent", disable=None) as bar:
+        for index, translation in module.translate_as_decoded(prompts):
+            translations[index] = translation
+            bar.update()
+    return [translations[i] for i in range(len(prompts))]
+
+
+def _scores(
+    prompts: Sequence[Any],
+    translations: Sequence[Any],
+    direction: str,
+    directions: Sequence[str],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    from polylect.data.languages import language, split_direction
+    from polylect.eval.diagnosis import diagnose
+    from polylect.eval.metrics import score
+
+    source, target = split_direction(direction)
+    hypotheses = [t.text for t in translations]
+    references = [p.references for p in prompts]
+    scores = score(hypotheses, references, metrics=list(metrics), target=target)
+    languages = sorted({part for d in directions for part in d.split("-")})
+    diagnosis = diagnose(
+        [p.source for p in prompts],
+        hypotheses,
+        references,
+        source_lang=source,
+        target_lang=target,
+        candidates=languages,
+        scripts={code: language(code).scripts for code in languages},
+        lengths_hit=[t.capped for t in translations],
+        too_long=[t.too_long for t in translations],
+    )
+    values = {s.name: {"value": s.value, "signature": s.signature} for s in scores}
+    return {**values, "sentences": len(prompts), "diagnosis": diagnosis.to_dict()}
+
+
+def _show_samples(direction: str, prompts: Sequence[Any], folder: Path, count: int) -> None:
+    hypotheses = (folder / "outputs" / f"{direction}.txt").read_text(encoding="utf-8").split("\n")
+    for prompt, hypothesis in list(zip(prompts, hypotheses, strict=False))[:count]:
+        print(f"{direction}  source      {prompt.source}")
+        print(f"       translation {hypothesis}")
+        print(f"       reference   {prompt.references[0]}")
+
+
+def mean_chrf(scores: dict[str, dict[str, Any]]) -> float | None:
+    """Mean chrF++ over the directions; None where it was not computed."""
+    chrf = [s["chrf++"]["value"] for s in scores.values() if "chrf++" in s]
+    return sum(chrf) / len(chrf) if chrf else None

@@ -1,0 +1,109 @@
+"""What every program begins and ends with: its folder, signals, resolvers, the wandb run."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config.roots import ConfigError
+from polylect.run.record import new_folder
+from polylect.run.sweep import RUN_FOLDER
+
+
+@contextmanager
+def session(cfg: DictConfig) -> Iterator[Path]:
+    """The folder of a run, in which SIGTERM ends the program so that its record is written."""
+    is_part = RUN_FOLDER in os.environ  # of a sweep or a recipe, which has chosen the folder
+    with run_folder(cfg) as folder, signal_handlers({signal.SIGTERM: raise_system_exit}):
+        register_resolvers(folder, is_part)
+        yield folder
+
+
+@contextmanager
+def run_folder(cfg: DictConfig) -> Iterator[Path]:
+    """The folder of this run: chosen by a parent process, or a new one.
+
+    Processes that this one starts find it in the environment. If nothing was written into it, as
+    when a setting is wrong, it goes away again, and so do those above that were made for it.
+    """
+    if RUN_FOLDER in os.environ or cfg.get("dry_run"):
+        yield Path(os.environ.get(RUN_FOLDER, cfg.runs))
+        return
+    if not cfg.name.strip() or Path(cfg.name).is_absolute() or ".." in Path(cfg.name).parts:
+        raise ConfigError(
+            f"name={cfg.name} is no name of a run: its folder is runs/NAME/TIME; another folder of "
+            "all runs is given by runs=FOLDER."
+        )
+    absent = [p for p in (Path(cfg.runs) / cfg.name / "run").parents if not p.exists()]
+    try:
+        folder = new_folder(Path(cfg.runs) / cfg.name)
+    except OSError as error:
+        raise ConfigError(f"runs={cfg.runs} cannot be written to: {error.strerror}.") from error
+    os.environ[RUN_FOLDER] = str(folder)
+    try:
+        yield folder
+    finally:
+        del os.environ[RUN_FOLDER]
+        with suppress(OSError):
+            for empty in (folder, *absent):
+                empty.rmdir()
+
+
+def register_resolvers(folder: Path, is_part: bool = False) -> None:
+    """`${run_folder:}` and what loggers are told of the run, for the YAML files.
+
+    Args:
+        folder: of the run.
+        is_part: whether it is a job of a sweep or a stage of a recipe.
+    """
+    whole = folder.parent if is_part else folder
+    group = f"{whole.parent.name}/{whole.name}"
+    kind = "sweep" if whole.parent.parent.name == "sweeps" else "recipe"
+    values = {
+        "run_folder": str(folder),
+        "run_name": f"{group}/{folder.name}" if is_part else group,
+        "run_group": group if is_part else None,
+        "run_tags": [kind] if is_part else [],
+    }
+    for name, value in values.items():
+        OmegaConf.register_new_resolver(name, lambda value=value: value, replace=True)
+    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
+def _wandb_offline() -> bool:
+    """Whether no account is set up: no key in the environment, none in ~/.netrc."""
+    netrc = Path.home() / ".netrc"
+    known = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    mode = os.environ.get("WANDB_MODE")
+    return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or known)
+
+
+@contextmanager
+def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handle signals in this way and afterwards as before; in the main thread, where one may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def raise_system_exit(number: int, frame: Any) -> None:
+    """A signal handler: end as if the program had been left, so that the record is written."""
+    raise SystemExit(128 + number)
+
+
+def close_wandb() -> None:
+    """End the wandb run, so that the next one in this process starts its own."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()

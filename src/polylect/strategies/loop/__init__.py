@@ -1,0 +1,1 @@
+"""The loop that trains every strategy: steps, validation, checkpoints."""

@@ -1,0 +1,160 @@
+"""The compare program, and `evaluate compare=…`: several runs on the same lines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.tiny import DATA, MODEL, config, folders
+
+from polylect.cli import run
+from polylect.eval.significance import Outputs, compare
+from polylect.programs.evaluate import main as evaluate
+from polylect.run.build import build_data
+
+
+@pytest.fixture(scope="module")
+def base_scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the scores of the untouched base on the data of `tiny_run`."""
+    runs = tmp_path_factory.mktemp("base")
+    evaluate(config("evaluate", f"runs={runs}", *MODEL, "data=tongues", *DATA))
+    (folder,) = folders(runs)
+    return folder
+
+
+def copied(folder: Path, to: Path, improve: bool = False) -> Path:
+    """A copy of a scored run; improved, its translations are its references."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("checkpoints", "adapters"))
+    if improve:
+        data = build_data(config("evaluate", *MODEL, "data=tongues", *DATA))
+        data.setup("test")
+        for direction in data.directions_of("test"):
+            store = data.pairs(direction, "test")
+            lines = "".join(f"{store[i].target}\n" for i in range(len(store)))
+            (to / "outputs" / f"{direction}.txt").write_text(lines, encoding="utf-8")
+    return to
+
+
+def test_runs_stand_beside_each_other(
+    tiny_run: Path, base_scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    better = copied(tiny_run, tmp_path / "better", improve=True)
+    out = tmp_path / "made" / "table.json"
+    command = ["compare", str(base_scores), str(tiny_run), str(better), f"out={out}", "samples=50"]
+    assert run(command) == 0
+    said = capsys.readouterr().out
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert base_scores.name in said and "baseline: " in said and "* p (Holm) < 0.05" in said
+    tests = {(c["direction"], c["name"]): c for c in found["comparisons"]}
+    directions = {direction for direction, _ in tests}
+    assert len(tests) == 2 * len(directions) == 2 * len(found["runs"][better.name]["scores"])
+    for (_, name), test in tests.items():
+        if name == better.name:
+            assert test["system"] == 100 and test["p_holm"] < 0.25
+
+
+def test_the_tests_are_those_of_the_same_lines(
+    tiny_run: Path, base_scores: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "table.json"
+    assert run(["compare", str(base_scores), str(tiny_run), f"out={out}", "samples=40"]) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))["comparisons"]
+    data = build_data(config("evaluate", *MODEL, "data=tongues", *DATA))
+    data.setup("test")
+    lines = {}
+    for direction in data.directions_of("test"):
+        store = data.pairs(direction, "test")
+        outputs = [
+            (folder / "outputs" / f"{direction}.txt").read_text(encoding="utf-8").split("\n")[:-1]
+            for folder in (base_scores, tiny_run)
+        ]
+        references = [[store[i].target] for i in range(len(store))]
+        lines[direction] = Outputs(outputs[0], {"x": outputs[1]}, references)
+    expected = compare(lines, samples=40)
+    assert [c["p_holm"] for c in found] == [c.p_holm for c in expected]
+    assert [c["system"] for c in found] == [c.system for c in expected]
+    stored = json.loads((tiny_run / "scores.json").read_text(encoding="utf-8"))
+    assert [c["system"] for c in found] == [
+        stored[c.direction]["chrf++"]["value"] for c in expected
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["md", "tsv"])
+def test_tables_are_written(suffix: str, tiny_run: Path, base_scores: Path, tmp_path: Path) -> None:
+    out = tmp_path / f"table.{suffix}"
+    command = ["compare", str(base_scores), str(tiny_run), f"out={out}", "samples=10"]
+    assert run(command) == 0
+    assert "p (Holm)" in out.read_text(encoding="utf-8")
+    assert run(command) == 2  # it is there already
+
+
+def test_an_evaluation_compares_itself(
+    tiny_run: Path, base_scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    evaluate(config("evaluate", f"runs={tmp_path}", f"run={tiny_run}", f"compare={base_scores}"))
+    (folder,) = folders(tmp_path)
+    said = capsys.readouterr().out
+    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert "p (Holm)" in said and len(found["runs"]) == 2
+
+
+def complaint(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    assert run(["compare", *map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_what_cannot_be_compared_is_a_sentence(
+    tiny_run: Path, base_scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert "at least two run folders" in complaint(capsys, tiny_run)
+    assert "names one folder twice" in complaint(capsys, tiny_run, tiny_run)
+    assert "is not a run folder" in complaint(capsys, tiny_run, tmp_path)
+    assert "did you mean" in complaint(capsys, tiny_run, base_scores, "metric=chrf+")
+    assert "did you mean bootstrap" in complaint(capsys, tiny_run, base_scores, "test=bootstraps")
+    assert "samples must be" in complaint(capsys, tiny_run, base_scores, "samples=0")
+    assert "must end in" in complaint(capsys, tiny_run, base_scores, f"out={tmp_path}/x.doc")
+    torn = copied(tiny_run, tmp_path / "torn")
+    path = next((torn / "outputs").iterdir())
+    path.write_text("one line\n", encoding="utf-8")
+    assert "has 1 lines" in complaint(capsys, base_scores, torn)
+    path.unlink()
+    assert "the translations of the run are gone" in complaint(capsys, base_scores, torn)
+    (torn / "scores.json").unlink()
+    assert "score it with polylect evaluate" in complaint(capsys, base_scores, torn)
+
+
+def test_other_lines_are_not_compared(
+    tiny_run: Path, base_scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = copied(tiny_run, tmp_path / "other")
+    record = json.loads((other / "record.json").read_text(encoding="utf-8"))
+    direction = next(iter(record["data"]["read"]["test"]))
+    record["data"]["read"]["test"][direction]["sha256"] = "0" * 64
+    (other / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    said = complaint(capsys, base_scores, other)
+    assert f"translated different {direction} sets" in said
+
+
+def test_folders_of_a_sweep_and_odd_names_are_taken(
+    tiny_run: Path, base_scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(base_scores, tmp_path / "000_seed=1")
+    copied(tiny_run, tmp_path / 'O\'Brien, "two"')
+    monkeypatch.chdir(tmp_path)
+    assert run(["compare", "000_seed=1", 'O\'Brien, "two"', "samples=10", "out=table.json"]) == 0
+    found = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert list(found["runs"]) == ["000_seed=1", 'O\'Brien, "two"']
+    low, high = found["comparisons"][0]["interval"]
+    assert low <= found["comparisons"][0]["difference"] <= high
+
+
+def test_other_signatures_are_not_compared(
+    tiny_run: Path, base_scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = copied(tiny_run, tmp_path / "other")
+    path = other / "scores.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("tok:13a", "tok:intl"), "utf-8")
+    said = complaint(capsys, base_scores, other)
+    assert "BLEU cannot hold both" in said and "tok:intl" in said and "other" in said

@@ -1,0 +1,130 @@
+"""Training in processes of their own: two at once, and one that is told to stop."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.tiny import (
+    NO_STOP,
+    OWN,
+    TRAIN,
+    checkpoint,
+    folders,
+    logged,
+    record,
+    same,
+    stopping,
+    train,
+)
+
+pytestmark = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "polylect.cli", "train", *TRAIN]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu"]
+SECONDS = 600  # a run takes 20 when nothing else does
+
+
+def run(*settings: str) -> subprocess.CompletedProcess[str]:
+    """One run of the command, which must end by itself."""
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    return subprocess.run(
+        [*COMMAND, *settings], capture_output=True, text=True, timeout=SECONDS, env=env
+    )
+
+
+@pytest.mark.parametrize("settings", [[], ["+data.mixing=by_direction"]])
+def test_two_processes_train_as_one(settings: list[str], tmp_path: Path) -> None:
+    # With one direction per batch a process lacks gradients that the other has.
+    both = [*settings, "optim.optimizer.weight_decay=0.5"]
+    one = train(
+        tmp_path / "one", *both, "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=4"
+    )
+    done = run(*TWO, *both, f"runs={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("polylect train: ") == 1
+    (two,) = folders(tmp_path / "two")
+    assert record(two)["status"] == "done"
+    for name in ("train/loss", "val/loss", "val/loss/en-fr"):
+        assert logged(two, name) == pytest.approx(logged(one, name), abs=1e-5)
+    weights = checkpoint(one)["state_dict"]
+    for name, tensor in checkpoint(two)["state_dict"].items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [[], TWO], ids=["one", "two"])
+def test_a_process_that_is_told_to_stop_saves_and_can_go_on(
+    settings: list[str], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    long = ["trainer.max_steps=400", "trainer.val_check_interval=40", "strategy.dropout=0.1"]
+    process = subprocess.Popen(
+        [*COMMAND, *settings, *long, f"runs={runs}"], stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + SECONDS
+    while not list(runs.glob("tongues/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 143
+    (first,) = folders(runs)
+    assert record(first)["status"] == "interrupted"
+    assert f"go on with resume={first}" in shown
+    assert 40 <= checkpoint(first)["global_step"] < 400
+    if settings:
+        return
+    whole = train(tmp_path / "whole", *long)
+    second = train(runs, f"resume={first}", *long)
+    for part in ("state_dict", "optimizer_states"):
+        assert same(checkpoint(second)[part], checkpoint(whole)[part])
+
+
+def test_two_processes_stop_together_after_an_optimizer_step(tmp_path: Path) -> None:
+    # The second is told, while it validates between the two micro-batches of the second step.
+    settings = [*TWO, "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3"]
+    stop = stopping(hook="on_validation_batch_end", rank=1)
+    stopped = run(*settings, *stop, f"runs={tmp_path}")
+    assert stopped.returncode == 143, stopped.stderr
+    (first,) = folders(tmp_path)
+    assert record(first)["status"] == "interrupted"
+    assert checkpoint(first)["global_step"] == 2
+    whole, second = tmp_path / "whole", tmp_path / "second"
+    for extra in ([f"runs={whole}"], [OWN, NO_STOP, f"runs={second}", f"resume={first}"]):
+        done = run(*settings, *extra)
+        assert done.returncode == 0, done.stderr
+    (whole,), (second,) = folders(whole), folders(second)
+    for part in ("state_dict", "optimizer_states"):
+        assert same(checkpoint(second)[part], checkpoint(whole)[part])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_end_together_if_the_loss_of_one_is_not_finite(
+    tmp_path: Path, accumulate: int
+) -> None:
+    spoil = {"_target_": "helpers.tiny.Spoil", "batch": 3, "rank": 1}
+    settings = [OWN, *(f"+callbacks.spoil.{key}={value}" for key, value in spoil.items())]
+    settings += ["trainer.val_check_interval=2", f"trainer.accumulate_grad_batches={accumulate}"]
+    begin = time.monotonic()
+    ended = run(*TWO, *settings, f"runs={tmp_path}")
+    assert ended.returncode not in (0, 143), ended.stderr
+    assert time.monotonic() - begin < SECONDS / 4  # nobody waits for the other until a timeout
+    (folder,) = folders(tmp_path)
+    assert record(folder)["status"] == "diverged"
+    step = {1: 4, 2: 2}[accumulate]
+    words = rf"the loss is not finite \(step {step}, direction en-\w+(, en-\w+)?, learning rate"
+    assert re.search(words, ended.stderr), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert checkpoint(folder)["global_step"] == 2 // accumulate
+    assert not (folder / "adapters").exists()
+
+
+def test_two_processes_end_if_one_is_told_to_stop_while_it_loads(tmp_path: Path) -> None:
+    ended = run(*TWO, *stopping(hook="setup", rank=0), f"runs={tmp_path}")
+    assert ended.returncode == 143, ended.stderr
+    (folder,) = folders(tmp_path)
+    assert record(folder)["status"] == "interrupted"

@@ -57,7 +57,7 @@ def test_a_random_model_follows_its_seed_and_leaves_the_callers_alone() -> None:
 def test_dtype_is_the_one_asked_for_whatever_the_checkpoint(folder: Path) -> None:
     load_backbone(str(folder), dtype="bfloat16")[0].save_pretrained(folder)
     assert load_backbone(str(folder))[0].dtype == torch.float32
-    assert load_backbone(str(folder), dtype="auto")[0].dtype == torch.bfloat16
+    assert load_backbone(str(folder), dtype="checkpoint")[0].dtype == torch.bfloat16
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(folder: Path) -> None:

@@ -69,7 +69,7 @@ def test_other_families_and_plain_collections(family: str, tmp_path: Path) -> No
     out = tmp_path / family
     report = pretrain(iter(TEXTS["de"]), out=out, steps=2, family=family, dtype="float16", **SMALL)
     assert list(report["validation_nats_per_token"]) == ["text"]
-    model = load_backbone(str(out), dtype="auto")[0]
+    model = load_backbone(str(out), dtype="checkpoint")[0]
     assert (model.config.model_type, model.dtype) == (family, torch.float16)
 
 

@@ -21,16 +21,10 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from polylect.did_you_mean import check_known
 from polylect.models.checkpointing import checkpoint_layers
 from polylect.models.families import family as find_family
-from polylect.models.quantization import check_4bit_works, four_bits
+from polylect.models.precision import DTYPES, check_4bit_works, four_bits, known_dtype
 from polylect.models.source import check_files, locate, read_config
 from polylect.models.tokenizer import train_tokenizer
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "auto": "auto",
-}
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 
 
@@ -53,7 +47,8 @@ def load_backbone(
     Args:
         path: a folder written by `save_pretrained` or `polylect pretrain`, a GGUF file or a folder
             with one (de-quantised once, see `polylect.models.gguf.cache`), or a hub id.
-        dtype: of the weights: "float32", "bfloat16", "float16", or "auto" for the checkpoint's.
+        dtype: of the weights: "float32", "bfloat16", "float16", "checkpoint" for the one that they
+            are stored in, or "auto": bfloat16 where hardware computes in it, else float32.
         attention: implementation, None for the model's own default (sdpa where it is exact; Gemma 2
             and BLOOM have to be eager).
         quantize: "4bit" holds the frozen weights in 4 bits (NF4, bitsandbytes, CUDA only).
@@ -66,7 +61,7 @@ def load_backbone(
         FileNotFoundError: no such folder, or a hub model that cannot be had.
         RuntimeError: 4-bit weights were asked for where they cannot work.
     """
-    check_known("model.dtype", dtype, DTYPES)
+    dtype = known_dtype(dtype)
     if attention is not None:
         check_known("model.attention", attention, ATTENTION)
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
@@ -78,7 +73,7 @@ def load_backbone(
     config = read_config(where, options)
     tokenizer = _tokenizer(where, options)
     if quantize is not None:
-        options |= four_bits(torch.bfloat16 if dtype == "auto" else DTYPES[dtype])
+        options |= four_bits(torch.bfloat16 if dtype == "checkpoint" else DTYPES[dtype])
     model = _weights(where, config, options | {"dtype": DTYPES[dtype]}, attention)
     _fit(where, model, tokenizer)
     if gradient_checkpointing:
@@ -113,7 +108,9 @@ def outline_backbone(
     be held in 4 bits have the size of `dtype`.
     """
     config, tokenizer = load_tokenizer(path, revision)
-    kind = DTYPES[dtype] if dtype != "auto" else getattr(config, "dtype", None) or torch.float32
+    kind = DTYPES[known_dtype(dtype)]
+    if kind == "auto":
+        kind = getattr(config, "dtype", None) or torch.float32
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=kind)
     if gradient_checkpointing:

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from polylect.did_you_mean import check_known
 from polylect.files import whole_folder
 from polylect.finite import check_written
-from polylect.models.backbone import DTYPES, random_model
+from polylect.models.backbone import random_model
 from polylect.models.documents import Documents
+from polylect.models.precision import DTYPES
 from polylect.models.tokenizer import train_tokenizer
 from polylect.models.untrained_tokens import reinitialise
 
@@ -81,7 +82,7 @@ def pretrain(
     folder = Path(out)
     if folder.exists():
         raise FileExistsError(f"{folder} exists and is not overwritten: give another out=FOLDER.")
-    check_known("dtype", dtype, [name for name in DTYPES if name != "auto"])
+    check_known("dtype", dtype, [name for name in DTYPES if name != "checkpoint"])
     if min(steps, batch_tokens) < 1 or lr <= 0 or not 0 <= tagged <= 1 or context < 4:
         raise ValueError(
             "pretraining takes steps and batch_tokens of at least 1, context of at least 4, lr "

@@ -25,20 +25,21 @@ from polylect.run.earlier.resume import (
 )
 from polylect.run.precision import settle_precision
 from polylect.run.record import Record
-from polylect.run.session import close_wandb, raise_system_exit, session, signal_handlers
+from polylect.run.session import (
+    close_wandb,
+    local_rank,
+    raise_system_exit,
+    session,
+    signal_handlers,
+)
 
 
 def main(cfg: DictConfig) -> float | None:
     """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
-    if _rank() == 0:
+    if local_rank() == 0:
         print(f"polylect train: {cfg.name}, loading …", flush=True)
     with session(cfg) as folder:
         return _run(cfg, folder)
-
-
-def _rank() -> int:
-    """Which of the processes on this machine this is."""
-    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def _run(cfg: DictConfig, folder: Path) -> float | None:
@@ -60,14 +61,14 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     keep_freed_memory()
     check_settings(cfg)
     check_devices(cfg)
-    if (chosen := settle_precision(cfg)) and _rank() == 0:
+    if (chosen := settle_precision(cfg)) and local_rank() == 0:
         print(chosen, flush=True)
     module, data = _made(cfg)
     check_data(data, cfg)
     memory = build_memory(cfg, module)
     if memory is not None:
         teach_matches(data, memory)
-    if _rank() == 0:
+    if local_rank() == 0:
         data.setup("fit")
         complete_report(data)
         check_left(data)
@@ -221,7 +222,7 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
             callback.resumed = resume
     # Ctrl-C ends the run as SIGTERM does: at once while it loads, then after a batch, with a
     # checkpoint. A terminal sends it to all processes, and the first passes it on.
-    end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if _rank() == 0 else signal.SIG_IGN
+    end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if local_rank() == 0 else signal.SIG_IGN
     with signal_handlers({signal.SIGINT: end, signal.SIGTERM: raise_system_exit}):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 

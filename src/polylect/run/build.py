@@ -1,5 +1,6 @@
 """From a checked configuration to objects, in the order that lets a bad value die first."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from polylect.data.datamodule import TranslationData
 from polylect.data.prompt import whole_name
 from polylect.retrieval.memory import Memory
 from polylect.run.earlier.stored import REBUILDS, stored_config
+from polylect.run.precision import settle_dtype
+from polylect.run.session import local_rank
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
 
@@ -38,7 +41,7 @@ def build_strategy(cfg: DictConfig) -> TranslationModule:
     """The strategy, without a base model yet.
 
     `about` holds what rebuilds it from a checkpoint: the resolved configuration of everything
-    that shapes it.
+    that shapes it. Where `model.dtype` is "auto", what it stands for is put there.
     """
     own = _packages(cfg)
     optim = instantiate(cfg.optim, "optim", own, _convert_="all") if cfg.get("optim") else {}
@@ -50,6 +53,8 @@ def build_strategy(cfg: DictConfig) -> TranslationModule:
         generation=instantiate(cfg.generation, "generation", own) if cfg.generation else None,
         **optim,
     )
+    if (chosen := settle_dtype(cfg, frozen_base=module.frozen_base)) and not local_rank():
+        print(chosen, file=sys.stderr, flush=True)
     module.about = {"config": {key: plain(cfg[key]) for key in REBUILDS if key in cfg}}
     return module
 

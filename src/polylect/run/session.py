@@ -16,6 +16,11 @@ from polylect.run.record import new_folder
 from polylect.run.sweep import RUN_FOLDER
 
 
+def local_rank() -> int:
+    """Which of the processes on this machine this is."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 @contextmanager
 def session(cfg: DictConfig) -> Iterator[Path]:
     """The folder of a run, in which SIGTERM ends the program so that its record is written."""

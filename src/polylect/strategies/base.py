@@ -55,6 +55,8 @@ class TranslationModule(TrainingLoop):
     """
 
     trains: ClassVar[bool] = True
+    frozen_base: ClassVar[bool] = False
+    """Whether no weight of the base itself ever changes."""
     identity_at_start: ClassVar[bool] = True
     libraries: Mapping[str, Any] = {}
     """Those among whose adapters the strategy chooses, by name."""

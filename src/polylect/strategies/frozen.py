@@ -9,6 +9,7 @@ class Frozen(TranslationModule):
     """No change and no training; `evaluate` scores it."""
 
     trains: ClassVar[bool] = False
+    frozen_base: ClassVar[bool] = True
 
     def attach(self) -> None:
         self.backbone.requires_grad_(False)

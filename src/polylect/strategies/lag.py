@@ -66,6 +66,7 @@ class LAG(TranslationModule):
     """
 
     trains: ClassVar[bool] = False
+    frozen_base: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = False
 
     def __init__(

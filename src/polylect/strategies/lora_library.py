@@ -37,6 +37,7 @@ class LoRALibrary(TranslationModule):
     """
 
     trains: ClassVar[bool] = False
+    frozen_base: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = False
 
     def __init__(

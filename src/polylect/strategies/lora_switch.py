@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -50,6 +50,8 @@ class LoRASwitch(TranslationModule):
     between_stages = (
         *TranslationModule.between_stages, "adapters", "rank", "targets", "dropout", "init_scale",
     )  # fmt: skip
+
+    frozen_base: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from polylect.cli import PROGRAMS, run
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "polylect.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_help_names_every_program(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_standard_output_that_is_full_is_a_sentence() -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=100,
+            timeout=600,
         )
     sentence = "polylect: what was to be printed or written cannot be: No space left on device.\n"
     assert (done.returncode, done.stderr) == (2, sentence)

@@ -167,7 +167,7 @@ def test_a_script_gives_valid_commands(
     environment |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "NOTES": str(notes)}
     copy = experiments / script.relative_to(ROOT / "experiments")
     done = subprocess.run(
-        ["bash", copy], env=os.environ | environment, capture_output=True, text=True, timeout=60
+        ["bash", copy], env=os.environ | environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     calls = [line.split("\0")[:-1] for line in notes.read_text().splitlines()]

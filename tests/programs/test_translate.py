@@ -398,7 +398,7 @@ def test_standard_input_to_a_pipe_that_closes(trained: Path) -> None:
         shell=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr

@@ -109,6 +109,10 @@ def raise_system_exit(number: int, frame: Any) -> None:
 
 
 def close_wandb() -> None:
-    """End the wandb run, so that the next one in this process starts its own."""
+    """End the wandb run and its service, which else keeps the first run's settings.
+
+    The next run starts its own, in this process or in one that inherits the environment.
+    """
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish()
+        sys.modules["wandb"].teardown()

@@ -89,15 +89,15 @@ def _stored(overrides: Sequence[str]) -> dict | None:
     return None
 
 
-def _with_folders(program: str, given: Sequence[str]) -> list[str]:
+def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
     """Folders that stand alone, as in `polylect compare RUN RUN`, become the setting they mean.
 
     Those of a sweep have "=" in their names.
     """
-    folders = [t for t in given if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
+    folders = [t for t in overrides if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
     if program not in ("compare", "init") or not folders:
-        return list(given)
-    rest = [text for text in given if text not in folders]
+        return list(overrides)
+    rest = [text for text in overrides if text not in folders]
     if program == "init":
         return [*(f"folder={_quoted(folder)}" for folder in folders), *rest]
     return [f"systems=[{', '.join(map(_quoted, folders))}]", *rest]
@@ -163,8 +163,8 @@ def _find_packages_beside(overrides: Sequence[str]) -> None:
 
     from polylect.config.folders import folders_of
 
-    given = [o for o in overrides if o.startswith("hydra.searchpath=")]
-    for folder in folders_of(OverridesParser.create().parse_overrides(given)):
+    search_paths = [o for o in overrides if o.startswith("hydra.searchpath=")]
+    for folder in folders_of(OverridesParser.create().parse_overrides(search_paths)):
         if (parent := str(folder.absolute().parent)) not in sys.path:
             sys.path.append(parent)  # last, so that it hides nothing
 

@@ -39,9 +39,9 @@ def device_of(name: str) -> torch.device:
         ) from error
     number = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= number:
-        shown = f"{number} CUDA devices" if number else "no CUDA device"
+        devices = f"{number} CUDA devices" if number else "no CUDA device"
         raise ValueError(
-            f"device={name}: this machine shows {shown}; device=auto takes what is there."
+            f"device={name}: this machine shows {devices}; device=auto takes what is there."
         )
     return device
 
@@ -175,8 +175,8 @@ class Translator:
         translations: dict[int, Translation] = {}
         for whole in self.module.cut_to_budget(named, directions):
             part = [index for index in whole if index in prompts]
-            asked = [prompts[index] for index in part]
-            translations |= {part[i]: t for i, t in self.module.translate_as_decoded(asked)}
+            part_prompts = [prompts[index] for index in part]
+            translations |= {part[i]: t for i, t in self.module.translate_as_decoded(part_prompts)}
         return [translations.get(index, Translation("", 0, False)) for index in range(len(texts))]
 
     @_alone

@@ -53,14 +53,14 @@ def resolve_overrides(
     search = [text for text, o in parsed if o.key_or_group == "hydra.searchpath"]
     cfgs = _configurations(program, choices, groups, folders, search)
     if stored:
-        kept = {k: v for k, v in stored.items() if k not in {group_of(o) for o in choices}}
-        cfgs = {texts: _with_stored(cfg, kept) for texts, cfg in cfgs.items()}
+        remaining = {k: v for k, v in stored.items() if k not in {group_of(o) for o in choices}}
+        cfgs = {texts: _with_stored(cfg, remaining) for texts, cfg in cfgs.items()}
         return [o for text, own in parsed for o in _on_top(text, own, cfgs, groups)]
     own = groups_of(program, conf)
     return [
-        made
+        resolved
         for text, o in parsed
-        for made in (_settled(text, o, cfgs, own) if _is_value(o, groups) else [text])
+        for resolved in (_settled(text, o, cfgs, own) if _is_value(o, groups) else [text])
     ]
 
 
@@ -111,22 +111,24 @@ def _configurations(
     composes without the swept groups as well: that one has no text.
     """
     fixed = [o for o in choices if not o.is_sweep_override()]
-    given = {
+    choices_by_group = {
         group_of(o): [f"~{group_of(o)}"]
         if o.is_delete()
         else [f"{group_of(o)}={c}" for c in choices_of(o, folders)]
         for o in choices
     }
     conf = folders[0]
-    base = _composed(program, [*search, *(given[group_of(o)][0] for o in fixed)], conf)
+    base = _composed(program, [*search, *(choices_by_group[group_of(o)][0] for o in fixed)], conf)
     for key, value in (base.hydra.sweeper.params or {}).items():  # of a file in conf/sweep
         swept = _parse(f"{key}={value}")
-        if group_of(swept) in groups - given.keys():
-            given[group_of(swept)] = [f"{key}={choice}" for choice in choices_of(swept, folders)]
-    if len(given) == len({group_of(o) for o in fixed}):
+        if group_of(swept) in groups - choices_by_group.keys():
+            choices_by_group[group_of(swept)] = [
+                f"{key}={choice}" for choice in choices_of(swept, folders)
+            ]
+    if len(choices_by_group) == len({group_of(o) for o in fixed}):
         return {"": base}
-    jobs = range(max(map(len, given.values())))
-    each = [[texts[job % len(texts)] for texts in given.values()] for job in jobs]
+    jobs = range(max(map(len, choices_by_group.values())))
+    each = [[texts[job % len(texts)] for texts in choices_by_group.values()] for job in jobs]
     return {"": base} | {
         " ".join(texts): _composed(program, [*search, *texts], conf) for texts in each
     }
@@ -174,26 +176,26 @@ def _settled(
     key, _, written = text.partition("=")
     if is_text(override, cfgs.values()):
         text = f"{key}={QuotedString(written.strip(), Quote.single).with_quotes()}"
-    made = _completed(text, override, cfgs, groups)
+    completed = _completed(text, override, cfgs, groups)
     replaced = all(takes_place(override.value(), cfg, key) for cfg in cfgs.values())
-    return [f"~{key}", f"+{text}"] if replaced else [made]
+    return [f"~{key}", f"+{text}"] if replaced else [completed]
 
 
 def _completed(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> str:
     """The override with the plus that it needs with every one of the configurations."""
-    made = set()
-    for given, cfg in cfgs.items():
+    forms = set()
+    for texts, cfg in cfgs.items():
         try:
-            made.add(_with_plus(text, override, cfg, groups))
+            forms.add(_with_plus(text, override, cfg, groups))
         except ConfigError as error:
             if len(cfgs) == 1:
                 raise
-            if given:
-                raise ConfigError(f"with {given}: {error}") from error
-            made.add("")  # it need not be real where no job is
-    return made.pop() if len(made) == 1 else f"++{text}"
+            if texts:
+                raise ConfigError(f"with {texts}: {error}") from error
+            forms.add("")  # it need not be real where no job is
+    return forms.pop() if len(forms) == 1 else f"++{text}"
 
 
 def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collection[str]) -> str:

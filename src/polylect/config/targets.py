@@ -79,10 +79,10 @@ def _sentence(error: BaseException, section: str) -> str:
 @cache
 def known_targets(section: str) -> frozenset[str]:
     """What the files of `conf` name for a section."""
-    found = set(_WITHOUT_FOLDER.get(section, ()))
+    names = set(_WITHOUT_FOLDER.get(section, ()))
     for path in (conf_folder() / section).rglob("*.yaml"):
-        found |= set(re.findall(r"\b_target_: *([\w.]+)", path.read_text(encoding="utf-8")))
-    return frozenset(found)
+        names |= set(re.findall(r"\b_target_: *([\w.]+)", path.read_text(encoding="utf-8")))
+    return frozenset(names)
 
 
 def check_packages(packages: Sequence[str]) -> None:
@@ -165,10 +165,10 @@ def package_of(name: str, section: str) -> str:
 def _defined_elsewhere(name: str, package: str) -> str | None:
     """Why a target is none of the package, as a clause: `mine.os.system` is the system's."""
     try:
-        found = locate(name)
+        value = locate(name)
     except ConfigError as error:
         return f"which {str(error).split(' ', 1)[1]}"
-    module = getattr(found, "__module__", None) or type(found).__module__
+    module = getattr(value, "__module__", None) or type(value).__module__
     if module == package or module.startswith(f"{package}."):
         return None
     return f"which is not defined in the package {package} but in {module}"

@@ -28,13 +28,13 @@ def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
     Raises ConfigError where the target, which must be one that may be named, cannot be imported.
     """
     target = locate(node["_target_"])
-    found: dict[str, inspect.Parameter] = {}
+    by_name: dict[str, inspect.Parameter] = {}
     for callable_ in _constructors(target):
         parameters = inspect.signature(callable_).parameters
-        found |= {name: p for name, p in parameters.items() if name not in found}
+        by_name |= {name: p for name, p in parameters.items() if name not in by_name}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-            return {n: p for n, p in found.items() if n != "self" and p.kind in named}
+            return {n: p for n, p in by_name.items() if n != "self" and p.kind in named}
     return {}
 
 
@@ -95,15 +95,15 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
     parameters = target_parameters(node)
     if not parameters:
         return
-    given = [str(key) for key in node if not str(key).startswith("_")]
-    for key in given:
+    keys = [str(key) for key in node if not str(key).startswith("_")]
+    for key in keys:
         if key not in parameters:
             yield f"config key {path}.{key} does not exist; {did_you_mean(key, list(parameters))}"
     # OmegaConf converts and checks simple types; everything else is the constructor's business.
-    missing = [key for key in given if OmegaConf.is_missing(node, key)]
+    missing = [key for key in keys if OmegaConf.is_missing(node, key)]
     for key in missing:
         yield f"config key {path}.{key} must be given, as in {path}.{key}=VALUE"
-    typed = [(k, parameters[k].annotation) for k in given if k in parameters and k not in missing]
+    typed = [(k, parameters[k].annotation) for k in keys if k in parameters and k not in missing]
     simple = [(k, annotation) for k, annotation in typed if annotation in _SIMPLE]
     for key, annotation in typed:
         if annotation not in _SIMPLE and not _may_be(node[key], annotation):

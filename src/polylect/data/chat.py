@@ -59,8 +59,8 @@ def ask(
 def turn_end(tokenizer: Any, date: str = DATE) -> list[int]:
     """The special token that ends the assistant's turn, if one does; raises as `render`."""
     mark = "polylect"
-    said = [turn("user", "?"), turn("assistant", mark)]
-    tail = render(tokenizer, [said], answer=False, date=date)[0].rpartition(mark)[2].strip()
+    turns = [turn("user", "?"), turn("assistant", mark)]
+    tail = render(tokenizer, [turns], answer=False, date=date)[0].rpartition(mark)[2].strip()
     ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
     return [index for index in ids[:1] if index in tokenizer.added_tokens_decoder]
 
@@ -74,6 +74,6 @@ def _calendar(date: str) -> str:
     today = datetime.strptime(date, "%Y-%m-%d")
     letters = "aAbBcCdDeFgGhHIjklmMpPrRSTuUVwWxXyYZ"
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in letters]
-    made = [("%%", "\0"), *((code, today.strftime(code)) for code in codes), ("\0", "%")]
-    replaced = "".join(f" | replace({json.dumps(a)}, {json.dumps(b)})" for a, b in made)
+    replacements = [("%%", "\0"), *((code, today.strftime(code)) for code in codes), ("\0", "%")]
+    replaced = "".join(f" | replace({json.dumps(a)}, {json.dumps(b)})" for a, b in replacements)
     return f"{{% macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro %}}\n"

@@ -112,11 +112,11 @@ class Facts:
         ]
         random_.shuffle(creatures)
         first = list({noun: (noun, adjective) for noun, adjective in creatures}.values())
-        asked = first[: self.size]
-        others = [creature for creature in creatures if creature not in asked]
+        subjects = first[: self.size]
+        others = [creature for creature in creatures if creature not in subjects]
         return {
             f"{number:02}": [_fact(random_, f"{adjective} {noun}", noun, r) for r in RELATIONS]
-            for number, (noun, adjective) in enumerate([*asked, *others])
+            for number, (noun, adjective) in enumerate([*subjects, *others])
         }
 
 

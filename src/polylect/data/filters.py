@@ -87,8 +87,8 @@ class _Ignored(dict[int, int | None]):
 
     def __missing__(self, code: int) -> int | None:
         # `\W` of re would not do: to it the vowel signs of Indic scripts are no word characters.
-        kept = unicodedata.category(chr(code))[0] in "LMN"
-        self[code] = code if kept else None
+        is_kept = unicodedata.category(chr(code))[0] in "LMN"
+        self[code] = code if is_kept else None
         return self[code]
 
 

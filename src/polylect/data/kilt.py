@@ -169,7 +169,7 @@ class Kilt:
             name: [paths] if isinstance(paths, str) else list(paths)
             for name, paths in files.items()
         }
-        self._files = {name: [folder / path for path in of] for name, of in listed.items()}
+        self._files = {name: [folder / path for path in paths] for name, paths in listed.items()}
         self._folder = folder / texts
         self._articles = articles
         self.data_sets = {name: DATA_SETS[name] for name in files}
@@ -223,7 +223,7 @@ class Kilt:
             )
         return [
             question
-            for name, of in self._files.items()
-            for path in of
+            for name, paths in self._files.items()
+            for path in paths
             for question in read_kilt(path, name)
         ]

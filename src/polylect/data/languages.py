@@ -116,9 +116,9 @@ def language(code: str) -> Language:
     if suffix and base.lower() in written:  # deu_Latn, as FLORES writes de
         right = LANGUAGES[written[base.lower()]]
         own = suffix in _SCRIPT_CODES and _SCRIPT_CODES[suffix][1] == right.scripts
-        kept = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
+        code_suffix = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
         raise ValueError(
-            f"unknown language code {code!r}; here it is {right.code}{kept} ({right.name})"
+            f"unknown language code {code!r}; here it is {right.code}{code_suffix} ({right.name})"
         )
     hint = did_you_mean(
         code.lower(), written, lambda w: f"{written[w]} ({LANGUAGES[written[w]].name})"

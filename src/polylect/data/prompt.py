@@ -70,10 +70,10 @@ class Template(ABC):
                 raise ValueError(f"direction {directions[row]!r} needs a source text")
         examples = [()] * len(sources) if shots is None else shots
         pairs = [(str(code), target) for code, target in codes]
-        asked = [PromptRow(str(sources[row]), pairs[row], examples[row]) for row in rows]
+        prompt_rows = [PromptRow(str(sources[row]), pairs[row], examples[row]) for row in rows]
         begin = begin_ids(tokenizer)
         prompts = [list(begin) for _ in sources]
-        for row, ids in zip(rows, self._prompts(tokenizer, asked), strict=True):
+        for row, ids in zip(rows, self._prompts(tokenizer, prompt_rows), strict=True):
             prompts[row] = ids
         return prompts
 
@@ -215,8 +215,8 @@ class QuestionTemplate(Template):
         """`Template.encode_many`; raises ValueError where pairs are to be shown."""
         if shots is not None:
             raise ValueError("questions show no sentence pairs: give them a passage instead")
-        asked = [PromptRow(source) for source in sources if source is not None]
-        prompts = iter(self._prompts(tokenizer, asked))
+        prompt_rows = [PromptRow(source) for source in sources if source is not None]
+        prompts = iter(self._prompts(tokenizer, prompt_rows))
         return [begin_ids(tokenizer) if source is None else next(prompts) for source in sources]
 
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:

@@ -74,19 +74,19 @@ class PoolSampler:
         parts = [np.empty(0, np.int64)]
         while start < stop:
             number, offset = divmod(start, size)
-            taken = min(stop - start, size - offset)
-            parts.append(self._pass(direction, number)[offset : offset + taken])
-            start += taken
+            count = min(stop - start, size - offset)
+            parts.append(self._pass(direction, number)[offset : offset + count])
+            start += count
         return np.concatenate(parts)
 
     def _pass(self, direction: int, number: int) -> np.ndarray:
         """The shuffled rows of one pass; the last one used is kept."""
-        kept = self._passes.get(direction)
-        if kept is None or kept[0] != number:
+        cached = self._passes.get(direction)
+        if cached is None or cached[0] != number:
             random = np.random.default_rng([self.seed, PASSES, direction, number])
-            kept = (number, random.permutation(self.sizes[direction]))
-            self._passes[direction] = kept
-        return kept[1]
+            cached = (number, random.permutation(self.sizes[direction]))
+            self._passes[direction] = cached
+        return cached[1]
 
 
 def cut_batches(

@@ -211,18 +211,18 @@ class TrainingStream:
 
     def _pool(self, number: int, drawn: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
         examples = self._examples(*drawn, tokenizer)
-        kept = [example for example in examples if example.length <= self._max_length]
+        fitting = [example for example in examples if example.length <= self._max_length]
         too_long = [e.direction for e in examples if e.length > self._max_length]
-        if not kept:
+        if not fitting:
             shortest = min(example.length for example in examples)
             raise ValueError(
                 f"data.max_length={self._max_length} is too small: all {len(examples)} examples "
                 f"drawn are longer, the shortest has {shortest} tokens"
             )
         index = {direction: i for i, direction in enumerate(self._directions)}
-        directions = np.array([index[example.direction] for example in kept])
+        directions = np.array([index[example.direction] for example in fitting])
         batches = cut_batches(
-            np.array([example.length for example in kept]),
+            np.array([example.length for example in fitting]),
             directions if self._mixing == "by_direction" else np.zeros_like(directions),
             self._tokens_per_batch,
             self._max_rows,
@@ -230,7 +230,7 @@ class TrainingStream:
         )
         # Rows of one direction side by side: layers that route rows work on whole runs of them.
         batches = [batch[np.argsort(directions[batch], kind="stable")] for batch in batches]
-        return Pool(number, kept, batches, too_long)
+        return Pool(number, fitting, batches, too_long)
 
     def _examples(self, groups: np.ndarray, rows: np.ndarray, tokenizer: Any) -> list[Example]:
         pairs = [self._stores[d][r] for d, r in zip(groups.tolist(), rows.tolist(), strict=True)]

@@ -36,7 +36,7 @@ def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -
     can be read in two ways, either will do. A number that a reference also leaves out (because it
     is in words, say) need not be kept.
     """
-    kept = [
+    values_by_text = [
         {value for number in _numbers(text) for way in _readings(number) for value in way}
         for text in (hypothesis, *references)
     ]
@@ -47,7 +47,8 @@ def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -
     return [
         number
         for number in _numbers(source)
-        if not in_text(number, kept[0]) and all(in_text(number, values) for values in kept[1:])
+        if not in_text(number, values_by_text[0])
+        and all(in_text(number, values) for values in values_by_text[1:])
     ]
 
 

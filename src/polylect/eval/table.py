@@ -64,13 +64,13 @@ def show(table: Table, stream: TextIOBase | None = None) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    shown = RichTable(box=box.SIMPLE_HEAD)
+    rich_table = RichTable(box=box.SIMPLE_HEAD)
     for i, name in enumerate(table.header):
-        shown.add_column(name, justify="right" if i else "left")
+        rich_table.add_column(name, justify="right" if i else "left")
     for row in table.rows:
-        shown.add_row(*row)
+        rich_table.add_row(*row)
     console = Console(file=stream, highlight=False, markup=False)
-    console.print(shown)
+    console.print(rich_table)
     for note in table.notes:
         console.print(note, style="dim")
 

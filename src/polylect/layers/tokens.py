@@ -111,13 +111,13 @@ class Tokens:
         """
         if self.cache is None or self.seen == 0:
             return None
-        kept = getattr(self.cache, "kept", {})
-        if id(layer) not in kept:
+        states = getattr(self.cache, "kept", {})
+        if id(layer) not in states:
             raise RuntimeError(
                 f"the cache holds {self.seen} tokens of which the router features kept nothing: "
                 "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
             )
-        return kept[id(layer)]
+        return states[id(layer)]
 
     def keep(self, layer: nn.Module, rows: Tensor) -> None:
         """Keeps `rows`, one entry per row, for the next pass; nothing where there is no cache."""

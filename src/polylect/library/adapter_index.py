@@ -17,12 +17,12 @@ class AdapterIndex(AdapterLibrary):
     came together, as the adapters of a library, have to be told apart.
 
     Args:
-        chosen: from direction to the adapter that serves it whatever others do.
+        pinned: from direction to the adapter that serves it whatever others do.
     """
 
-    def __init__(self, chosen: Mapping[str, str] | None = None) -> None:
+    def __init__(self, pinned: Mapping[str, str] | None = None) -> None:
         super().__init__(Path())
-        self._chosen = dict(chosen or {})
+        self._pinned = dict(pinned or {})
         self._folders: dict[str, Path] = {}  # in the order of their coming
         self._came: dict[str, int] = {}
         self._given: dict[str, tuple[str, ...]] = {}  # what the caller said that they serve
@@ -120,8 +120,8 @@ class AdapterIndex(AdapterLibrary):
                 names = serving.setdefault(direction, [])
                 if not names or self._came[names[0]] == self._came[name]:
                     names.append(name)
-        chosen = {d: [name] for d, name in self._chosen.items() if name in self._folders}
-        self._serving = serving | chosen
+        pinned = {d: [name] for d, name in self._pinned.items() if name in self._folders}
+        self._serving = serving | pinned
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:

@@ -81,19 +81,19 @@ class AlignedLibrary:
             ValueError: no such adapter, one that cannot be read or changes meanwhile, or values
                 that are not finite.
         """
-        made = False
+        was_aligned = False
         for _ in range(_ATTEMPTS):
             version, digest = self.library.version(name), self.digest(name)
             if self.prepared.get(name) != digest:
                 self._forget(name)
             if _fits(self._about(name), digest):
                 self.prepared[name], self._versions[name] = digest, version
-                return made
+                return was_aligned
             tensors, scaling = self._aligned(name)
             if self.digest(name) == digest:  # else it is not sure what was read
                 about = {"version": _VERSION, "adapter": digest, "scaling": json.dumps(scaling)}
                 self._keep(name, tensors, about)
-                made = True
+                was_aligned = True
         raise ValueError(
             f"{self.library.folder(name)} changes while it is aligned: try again when it is written"
         )

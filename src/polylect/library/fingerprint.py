@@ -26,11 +26,13 @@ def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if not any(part.startswith(_ADDED) for part in name.split(".")):
             where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-            shown = tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+            converted = (
+                tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+            )
             if where not in digests:
-                digests[where] = _digest(shown)
-            shape = list(shown.shape)
-            total.update(f"{name} {shown.dtype} {shape} {digests[where]}\n".encode())
+                digests[where] = _digest(converted)
+            shape = list(converted.shape)
+            total.update(f"{name} {converted.dtype} {shape} {digests[where]}\n".encode())
     return total.hexdigest()
 
 

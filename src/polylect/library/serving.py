@@ -33,8 +33,8 @@ class Serving:
             for direction in library.about(name).get("directions", [name]):
                 claims.setdefault(direction, []).append(name)
         own = {name: served for name, served in adapters.items() if name in self._names}
-        chosen = chosen_adapters(own, library.names)
-        claims |= {direction: [name] for direction, name in chosen.items()}
+        pinned = chosen_adapters(own, library.names)
+        claims |= {direction: [name] for direction, name in pinned.items()}
         self.contested = {d: names for d, names in claims.items() if len(names) > 1}
         self.adapter = {name: name for name in library.names if name not in claims}
         self.adapter |= {d: names[0] for d, names in claims.items() if len(names) == 1}

@@ -227,10 +227,10 @@ def _tokenizer(where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
 def _weights(
     where: str, config: PretrainedConfig, options: dict[str, Any], attention: str | None
 ) -> PreTrainedModel:
-    chosen = {} if attention is None else {"attn_implementation": attention}
+    attention_options = {} if attention is None else {"attn_implementation": attention}
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            where, config=config, output_loading_info=True, **options, **chosen
+            where, config=config, output_loading_info=True, **options, **attention_options
         )
     except (SafetensorError, UnpicklingError) as error:
         raise ValueError(

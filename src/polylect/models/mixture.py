@@ -113,8 +113,10 @@ class Mixture:
         Raises:
             ValueError: there are none, or a layer that the model does not have.
         """
-        chosen = self.layers
-        numbers = range(chosen - 1, count, chosen) if isinstance(chosen, int) else sorted(chosen)
+        setting = self.layers
+        numbers = (
+            range(setting - 1, count, setting) if isinstance(setting, int) else sorted(setting)
+        )
         if not numbers or not set(numbers) <= set(range(count)):
             raise ValueError(
                 f"layers={self.layers} does not fit a model of {count} layers: take every n-th up "

@@ -40,15 +40,15 @@ def warn_if_tags_collapse(
 ) -> None:
     """Warns if frozen embeddings of the words that name a direction in a prompt are one vector."""
     embedding = model.get_input_embeddings().weight
-    asked = template.encode_many(tokenizer, ["a"] * len(directions), list(directions))
-    prompts = [set(prompt) for prompt in asked]
-    told = sorted(set.union(*prompts) - set.intersection(*prompts))
-    if embedding.requires_grad or len(told) < 2:
+    encoded = template.encode_many(tokenizer, ["a"] * len(directions), list(directions))
+    prompts = [set(prompt) for prompt in encoded]
+    tag_ids = sorted(set.union(*prompts) - set.intersection(*prompts))
+    if embedding.requires_grad or len(tag_ids) < 2:
         return
-    rows = normalize(embedding.detach()[told].float(), dim=1)
+    rows = normalize(embedding.detach()[tag_ids].float(), dim=1)
     if (rows @ rows.T).triu(1).max() > _ALIKE:
         log.warning(
             "the embeddings of %s are nearly one vector and frozen, so nothing above them can tell "
             "what is asked: draw them anew, as `polylect pretrain` does at its end",
-            ", ".join(tokenizer.convert_ids_to_tokens(told)),
+            ", ".join(tokenizer.convert_ids_to_tokens(tag_ids)),
         )

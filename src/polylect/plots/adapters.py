@@ -38,19 +38,19 @@ def similarity(path: str | Path) -> Figure:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: polylect library action=compare out=FILE.")
-    found = read_json(path, "what is to be drawn")
-    if not isinstance(found, dict) or not {"adapters", *_MEASURES} <= found.keys():
+    comparison = read_json(path, "what is to be drawn")
+    if not isinstance(comparison, dict) or not {"adapters", *_MEASURES} <= comparison.keys():
         raise ValueError(f"{path} is not what polylect library action=compare out=FILE writes.")
-    names = found["adapters"]
+    names = comparison["adapters"]
     width, height = heat_map_size(len(names), len(names))
     picture = new_figure(len(_MEASURES) * width, height)
     panels = picture.subplots(1, len(_MEASURES), sharey=True)
     for axes, (measure, (title, options)) in zip(panels, _MEASURES.items(), strict=True):
-        values = [[float("nan") if v is None else v for v in row] for row in found[measure]]
-        shown = torch.tensor(values)
-        shown.fill_diagonal_(torch.nan)
+        values = [[float("nan") if v is None else v for v in row] for row in comparison[measure]]
+        matrix = torch.tensor(values)
+        matrix.fill_diagonal_(torch.nan)
         unit = "mean over layers (by chance near 0)"
-        heat_map(axes, shown, names, names, title, unit, text="{:.2f}", **options)
+        heat_map(axes, matrix, names, names, title, unit, text="{:.2f}", **options)
         axes.set_xlabel("adapter")
     panels[0].set_ylabel("adapter")
     return picture
@@ -122,12 +122,12 @@ def token_choices(
     Raises:
         ValueError: another number of tokens, or no such library.
     """
-    layers = {path: of for (name, path), of in traced.items() if library in (None, name)}
+    layers = {path: choice for (name, path), choice in traced.items() if library in (None, name)}
     if not layers:
         raise ValueError(f"the trace has no library {library!r}: give one of strategy.library.")
-    names = sorted({name for of, _ in layers.values() for name in of})
+    names = sorted({name for adapters, _ in layers.values() for name in adapters})
     values = torch.stack(
-        [_placed(of, shown[row], names) for of, shown in layers.values()]
+        [_placed(adapters, strongest[row], names) for adapters, strongest in layers.values()]
     )  # (layers, length)
     if values.shape[1] != len(tokens):
         raise ValueError(
@@ -139,13 +139,13 @@ def token_choices(
 def short_names(layers: Iterable[str]) -> list[str]:
     """ "3 q_proj" for "model.layers.3.self_attn.q_proj"."""
     parts = [layer.split(".") for layer in layers]
-    return [" ".join([*(p for p in of if p.isdigit()), of[-1]]) for of in parts]
+    return [" ".join([*(p for p in path if p.isdigit()), path[-1]]) for path in parts]
 
 
-def _placed(of: Sequence[str], chosen: Tensor, names: Sequence[str]) -> Tensor:
+def _placed(adapter_names: Sequence[str], positions: Tensor, names: Sequence[str]) -> Tensor:
     """Positions among all names; padding away."""
-    places = torch.tensor([names.index(name) for name in of])
-    return places[chosen[chosen >= 0].cpu()]
+    places = torch.tensor([names.index(name) for name in adapter_names])
+    return places[positions[positions >= 0].cpu()]
 
 
 def _coloured(

@@ -62,8 +62,8 @@ def heat_map(
     from matplotlib import colormaps
 
     colours = colormaps[cmap].with_extremes(bad=NOTHING)
-    shown = axes.imshow(values.double().numpy(), cmap=colours, aspect="auto", **options)
-    bar = axes.figure.colorbar(shown, ax=axes, label=unit)
+    image = axes.imshow(values.double().numpy(), cmap=colours, aspect="auto", **options)
+    bar = axes.figure.colorbar(image, ax=axes, label=unit)
     if chance is not None:
         bar.ax.axhline(chance, color="red", linewidth=1.5)
         bar.set_label(f"{unit} (red: by chance, {text.format(chance)})")
@@ -76,7 +76,7 @@ def heat_map(
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):
             if value == value:  # not NaN
-                color = "white" if sum(shown.to_rgba(value)[:3]) < 1.5 else "black"
+                color = "white" if sum(image.to_rgba(value)[:3]) < 1.5 else "black"
                 axes.text(j, i, text.format(value), ha="center", va="center", color=color)
     return bar
 

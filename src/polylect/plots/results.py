@@ -74,10 +74,10 @@ def data(drawn: Mapping[str, Any], read: Mapping[str, Any] | None = None) -> Fig
         read: of each direction what was "kept" of its corpora.
     """
     names = sorted(drawn["examples"], key=lambda d: drawn["examples"][d])
-    kept = {d: (read or {}).get(d, {}).get("kept", 0) for d in names}
+    kept_counts = {d: (read or {}).get(d, {}).get("kept", 0) for d in names}
     picture = new_figure(9.0, 1.5 + 0.34 * len(names))
     left, right = picture.subplots(1, 2, sharey=True)
-    _shares(left, names, drawn["examples"], "drawn", "examples", kept)
+    _shares(left, names, drawn["examples"], "drawn", "examples", kept_counts)
     _shares(right, names, drawn["target_tokens"], "drawn", "target tokens")
     handles = dict(zip(*left.get_legend_handles_labels()[::-1], strict=True))
     picture.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
@@ -90,7 +90,7 @@ def _shares(
     counts: Mapping[str, int],
     label: str,
     unit: str,
-    kept: Mapping[str, int] | None = None,
+    kept_counts: Mapping[str, int] | None = None,
 ) -> None:
     total = max(sum(counts[name] for name in names), 1)
     shares = [100 * counts[name] / total for name in names]
@@ -99,8 +99,8 @@ def _shares(
         place = axes.get_yaxis_transform()  # at the right edge, clear of bars and lines
         text = f"{share:.1f} %  ({counts[name]:,})"
         axes.text(0.99, name, text, transform=place, ha="right", va="center", fontsize="small")
-    if kept and sum(kept.values()):
-        of_text = [100 * kept[name] / sum(kept.values()) for name in names]
+    if kept_counts and sum(kept_counts.values()):
+        of_text = [100 * kept_counts[name] / sum(kept_counts.values()) for name in names]
         axes.plot(of_text, names, "d", color=LINES[1], label="in the training text")
         shares = [*shares, *of_text]
     axes.axvline(100 / len(names), color="black", linewidth=0.8, linestyle=":", label="even")

@@ -117,7 +117,9 @@ def answer(
     if module.libraries:
         served = data.serving(questions)
         known = module.libraries.keys()
-        module.serve({d: {k: v for k, v in of.items() if k in known} for d, of in served.items()})
+        module.serve(
+            {d: {k: v for k, v in adapters.items() if k in known} for d, adapters in served.items()}
+        )
         if module.is_calibrated:
             module.calibrate(_own_text(data, known))
     answers = translate_all(module, data.ask(questions), "answering")

@@ -63,8 +63,8 @@ def _check(cfg: DictConfig) -> None:
     check_categories(categories.rule, categories.rho, categories.own, categories.share)
     check_known("categories.positions", categories.positions, ("all", *SIDES))
     if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
-        done = Path(cfg.resume) / FILE
-        how = f"it has ended, take scores={done}" if done.is_file() else "begin anew"
+        scores_file = Path(cfg.resume) / FILE
+        how = f"it has ended, take scores={scores_file}" if scores_file.is_file() else "begin anew"
         raise ConfigError(f"resume={cfg.resume} has no {PARTIAL} to go on from: {how}.")
     for split in ("train", "val", "test"):  # what is not read need not be given
         if OmegaConf.is_missing(cfg.data, split):
@@ -82,16 +82,16 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     try:
         with record.timed(begin):
             scores = NeuronFile.read(cfg.scores) if cfg.scores else _measured(cfg, folder, record)
-            chosen = choose(scores, cfg)
-            chosen.write(folder / FILE)
+            neurons = choose(scores, cfg)
+            neurons.write(folder / FILE)
             (folder / PARTIAL).unlink(missing_ok=True)
-            record.metrics |= {"layers": chosen.layers, "neurons": chosen.counts()}
+            record.metrics |= {"layers": neurons.layers, "neurons": neurons.counts()}
     finally:
         # A bad setting leaves no folder behind.
         if record.status == "done" or (folder / "record.json").is_file():
             record.write(folder)
-    show(_table(chosen))
-    plots.save_all(folder, lambda: plots.of_detection(chosen))
+    show(_table(neurons))
+    plots.save_all(folder, lambda: plots.of_detection(neurons))
     print(f"neurons: {folder / FILE}")
 
 
@@ -208,9 +208,9 @@ def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
     state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")
     if not isinstance(state, dict) or not {"job", "batches", "nats"} <= state.keys():
         raise ConfigError(f"resume={resume} is no unfinished detection: begin anew.")
-    if found := told(state["job"], job):
+    if changes := told(state["job"], job):
         raise ConfigError(
-            f"resume={resume} was measuring something else, {found}: give the settings it was "
+            f"resume={resume} was measuring something else, {changes}: give the settings it was "
             "begun with."
         )
     return state
@@ -230,7 +230,7 @@ def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
     positions = used.any(1).nonzero().flatten().tolist()
     options = plain(cfg.categories)
     scores = file.scores(options.pop("positions"))
-    found = [
+    by_layer = [
         categorise(
             scores[:, layer], activation=file.activation[:, layer], generator=generator, **options
         )
@@ -240,8 +240,8 @@ def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
         file,
         layers=tuple(positions),
         selected=used[positions],
-        general=torch.stack([categories.general for categories in found]),
-        specific=torch.stack([categories.specific for categories in found]),
+        general=torch.stack([categories.general for categories in by_layer]),
+        specific=torch.stack([categories.specific for categories in by_layer]),
         relevance=relevance.float(),
         about={**file.about, "chosen": {k: plain(cfg[k]) for k in CHOICES}},
     )

@@ -129,11 +129,11 @@ def _serving(library: AdapterLibrary) -> dict[str, list[str]]:
 
 def _align(library: AdapterLibrary, cfg: DictConfig) -> None:
     aligned = AlignedLibrary(library, align)
-    made = sum(aligned.prepare(name) for name in library.names)
+    aligned_count = sum(aligned.prepare(name) for name in library.names)
     for name in library.names:
         if weakness := aligned.weakness(name):
             print(f"{name} {weakness}.")
-    print(f"{made} adapters aligned, {len(library.names) - made} were so before.")
+    print(f"{aligned_count} adapters aligned, {len(library.names) - aligned_count} were so before.")
 
 
 def _compare(library: AdapterLibrary, cfg: DictConfig) -> None:

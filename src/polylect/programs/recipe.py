@@ -72,8 +72,8 @@ def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
     if program not in PROGRAMS:
         hint = did_you_mean(str(program), PROGRAMS)
         raise ConfigError(f"stages.{name}.program={program} does not exist; {hint}")
-    given = [stage.get("overrides", []), plain(cfg.common), plain(cfg.extra.get(name, []))]
-    overrides = list(_flat(given, name))
+    override_lists = [stage.get("overrides", []), plain(cfg.common), plain(cfg.extra.get(name, []))]
+    overrides = list(_flat(override_lists, name))
     if not any(override.startswith("seed=") for override in overrides):
         overrides.append(f"seed={cfg.seed}")
     return Stage(program, overrides)
@@ -113,10 +113,10 @@ def _check(stages: Mapping[str, Stage]) -> None:
             for override in stage.overrides:
                 _check_placeholders(override, name, earlier, stages)
             filled = [_filled(override, earlier) for override in stage.overrides]
-            given = resolve_overrides(
+            resolved = resolve_overrides(
                 stage.program, [*search_path_of_job(), *filled], conf_folder()
             )
-            for override in OverridesParser.create().parse_overrides(given):
+            for override in OverridesParser.create().parse_overrides(resolved):
                 if override.is_sweep_override():
                     raise ConfigError(
                         f"{override.input_line} is a sweep, but a stage is one run; sweep over the "
@@ -140,11 +140,11 @@ def _check_placeholders(
 
 def _folder(cfg: DictConfig) -> Path:
     if cfg.resume is None:
-        chosen = os.environ.pop(RUN_FOLDER, None)  # of a sweep's job; not that of the stages
-        if chosen is None:
+        job_folder = os.environ.pop(RUN_FOLDER, None)  # of a sweep's job; not that of the stages
+        if job_folder is None:
             return new_folder(Path(cfg.runs) / cfg.name)
-        Path(chosen).mkdir(parents=True)
-        return Path(chosen)
+        Path(job_folder).mkdir(parents=True)
+        return Path(job_folder)
     folder = Path(cfg.resume)
     if not (folder / "record.json").is_file():
         raise ConfigError(f"resume={folder} is no folder of a recipe: it has no record.json.")
@@ -153,18 +153,18 @@ def _folder(cfg: DictConfig) -> Path:
 
 def _run(stages: Mapping[str, Stage], folder: Path, record: Record) -> None:
     ledger = _done(folder)
-    done = {name: line["folder"] for name, line in ledger.items()}
-    record.metrics["stages"] = done
+    stage_folders = {name: line["folder"] for name, line in ledger.items()}
+    record.metrics["stages"] = stage_folders
     record.write(folder)
     for name, stage in stages.items():
-        overrides = [_filled(override, done) for override in stage.overrides]
-        if name in done:
+        overrides = [_filled(override, stage_folders) for override in stage.overrides]
+        if name in stage_folders:
             _check_same(name, ledger[name]["overrides"], overrides)
-            print(f"stage {name}: done before, {done[name]}", flush=True)
+            print(f"stage {name}: done before, {stage_folders[name]}", flush=True)
             continue
         _check_not_diverged(name, overrides, folder)
-        done[name] = str(_run_stage(name, stage.program, overrides, folder))
-    last = Path(done[name]) / "record.json"
+        stage_folders[name] = str(_run_stage(name, stage.program, overrides, folder))
+    last = Path(stage_folders[name]) / "record.json"
     metrics = json.loads(last.read_text(encoding="utf-8"))["metrics"] if last.is_file() else {}
     record.metrics["objective"] = metrics.get("objective")
 

@@ -61,8 +61,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     keep_freed_memory()
     check_settings(cfg)
     check_devices(cfg)
-    if (chosen := settle_precision(cfg)) and local_rank() == 0:
-        print(chosen, flush=True)
+    if (notice := settle_precision(cfg)) and local_rank() == 0:
+        print(notice, flush=True)
     module, data = _made(cfg)
     check_data(data, cfg)
     memory = build_memory(cfg, module)
@@ -169,18 +169,18 @@ def _made(cfg: DictConfig) -> tuple[Any, Any]:
     return module, data
 
 
-def continued(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """With `resume` or `config`, the configuration of that run, and on top what was `given`."""
+def continued(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """With `resume` or `config`, the configuration of that run, and on top the `overrides`."""
     if cfg.resume and cfg.config:
         raise ConfigError("give config=… to begin again or resume=… to go on, not both.")
     if cfg.config:
-        return repeated(cfg, given)
+        return repeated(cfg, overrides)
     if not cfg.resume:
         return cfg
     from polylect.strategies.checkpoint import read_checkpoint
 
     path = resume_path(cfg.resume)
-    return resumed(cfg, stored_values(read_checkpoint(path)), path, given)
+    return resumed(cfg, stored_values(read_checkpoint(path)), path, overrides)
 
 
 def _intervals(cfg: DictConfig) -> None:
@@ -201,7 +201,7 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
     from polylect.run.callbacks import DataReport, LastCheckpoint, RunningLossReport, StopTogether
     from polylect.run.monitor.progress import progress
 
-    chosen = [
+    configured = [
         instantiate(node, "callbacks", cfg.packages)
         for node in (cfg.callbacks or {}).values()
         if node
@@ -209,7 +209,7 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
     bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
     ours = [LastCheckpoint(folder / "checkpoints"), StopTogether()]
     ours += [DataReport(), RunningLossReport()]
-    return [*chosen, *ours, *bar]
+    return [*configured, *ours, *bar]
 
 
 def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:

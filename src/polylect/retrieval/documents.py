@@ -50,10 +50,10 @@ class BM25:
 
         Of equal ones the first stand first. Texts without any of the query's terms are left out.
         """
-        asked = [term for term in terms(query) if term in self._known]
-        if not asked or k < 1:
+        query_terms = [term for term in terms(query) if term in self._known]
+        if not query_terms or k < 1:
             return []
-        scores = self._index.get_scores(asked)
+        scores = self._index.get_scores(query_terms)
         hits = np.flatnonzero(scores > 0)
         if len(hits) > k:
             least = np.partition(scores[hits], len(hits) - k)[len(hits) - k]

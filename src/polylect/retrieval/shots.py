@@ -41,9 +41,9 @@ class Shots:
 
     def find(self, source: str, direction: str) -> list[Match]:
         """The examples of the direction, whatever the source."""
-        shown = [Match(*pair, 1.0) for pair in self.pairs[direction]]
-        self.count(direction, {"sentences": 1, "matches": len(shown)})
-        return shown
+        matches = [Match(*pair, 1.0) for pair in self.pairs[direction]]
+        self.count(direction, {"sentences": 1, "matches": len(matches)})
+        return matches
 
     def count(self, direction: str, counted: Mapping[str, int]) -> None:
         """Add to the counts of a direction."""
@@ -88,13 +88,13 @@ def _drawn(data: Any, direction: str, count: int, split: str, seed: int) -> list
             "data.train=…, or leave out shots."
         )
     store, scored = data.pairs(direction, "train"), data.pairs(direction, split)
-    taken = {normalised(scored[i].source) for i in range(len(scored))}
+    excluded = {normalised(scored[i].source) for i in range(len(scored))}
     drawn: list[tuple[str, str]] = []
     looked_at = min(len(store), _LOOKED_AT * count)
     for index in random.Random(f"{seed} {direction}").sample(range(len(store)), looked_at):
         pair = store[index]
-        if len(drawn) < count and normalised(pair.source) not in taken:
-            taken.add(normalised(pair.source))
+        if len(drawn) < count and normalised(pair.source) not in excluded:
+            excluded.add(normalised(pair.source))
             drawn.append((pair.source, pair.target))
     if len(drawn) < count:
         raise ValueError(

@@ -185,10 +185,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
+    flat: dict[str, float] = {}
     for key, value in report.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}/")
+            flat |= _flat(value, f"{prefix}{key}/")
         else:
-            found[f"{prefix}{key}"] = float(value)
-    return found
+            flat[f"{prefix}{key}"] = float(value)
+    return flat

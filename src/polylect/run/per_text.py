@@ -32,8 +32,8 @@ def directions_per_text(
     Raises ValueError for one that is not served, and for numbers that do not match.
     """
     pairs = list(zip(named, _each(direction, len(named), "directions"), strict=True))
-    chosen = {pair: _direction(module, *pair) for pair in dict.fromkeys(pairs)}
-    return [chosen[pair] for pair in pairs]
+    direction_of = {pair: _direction(module, *pair) for pair in dict.fromkeys(pairs)}
+    return [direction_of[pair] for pair in pairs]
 
 
 def check_direction(module: TranslationModule, adapter: str | None, direction: str) -> None:

@@ -71,8 +71,8 @@ def _git(*arguments: str) -> str | None:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+    completed = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 @dataclass

@@ -258,9 +258,9 @@ class _AtOwnCap(StoppingCriteria):
 def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) -> Translation:
     stops = torch.isin(ids, torch.tensor(list(ends), device=ids.device)).nonzero()
     capped = len(stops) == 0
-    kept = ids if capped else ids[: int(stops[0])]
+    new_ids = ids if capped else ids[: int(stops[0])]
     # Some tokenizers would "clean up" by taking the space before a question mark.
     text = module.tokenizer.decode(
-        kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        new_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return Translation(one_line(text), len(kept), capped)
+    return Translation(one_line(text), len(new_ids), capped)

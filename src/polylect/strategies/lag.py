@@ -232,10 +232,10 @@ class LAG(TranslationModule):
         with self.context.locked():
             key = self._calibration_key(batches)
             banks = {name: banks_of(self.backbone, name) for name in self.libraries}
-            kept = {n: read_calibration(lib.path, key) for n, lib in self.libraries.items()}
-            if None not in kept.values():
+            statistics = {n: read_calibration(lib.path, key) for n, lib in self.libraries.items()}
+            if None not in statistics.values():
                 for name in banks:
-                    put_statistics(banks[name], kept[name])
+                    put_statistics(banks[name], statistics[name])
                 return
             energies, named = EnergyStatistics(), dict.fromkeys(self.libraries, Oracle())
             for batch in batches:

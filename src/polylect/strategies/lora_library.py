@@ -152,16 +152,16 @@ class LoRALibrary(TranslationModule):
     ) -> Iterator[list[int]]:
         """As the hook says; rows of one adapter stay together, and most often all are one part."""
         names = self.adapters_of(named, directions)
-        taken: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         part: list[int] = []
         for index in sorted(range(len(names)), key=lambda i: names[i]):
             name = names[index]
-            if name not in taken:
+            if name not in sizes:
                 nbytes = self.store.nbytes(name) if name else 0
-                if part and sum(taken.values()) + nbytes > self.budget_bytes:
+                if part and sum(sizes.values()) + nbytes > self.budget_bytes:
                     yield part
-                    taken, part = {}, []
-                taken[name] = nbytes
+                    sizes, part = {}, []
+                sizes[name] = nbytes
             part.append(index)
         if part:
             yield part

@@ -256,11 +256,11 @@ class MixMoE(TranslationModule):
         return [group for group in groups if group["params"]]
 
     def telemetry(self) -> dict[str, float]:
-        told = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
+        values = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
         for layer, routing, mask in self.routings():
             metrics = routing_metrics(routing, self.groups(), mask, self._directions)
-            told |= {f"routing/{layer}/{name}": value for name, value in metrics.items()}
-        return told
+            values |= {f"routing/{layer}/{name}": value for name, value in metrics.items()}
+        return values
 
     # Use.
 

@@ -149,8 +149,8 @@ def stories(
     if sentences < 1:
         raise ValueError(f"A story needs at least one sentence, not {sentences}.")
     say = tongue(code, synthetic).render
-    told = islice(story_stream(split, seed, sentences, code), size)
-    return [" ".join(say(meaning) for meaning in story) for story in told]
+    sampled = islice(story_stream(split, seed, sentences, code), size)
+    return [" ".join(say(meaning) for meaning in story) for story in sampled]
 
 
 def retellings(

@@ -103,8 +103,8 @@ def _place(rng: random.Random, definite: bool) -> Place:
     return Place(_pick(rng, RELATIONS), NounPhrase(noun, det, plural, _adjective(rng, noun)))
 
 
-def _other(rng: random.Random, nouns: Sequence[str], *taken: str | None) -> str:
-    while (noun := _pick(rng, nouns)) in taken:
+def _other(rng: random.Random, nouns: Sequence[str], *excluded: str | None) -> str:
+    while (noun := _pick(rng, nouns)) in excluded:
         pass
     return noun
 

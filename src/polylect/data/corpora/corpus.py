@@ -163,8 +163,9 @@ class Corpus:
         wrong = {side: what for side in codes if (what := columns[side].wrong_for(side))}
         if not wrong:
             return
-        said = f"{self.setting} of {self.direction!r}: {self.where(rows[0].line)}: " + " and ".join(
-            f"the {side} side {what}" for side, what in wrong.items()
+        message = (
+            f"{self.setting} of {self.direction!r}: {self.where(rows[0].line)}: "
+            + " and ".join(f"the {side} side {what}" for side, what in wrong.items())
         )
         cells = self._reader.cells(rows[0].line, rows[-1].line)
         right = ""
@@ -174,11 +175,11 @@ class Corpus:
             right = self._reader.swapped()
         if right:
             raise ValueError(
-                f"{said}; what is right is likely {right} (with check_sides: false it is taken as "
-                "it is)"
+                f"{message}; what is right is likely {right} (with check_sides: false it is taken "
+                "as it is)"
             )
         if not all(columns[side].holds_identifiers for side in wrong):  # numbers may be meant
-            log.warning("%s; see that it is what you mean", said)
+            log.warning("%s; see that it is what you mean", message)
 
 
 def corpora(

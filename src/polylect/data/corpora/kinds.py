@@ -106,8 +106,8 @@ class SpecReader:
             defaults = {"target": 0}
         elif self.naming.is_reversed(self.spec["path"]):
             defaults = {"source": 1, "target": 0}
-        given = {s: c for s in defaults if (c := self.spec.get(s)) is not None}
-        columns = {side: self._column(column, side) for side, column in given.items()}
+        spec_columns = {s: c for s in defaults if (c := self.spec.get(s)) is not None}
+        columns = {side: self._column(column, side) for side, column in spec_columns.items()}
         references = [self._column(c, "target") for c in listed(self.spec.get("references"))]
         return tables.table_rows(
             self._path, self._lines(), columns, defaults, references, header, self._names

@@ -42,10 +42,10 @@ class Fields:
         if not isinstance(record, Mapping):
             raise ValueError(f"{where}: the line is not a JSON object with fields")
         if not self.chosen:
-            chosen = {side: self._choose(record, side, where) for side in self.candidates}
-            if len(set(chosen.values())) < len(chosen):
-                raise ValueError(f"{where}: source and target are one field, {chosen['target']!r}")
-            self.chosen = chosen
+            fields = {side: self._choose(record, side, where) for side in self.candidates}
+            if len(set(fields.values())) < len(fields):
+                raise ValueError(f"{where}: source and target are one field, {fields['target']!r}")
+            self.chosen = fields
         texts = {side: _text_of(record, name, where) for side, name in self.chosen.items()}
         others = _lookup(record, self.references) or []
         others = [others] if isinstance(others, str) else others

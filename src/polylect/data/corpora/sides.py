@@ -94,7 +94,7 @@ class Column:
         if self.holds_identifiers:
             return "holds identifiers"
         if total >= self._least and self.told[side] < total / 2:
-            counts = [f"as {self._name(told)} in {n}" for told, n in self.told.most_common()]
+            counts = [f"as {self._name(label)} in {n}" for label, n in self.told.most_common()]
             return f"reads {', '.join(counts)} of {total} texts"
         is_constant = len(self.texts) > 2 and len(set(self.texts)) == 1
         return "holds the same text in every row" if is_constant and not total else ""

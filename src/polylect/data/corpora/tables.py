@@ -85,13 +85,13 @@ def table_rows(
     recognised = names.header(first)
     announced = header or any(isinstance(c, str) for c in [*columns.values(), *references])
     has_header = announced or (header is None and bool(recognised))
-    given = dict(columns)
+    column_of = dict(columns)
     for side, default in defaults.items():
-        if side not in given:
-            given[side] = _named(where, first, side, names) if has_header else default
-    if len(set(given.values())) < len(given):
-        raise ValueError(f"{where}: source and target are one column, {given['target']!r}")
-    listed = [*(given[side] for side in defaults), *references]
+        if side not in column_of:
+            column_of[side] = _named(where, first, side, names) if has_header else default
+    if len(set(column_of.values())) < len(column_of):
+        raise ValueError(f"{where}: source and target are one column, {column_of['target']!r}")
+    listed = [*(column_of[side] for side in defaults), *references]
     wanted = [_column(where, first, column) for column in listed]
     if not has_header:
         yield _row(path, number, first, wanted, "source" in defaults)

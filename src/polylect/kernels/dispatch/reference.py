@@ -70,9 +70,9 @@ def combine(
     if not used:
         return y.new_zeros(places.shape[0], y.shape[1])
     precise = torch.promote_types(y.dtype, torch.float32)
-    given, factors = places < used, None
-    if not given.all():
-        places, factors = places.clamp(max=used - 1), given.to(precise)
+    valid, factors = places < used, None
+    if not valid.all():
+        places, factors = places.clamp(max=used - 1), valid.to(precise)
     if gates is not None:
         weights = gates.to(precise).index_select(0, places.flatten()).view(places.shape)
         factors = weights if factors is None else weights * factors

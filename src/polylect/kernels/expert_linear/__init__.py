@@ -131,8 +131,8 @@ class _Gathered(torch.autograd.Function):
         places: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        kept = x if any(ctx.needs_input_grad[4:]) else None
-        ctx.save_for_backward(kept, tokens, offsets, places, *weights)
+        saved_x = x if any(ctx.needs_input_grad[4:]) else None
+        ctx.save_for_backward(saved_x, tokens, offsets, places, *weights)
         rows, index = _rows(x, tokens)
         return tuple(_expert_linear(rows, weight, offsets, index, places) for weight in weights)
 

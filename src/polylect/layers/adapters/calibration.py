@@ -37,12 +37,12 @@ class EnergyStatistics:
         """Counts tokens in that have one adapter each, those of weight zero left out."""
         empty = x.new_zeros(3, len(bank.names), dtype=torch.float64)
         sums = self._sums.setdefault(bank, empty)
-        given = selection.weights[:, 0] > 0
-        adapter = selection.indices[given, 0]
+        is_routed = selection.weights[:, 0] > 0
+        adapter = selection.indices[is_routed, 0]
         for i in adapter.unique():
             one = i.unsqueeze(0)
             energy = spectral_scores(
-                x[given][adapter == i],
+                x[is_routed][adapter == i],
                 bank.factor("a", one),
                 "energy",
                 strengths=bank.strengths[one],
@@ -82,11 +82,11 @@ def statistics_of(banks: Mapping[str, AdapterBank]) -> dict[str, Tensor]:
     return {f"{path}.{s}": getattr(bank, s) for path, bank in banks.items() for s in _STATISTICS}
 
 
-def put_statistics(banks: Mapping[str, AdapterBank], kept: Mapping[str, Tensor]) -> None:
+def put_statistics(banks: Mapping[str, AdapterBank], statistics: Mapping[str, Tensor]) -> None:
     """Gives the banks what `statistics_of` returned for banks of the same adapters."""
     for path, bank in banks.items():
         for statistic in _STATISTICS:
-            setattr(bank, statistic, kept[f"{path}.{statistic}"].to(bank.arrows.device))
+            setattr(bank, statistic, statistics[f"{path}.{statistic}"].to(bank.arrows.device))
 
 
 def calibration_key(

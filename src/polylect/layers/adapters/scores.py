@@ -128,12 +128,12 @@ def top_scored(scores: Float[Tensor, "tokens adapters"], k: int) -> Int[Tensor, 
         return torch.arange(adapters, device=scores.device).expand(tokens, -1)
     if not scores.is_cpu:
         return _first_of_ties(scores, scores.topk(k).values[:, k - 1 :], k)
-    values, chosen = scores.topk(k + 1)
-    last, chosen = values[:, k - 1], chosen[:, :k]
+    values, indices = scores.topk(k + 1)
+    last, indices = values[:, k - 1], indices[:, :k]
     tied = values[:, k] >= _margin(last, -1)
     if tied.any():
-        chosen[tied] = _first_of_ties(scores[tied], last[tied].unsqueeze(1), k)
-    return chosen
+        indices[tied] = _first_of_ties(scores[tied], last[tied].unsqueeze(1), k)
+    return indices
 
 
 def _first_of_ties(scores: Tensor, last: Tensor, k: int) -> Tensor:

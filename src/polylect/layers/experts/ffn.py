@@ -72,8 +72,8 @@ class ExpertFFN(nn.Module):
         if router.gated:  # each group has chosen its own, LM experts first
             is_lm = experts.numbers.start < router.experts[0]
             columns = slice(0, router.top) if is_lm else slice(router.top, None)
-        chosen = routing.indices[:, columns], routing.weights[:, columns]
-        return experts.forward_topk(self.activation, x, *chosen)
+        selected = routing.indices[:, columns], routing.weights[:, columns]
+        return experts.forward_topk(self.activation, x, *selected)
 
     @property
     def activation(self) -> nn.Module:

@@ -152,8 +152,8 @@ class RoutingTally:
         places = [(d, side) for d in self.directions for side in SIDES]
         return [
             {"layer": layer, "direction": direction, "side": side, **self._means(sums)}
-            for layer, of in self._sums.items()
-            for (direction, side), sums in zip(places, of.tolist(), strict=True)
+            for layer, layer_sums in self._sums.items()
+            for (direction, side), sums in zip(places, layer_sums.tolist(), strict=True)
             if sums[0]
         ]
 

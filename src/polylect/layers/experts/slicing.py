@@ -67,13 +67,13 @@ def balanced_clusters(
 
 def _far_apart(points: Tensor, count: int) -> Tensor:
     """The point farthest from the mean, then always the one farthest from those chosen."""
-    chosen: list[int] = []
+    centres: list[int] = []
     distances = (points - points.mean(0)).square().sum(1)
     for _ in range(count):
-        chosen.append(int(distances.argmax()))
-        to_last = (points - points[chosen[-1]]).square().sum(1)
-        distances = to_last if len(chosen) == 1 else torch.minimum(distances, to_last)
-    return points[chosen]
+        centres.append(int(distances.argmax()))
+        to_last = (points - points[centres[-1]]).square().sum(1)
+        distances = to_last if len(centres) == 1 else torch.minimum(distances, to_last)
+    return points[centres]
 
 
 def _assigned_evenly(distances: Tensor) -> Tensor:

@@ -78,9 +78,9 @@ def categorise(
     aware = even.max(0).values
     taking_part = _smallest(-aware, torch.arange(neurons), _part(share, neurons))
     spread = _spread(judged, rule)
-    chosen = _smallest(spread, taking_part, _part(rho, len(taking_part)))
+    general_indices = _smallest(spread, taking_part, _part(rho, len(taking_part)))
     general = torch.zeros(neurons, dtype=torch.bool)
-    general[chosen] = True
+    general[general_indices] = True
     others = torch.zeros(neurons, dtype=torch.bool)
     others[taking_part] = True
     specific = (judged >= own * judged.max(0).values) & others & ~general
@@ -117,20 +117,20 @@ def choose_layers(
     if rule == "per_direction":
         return (_ranks(relevance) < k).T.contiguous()
     if rule == "relevant":
-        chosen = _smallest(_ranks(relevance).sum(0), torch.arange(layers), k)
+        numbers = _smallest(_ranks(relevance).sum(0), torch.arange(layers), k)
     elif rule == "random":
-        chosen = torch.randperm(layers, generator=generator)[:k]
+        numbers = torch.randperm(layers, generator=generator)[:k]
     elif rule == "last":
-        chosen = torch.arange(layers - k, layers)
+        numbers = torch.arange(layers - k, layers)
     else:
-        chosen = torch.arange(layers) if rule == "all" else torch.tensor(list(rule))
-        if int(chosen.max()) >= layers:
+        numbers = torch.arange(layers) if rule == "all" else torch.tensor(list(rule))
+        if int(numbers.max()) >= layers:
             raise ValueError(
-                f"layers.rule names layer {int(chosen.max())}, and the model has layers 0 to "
+                f"layers.rule names layer {int(numbers.max())}, and the model has layers 0 to "
                 f"{layers - 1}."
             )
     used = torch.zeros(layers, directions, dtype=torch.bool)
-    used[chosen] = True
+    used[numbers] = True
     return used
 
 

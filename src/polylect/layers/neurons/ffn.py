@@ -66,22 +66,22 @@ class NeuronLayer(nn.Module):
 
     def patched_weight(self, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """The weight in the order of the plan's columns, its end being the slices; and the bias."""
-        kept, context = self.kept, self.bank.context
+        patched, context = self.kept, self.bank.context
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
         base = plan.added, plan.replaced, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
         # ordinary tensors, as the next pass may have a gradient
         with torch.inference_mode(False), torch.no_grad():
-            if kept.base != base:
+            if patched.base != base:
                 # new ones, as a backward pass may need the old ones
                 context.forget(("written", id(self)))
-                kept.base = None
-                kept.weight = plan.in_order(self.weight, self.axis).to(dtype)
+                patched.base = None
+                patched.weight = plan.in_order(self.weight, self.axis).to(dtype)
                 if self.bias is not None:
                     bias = plan.in_order(self.bias, 0) if self.axis == 0 else self.bias
-                    kept.bias = bias.to(dtype)
-                kept.base = base
+                    patched.bias = bias.to(dtype)
+                patched.base = base
             context.remember(("written", id(self)), lambda: self._write(plan))
-        return kept.weight, kept.bias
+        return patched.weight, patched.bias
 
     def _write(self, plan: Plan) -> None:
         _write(self.kept.weight, self.values(plan), self.axis)

@@ -97,7 +97,7 @@ def frequent_tokens(
     Raises:
         ValueError: a size that has no room for what is always kept.
     """
-    kept = vocabulary.closed(always)
+    kept_ids = vocabulary.closed(always)
     ranking = [index for index, _ in counts.most_common()]
     if coverage is not None:
         sums = accumulate(counts[index] for index in ranking)
@@ -106,15 +106,15 @@ def frequent_tokens(
     elif count is not None:
         ranking = [index for index in ranking if counts[index] >= count]
     if size is None:
-        return kept | vocabulary.closed(ranking)
-    if len(kept) > size:
+        return kept_ids | vocabulary.closed(ranking)
+    if len(kept_ids) > size:
         raise ValueError(
-            f"size={size} is less than the {len(kept)} entries that are always kept: special "
+            f"size={size} is less than the {len(kept_ids)} entries that are always kept: special "
             "tokens, bytes, digits, marks, what prompts need and what the languages ask for."
         )
     for index in ranking:
-        path = vocabulary.closed([index]) - kept
-        if len(kept) + len(path) > size:
+        path = vocabulary.closed([index]) - kept_ids
+        if len(kept_ids) + len(path) > size:
             break
-        kept |= path
-    return kept
+        kept_ids |= path
+    return kept_ids

@@ -17,16 +17,16 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder
 
 
 def cut_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, kept: Sequence[int], new: Sequence[str] = ()
+    tokenizer: PreTrainedTokenizerBase, kept_ids: Sequence[int], new: Sequence[str] = ()
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer with the kept entries, whose new ids are their places in `kept`, and new ones.
+    """The tokenizer with only the entries `kept_ids`, renumbered in their order, and new ones.
 
     Args:
-        kept: ids, rising; closed under merges (`Vocabulary.closed`).
+        kept_ids: old ids, ascending; closed under merges (`Vocabulary.closed`).
         new: special tokens to add, such as "<2ta>"; they get the last ids.
     """
     state = copy.deepcopy(Vocabulary(tokenizer).state)
-    ids = {old: index for index, old in enumerate(kept)}
+    ids = {old: index for index, old in enumerate(kept_ids)}
     model = state["model"]
     if model["type"] == "BPE":
         vocabulary = {t: ids[i] for t, i in model["vocab"].items() if i in ids}
@@ -75,30 +75,30 @@ def _renumbered(processor: Any, ids: dict[int, int]) -> Any:
 
 @torch.no_grad()
 def cut_model(
-    model: PreTrainedModel, kept: Sequence[int], new: int = 0, seed: int = 1
+    model: PreTrainedModel, kept_ids: Sequence[int], new: int = 0, seed: int = 1
 ) -> PreTrainedModel:
     """Cut the embeddings and the head of a model in place; nothing else of it changes.
 
     Args:
-        kept: old ids, in the order of the new ones; at most the rows of the embedding.
+        kept_ids: old ids, in the order of the new ones; at most the rows of the embedding.
         new: entries to add, drawn as large as the others (`reinitialise`).
         seed: of the draw.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is not None and head.weight is embedding.weight
-    rows = torch.tensor(kept, device=embedding.weight.device)
+    rows = torch.tensor(kept_ids, device=embedding.weight.device)
     _cut(embedding, rows, new)
     if tied:
-        head.weight, head.out_features = embedding.weight, len(kept) + new
+        head.weight, head.out_features = embedding.weight, len(kept_ids) + new
     elif head is not None:
         _cut(head, rows, new)
-    ids = {old: index for index, old in enumerate(kept)}
+    ids = {old: index for index, old in enumerate(kept_ids)}
     padding = embedding.padding_idx
     embedding.padding_idx = None if padding is None else ids.get(padding)
-    added = range(len(kept), len(kept) + new)
+    added = range(len(kept_ids), len(kept_ids) + new)
     if new:
         reinitialise(model, added, seed)
-    model.config.vocab_size = model.vocab_size = len(kept) + new
+    model.config.vocab_size = model.vocab_size = len(kept_ids) + new
     for config in (model.config, model.generation_config):
         for key in _IDS:
             if (value := getattr(config, key, None)) is not None:

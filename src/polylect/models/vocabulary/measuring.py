@@ -39,17 +39,17 @@ class Fit:
 def compare_tokens(
     whole: PreTrainedTokenizerBase,
     cut: PreTrainedTokenizerBase,
-    kept: Sequence[int],
+    kept_ids: Sequence[int],
     texts: Sequence[str],
 ) -> Fit:
-    """How the cut tokenizer, whose entries are `kept` of the whole one's, splits texts."""
+    """How the cut tokenizer, whose entries are `kept_ids` of the whole one, splits texts."""
     before, after = encode(whole, texts), encode(cut, texts)
     same = sum(
-        [kept[i] if i < len(kept) else -1 for i in new] == old
+        [kept_ids[i] if i < len(kept_ids) else -1 for i in new] == old
         for new, old in zip(after, before, strict=True)
     )
     parts = Vocabulary(whole).byte_ids()
-    parts_after = frozenset(new for new, old in enumerate(kept) if old in parts)
+    parts_after = frozenset(new for new, old in enumerate(kept_ids) if old in parts)
     characters = sum(map(len, texts))
     return Fit(
         len(texts),

@@ -78,7 +78,7 @@ class Vocabulary:
 
         Special tokens that are only placeholders, such as <unused17>, are left out.
         """
-        kept = {
+        required = {
             token["id"]
             for token in self.state["added_tokens"]
             if token["content"] in self._names or not _PLACEHOLDER.fullmatch(token["content"])
@@ -86,13 +86,13 @@ class Vocabulary:
         for token, index in self.ids.items():
             byte = _BYTE.fullmatch(token) or (self.byte_level and len(token) == 1)
             if byte or _is_mark((self.text(token) or "").removeprefix(" ")):
-                kept.add(index)
+                required.add(index)
         unknown = self.state["model"].get("unk_id")
         if unknown is not None:
-            kept.add(unknown)
+            required.add(unknown)
         if (token := self.state["model"].get("unk_token")) in self.ids:
-            kept.add(self.ids[token])
-        return kept | ({self.ids[_SPACE]} if _SPACE in self.ids else set())
+            required.add(self.ids[token])
+        return required | ({self.ids[_SPACE]} if _SPACE in self.ids else set())
 
     def byte_ids(self) -> frozenset[int]:
         """Ids of tokens that are no more than a part of a character."""
@@ -100,9 +100,9 @@ class Vocabulary:
             return frozenset(i for token, i in self.ids.items() if self.text(token) is None)
         return frozenset(i for token, i in self.ids.items() if _BYTE.fullmatch(token))
 
-    def closed(self, kept: Iterable[int]) -> set[int]:
+    def closed(self, ids: Iterable[int]) -> set[int]:
         """The ids with those of all tokens that are merged on the way to them."""
-        result = set(kept)
+        result = set(ids)
         if self.state["model"]["type"] == "BPE":
             for index in list(result):
                 result |= self.merge_path(self.tokens[index])

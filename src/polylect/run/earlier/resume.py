@@ -75,20 +75,20 @@ def config_file(run: str | Path) -> Path:
     return path
 
 
-def repeated(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The configuration of the run that `cfg.config` names, and on top what was `given`.
+def repeated(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the run that `cfg.config` names, changed by the overrides.
 
     Raises as `resumed`, and FileNotFoundError where there is no such configuration.
     """
     path = config_file(cfg.config)
-    return resumed(cfg, read_config(path), path, given, (*CONTINUED, "init_from"))
+    return resumed(cfg, read_config(path), path, overrides, (*CONTINUED, "init_from"))
 
 
 def resumed(
     cfg: DictConfig,
     values: Mapping[str, Any],
     path: Path,
-    given: Sequence[str],
+    overrides: Sequence[str],
     sections: Collection[str] = CONTINUED,
 ) -> DictConfig:
     """The configuration of the run that goes on, and on top what the command line gives.
@@ -96,7 +96,7 @@ def resumed(
     Args:
         cfg: as composed from the files and the command line.
         values: the configuration of the run, and the path of the file that holds it.
-        given: the overrides of the command line. Where one chooses an experiment, which may set
+        overrides: those of the command line. Where one chooses an experiment, which may set
             anything, all of `cfg` counts as given.
         sections: of the configuration, that are taken from the run.
 
@@ -104,7 +104,7 @@ def resumed(
         ConfigError: the stored configuration names an object that is on no list, or a folder
             outside that of the runs.
     """
-    parsed = OverridesParser.create().parse_overrides(list(given))
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = {override.key_or_group.split("@")[0]: override.is_delete() for override in parsed}
     if "experiment" in keys:
         return cfg
@@ -161,10 +161,10 @@ def check_unchanged(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     for name in before.keys() & after.keys():
         if before[name] and after[name]:
             old[f"callbacks.{name}"], new[f"callbacks.{name}"] = before[name], after[name]
-    if found := told(old, new, MAY_CHANGE):
+    if changes := told(old, new, MAY_CHANGE):
         raise ConfigError(
-            f"resume={cfg.resume} goes on with the settings it was begun with, but {found}: leave "
-            "that out, or begin a new run from its weights with init_from."
+            f"resume={cfg.resume} goes on with the settings it was begun with, but {changes}: "
+            "leave that out, or begin a new run from its weights with init_from."
         )
 
 
@@ -182,8 +182,8 @@ def check_stage(module: Any, checkpoint: Mapping[str, Any], path: Path) -> None:
         both = (old.keys() & new.keys()) - {"_target_"} if isinstance(old, dict) else set()
         old, new = ({key: one[key] for key in both} for one in (old, new))
     free = [f"strategy.{key}" for key in module.between_stages]
-    if found := told({"strategy": old}, {"strategy": new}, free):
-        raise ConfigError(f"the weights of {path} mean something else here, since {found}.")
+    if changes := told({"strategy": old}, {"strategy": new}, free):
+        raise ConfigError(f"the weights of {path} mean something else here, since {changes}.")
 
 
 def told(old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()) -> str:

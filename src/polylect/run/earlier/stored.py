@@ -86,11 +86,11 @@ def stored_config(
 def _leaves(values: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
     """Every value by its config path; raises ConfigError for more than a configuration can be."""
     waiting: list[tuple[int, str, Any]] = [(1, key, value) for key, value in values.items()]
-    seen = 0
+    count = 0
     while waiting:
         depth, key, value = waiting.pop()
-        seen += 1
-        if seen > _LARGEST or depth > _DEEPEST:
+        count += 1
+        if count > _LARGEST or depth > _DEEPEST:
             raise ConfigError(f"{path} holds more values than the configuration of a run can.")
         if isinstance(value, Mapping):
             waiting.extend((depth + 1, f"{key}.{name}", below) for name, below in value.items())

@@ -40,9 +40,9 @@ class Pace:
             values["tokens/s"] = f"{(tokens - self._last[0]) / seconds:,.0f}"
         self._last, self._away = (tokens, now), 0.0
         first, began = self._first or (0, now)
-        done = trainer.global_step - first
-        if done > 0 and trainer.max_steps > trainer.global_step:
-            left = (trainer.max_steps - trainer.global_step) * (now - began) / done
+        steps = trainer.global_step - first
+        if steps > 0 and trainer.max_steps > trainer.global_step:
+            left = (trainer.max_steps - trainer.global_step) * (now - began) / steps
             values["left"] = clock(left)
         return values
 
@@ -84,9 +84,9 @@ def validation_line(trainer: L.Trainer) -> str:
     means = {k: v for k, v in metrics.items() if k in ("val/loss", "val/chrf")}
     parts = losses({k[9:]: v for k, v in metrics.items() if k.startswith("val/loss/")})
     parts.pop("loss", None)
-    shown = ["  ".join(f"{k} {v:.3f}" for k, v in means.items())]
-    shown += [", ".join(f"{name} {value}" for name, value in parts.items())] if parts else []
-    return f"step {trainer.global_step}  {'  '.join(shown)}"
+    columns = ["  ".join(f"{k} {v:.3f}" for k, v in means.items())]
+    columns += [", ".join(f"{name} {value}" for name, value in parts.items())] if parts else []
+    return f"step {trainer.global_step}  {'  '.join(columns)}"
 
 
 class PlainProgress(ProgressBar):
@@ -124,8 +124,8 @@ class PlainProgress(ProgressBar):
             return
         self._shown, self._said = step, now
         values = self._pace.values(trainer, pl_module)
-        shown = "  ".join(f"{name} {value}" for name, value in values.items())
-        print(f"step {step}/{last}  {shown}", flush=True)
+        text = "  ".join(f"{name} {value}" for name, value in values.items())
+        print(f"step {step}/{last}  {text}", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation = time.monotonic()

@@ -78,27 +78,29 @@ class StepGuard:
         Raises:
             RuntimeError: the loss or a gradient is not finite.
         """
-        seen, self._seen = self._seen, []
+        micro_batches, self._seen = self._seen, []
         values = [n for n in (self.loss, *norms.values()) if n is not None]
         device = values[0].device
         finite = torch.stack([v.to(device, torch.float32) for v in values]).isfinite()
         if bool(finite.all()):
             return
         if self.loss is not None and not self.loss.isfinite():
-            raise diverged(trainer, "the loss", _whose(seen), trainer.global_step + 1)
+            raise diverged(trainer, "the loss", _whose(micro_batches), trainer.global_step + 1)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() > 1:
             return
         wrong = {unit for unit, norm in norms.items() if not norm.isfinite()}
-        present = {d for directions, *_ in seen for d in directions if units.get(d) in wrong}
+        present = {
+            d for directions, *_ in micro_batches for d in directions if units.get(d) in wrong
+        }
         raise diverged(trainer, "the gradient", present, trainer.global_step + 1)
 
 
-def _whose(seen: Sequence[tuple[Sequence[str], Tensor, Tensor]]) -> set[str]:
+def _whose(micro_batches: Sequence[tuple[Sequence[str], Tensor, Tensor]]) -> set[str]:
     """The directions whose losses are not finite."""
     return {
         directions[row]
-        for directions, losses, rows in seen
+        for directions, losses, rows in micro_batches
         for row in rows[~losses.isfinite()].unique().tolist()
     }
 

@@ -29,11 +29,11 @@ def read_tmx(
     """
     sides = {"target": target} | ({"source": source} if source is not None else {})
     skipped = Counter() if skipped is None else skipped
-    seen: set[str] = set()
+    languages: set[str] = set()
     has_rows = False
     for unit in read_elements(path, ["{*}tu"], "TMX"):
         texts = _variants(unit)
-        seen |= texts.keys()
+        languages |= texts.keys()
         picked = pick_languages(texts.keys(), sides)
         if len(picked) < len(sides):
             skipped["other_languages"] += 1
@@ -43,7 +43,7 @@ def read_tmx(
         yield Row(unit.sourceline or 0, first, texts[picked["target"]])
     if not has_rows:
         both = "" if source is None else "both "
-        has = ", ".join(sorted(seen)) or "no language at all"
+        has = ", ".join(sorted(languages)) or "no language at all"
         raise ValueError(
             f"{path}: no translation unit has {both}{named(sides)}; the file has {has}"
         )

@@ -38,11 +38,11 @@ def read_xliff(
     """
     sides = {"target": target} | ({"source": source} if source is not None else {})
     skipped = Counter() if skipped is None else skipped
-    seen: set[str] = set()
+    known_languages: set[str] = set()
     has_rows, before = False, skipped["untranslated"]
     for unit in read_elements(path, ["{*}trans-unit", "{*}unit"], "XLIFF"):
         languages = _languages(unit)
-        seen |= set(languages.values())
+        known_languages |= set(languages.values())
         ends = _ends(languages, sides)
         for element, pair in _segments(unit):
             if not ends:
@@ -55,14 +55,16 @@ def read_xliff(
             has_rows = True
             yield Row(element.sourceline or 0, texts.get("source"), texts["target"])
     if not has_rows:
-        raise ValueError(f"{path}: {_why_none(sides, seen, skipped['untranslated'] - before)}")
+        raise ValueError(
+            f"{path}: {_why_none(sides, known_languages, skipped['untranslated'] - before)}"
+        )
 
 
-def _why_none(sides: Mapping[str, str], seen: set[str], untranslated: int) -> str:
+def _why_none(sides: Mapping[str, str], known_languages: set[str], untranslated: int) -> str:
     if untranslated:
         return f"none of {untranslated} segments in {named(sides)} is translated"
     both = "both " if len(sides) == 2 else ""
-    has = ", ".join(sorted(seen)) or "no language at all"
+    has = ", ".join(sorted(known_languages)) or "no language at all"
     return f"no segment has {both}{named(sides)}; the file has {has}"
 
 

@@ -261,7 +261,7 @@ def features(top: int | None, arguments: argparse.Namespace) -> Row:
     toward = torch.randn_like(x)
     context = RoutingContext()
     mask = torch.ones(1, tokens, dtype=torch.long)
-    context.tokens = Tokens.of(mask, torch.tensor([tokens // 2]))
+    context.tokens = Tokens.from_mask(mask, torch.tensor([tokens // 2]))
 
     def layer(name: str) -> ExpertFFN:
         router = make_router(hidden, 4, 4, top=top, features=name)

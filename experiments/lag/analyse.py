@@ -188,7 +188,7 @@ def routing(module: LAG) -> dict[str, Any]:
     """
     if module.settings.router == "oracle":
         return {}
-    rows = module.routed()
+    rows = module.routing_rows()
     return {
         "all": _sides(rows),
         "layers": {layer: _sides(of) for layer, of in _by(rows, "layer").items()},

@@ -118,7 +118,7 @@ def scores(
 
 def using(translator: Translator, adapter: str) -> AbstractContextManager[Any]:
     """Every row through this adapter of a library, or none; other strategies as they are."""
-    return translator.module.using(adapter) if _is_library(translator) else nullcontext()
+    return translator.module.use_adapter(adapter) if _is_library(translator) else nullcontext()
 
 
 def _is_library(translator: Translator) -> bool:

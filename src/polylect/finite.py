@@ -22,7 +22,7 @@ def all_finite(tensor: Tensor) -> bool:
     return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())
 
 
-def broken(tensors: Mapping[str, Tensor]) -> str | None:
+def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
     """In one clause which of the tensors has values that are not finite; None if none has."""
     names = [name for name, tensor in tensors.items() if not all_finite(tensor)]
     if not names:
@@ -42,7 +42,7 @@ def unusable_scores(where: str, dtype: torch.dtype) -> str:
 
 def check_written(what: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises ValueError where something that is about to be written is not finite."""
-    if wrong := broken(tensors):
+    if wrong := find_nonfinite(tensors):
         raise ValueError(f"{what} is not written, its training has diverged: {wrong}.")
 
 
@@ -54,7 +54,7 @@ def check_merged(name: str, merged: nn.Module, difference: float) -> None:
         merged: the model that is about to be written.
         difference: of its logits from those of the model in use.
     """
-    wrong = broken(merged.state_dict())
+    wrong = find_nonfinite(merged.state_dict())
     if wrong is None and not math.isfinite(difference):
         wrong = "its logits are NaN or infinite, though its weights are not"
     if wrong:

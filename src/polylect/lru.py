@@ -41,7 +41,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
         """Bytes of a value that is held."""
         return self._held[key][1]
 
-    def use(self, key: Key) -> None:
+    def touch(self, key: Key) -> None:
         """Counts a hit: the value is now the one used last."""
         self._held.move_to_end(key)
         self.hits += 1
@@ -90,7 +90,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
             )
         for key in keys:
             if key in self._held:
-                self.use(key)
+                self.touch(key)
         for key in keys:  # those just used are the youngest and fit, so that none of them goes
             if key not in self._held:
                 self.make_room(nbytes)

@@ -50,11 +50,11 @@ def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that has the model to itself: see `Translator`."""
 
     @functools.wraps(method)
-    def locked(self: "Translator", *args: Any, **kwargs: Any) -> Any:
-        with self.module.context.locked():
+    def wrapper(self: "Translator", *args: Any, **kwargs: Any) -> Any:
+        with self.module.context.lock():
             return method(self, *args, **kwargs)
 
-    return locked
+    return wrapper
 
 
 class Translator:
@@ -230,7 +230,7 @@ class Translator:
         Whatever their direction. None ends that: each direction has its own adapter again.
         """
         if name is not None:
-            self.module.named_adapters().adapter_index.served(name)
+            self.module.named_adapters().adapter_index.directions_of(name)
         self._current = name
 
     @_alone

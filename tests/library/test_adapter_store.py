@@ -220,7 +220,7 @@ def test_what_is_in_use_is_not_unloaded_evicted_or_read_again(plain, library):
     first = next(iter(layers))
     store = ResidentAdapters(plain, layers, library, budget_bytes=3 * UNIT)
     a = library.load("a").modules[first].b
-    with store.using(["a", "", "a"]):
+    with store.pin(["a", "", "a"]):
         with pytest.raises(ValueError, match="'a' is in use: unload it when the batch is done"):
             store.unload("a")
         with pytest.raises(ValueError, match="a batch needs 3 adapters of 2048 bytes together"):
@@ -229,7 +229,7 @@ def test_what_is_in_use_is_not_unloaded_evicted_or_read_again(plain, library):
         store.acquire(["a", "b", "c"])
         store.acquire(["d"])
         assert set(store.resident) == {"a", "d"}
-        with store.using(["a"]):
+        with store.pin(["a"]):
             assert torch.equal(layers[first].lora_b["a"], a)
         assert "a" in store.resident
     store.acquire(["a"])

@@ -98,7 +98,7 @@ def test_stage_two_begins_where_stage_one_ended() -> None:
     first = train_a_little(make("monolingual"))
     checkpoint = saved(first)
     second = make("parallel")
-    assert checkpoint["state_dict"].keys() < second.owned()
+    assert checkpoint["state_dict"].keys() < second.owned_names()
     second.load_stage(checkpoint)
     batch = batch_of(second)
     torch.testing.assert_close(logits(second, batch), logits(first, batch), atol=1e-6, rtol=1e-6)

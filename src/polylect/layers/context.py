@@ -31,7 +31,7 @@ class RowGroups:
     """the names that occur, without "", in the order of their first row"""
 
     @classmethod
-    def of(cls, names: tuple[str, ...]) -> "RowGroups":
+    def from_names(cls, names: tuple[str, ...]) -> "RowGroups":
         runs = [(name, len(list(run))) for name, run in groupby(names)]
         rows = gcd(*(length for _, length in runs))
         distinct = tuple(dict.fromkeys(name for name in names if name))
@@ -44,8 +44,8 @@ class RoutingContext:
     Explicit and shared by reference: no globals. A route is open during one forward pass, or
     during one `generate`, whose many passes then share what layers `remember`.
 
-    One thread at a time has a route open or is `locked`; others wait for it, in no particular
-    order. Within a route the same thread can open no other and cannot be `locked`, which is an
+    One thread at a time has a route open or holds the `lock`; others wait for it, in no particular
+    order. Within a route the same thread can open no other and cannot take the `lock`, which is an
     error: it would wait for itself.
 
     Attributes:
@@ -77,8 +77,9 @@ class RoutingContext:
         vars(self).update(state, _lock=threading.RLock())  # a copy has a lock of its own
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Within it no other thread opens a route or is locked; it nests, and routes open in it.
+    def lock(self) -> Iterator[None]:
+        """Keep other threads from opening a route until the block ends; locks nest, and routes open
+        in them.
 
         For whatever changes what a route relies on, such as the adapters in memory.
 
@@ -102,7 +103,7 @@ class RoutingContext:
     ) -> Iterator[None]:
         """Names the rows of the batch, one each; "" or None is the base alone.
 
-        Waits while another thread has a route open or is `locked`.
+        Waits while another thread has a route open or holds the `lock`.
 
         Args:
             mask: (rows, length), zero on padding; for layers that count or average tokens.
@@ -114,10 +115,10 @@ class RoutingContext:
         """
         if isinstance(names, str) or len(names) == 0:
             raise ValueError(f"a route needs one name per row of the batch, got {names!r}")
-        with self.locked():
+        with self.lock():
             self.losses.clear()
             self.routings.clear()
-            with self._opened(tuple(name or "" for name in names), mask, prompt_lengths, None):
+            with self._open(tuple(name or "" for name in names), mask, prompt_lengths, None):
                 yield
 
     def mask_like(self, x: Tensor) -> Tensor | None:
@@ -158,7 +159,7 @@ class RoutingContext:
 
     def groups(self, n: int) -> RowGroups:
         """`rows(n)` as equal groups; worked out once per route."""
-        return self.remember(("groups", n), lambda: RowGroups.of(self.rows(n)))
+        return self.remember(("groups", n), lambda: RowGroups.from_names(self.rows(n)))
 
     def check_adapters(self, names: Sequence[str]) -> None:
         """Raises ValueError for an adapter that no layer has: its rows would be the base's."""
@@ -196,20 +197,20 @@ class RoutingContext:
         """
         if self._names is None:
             return nullcontext(), nullcontext()
-        return nullcontext(), self._reopened(self._names, self._mask, self._prompts, self.tokens)
+        return nullcontext(), self._reopen(self._names, self._mask, self._prompts, self.tokens)
 
     @contextmanager
-    def _reopened(self, names: tuple[str, ...], *state: Any) -> Iterator[None]:
+    def _reopen(self, names: tuple[str, ...], *state: Any) -> Iterator[None]:
         if self._names == names:  # the backward pass was called inside the route
             yield
         elif self._names is not None:
             raise RuntimeError("a backward pass reached into the route of another batch")
         else:
-            with self._opened(names, *state):
+            with self._open(names, *state):
                 yield
 
     @contextmanager
-    def _opened(
+    def _open(
         self,
         names: tuple[str, ...],
         mask: Tensor | None,

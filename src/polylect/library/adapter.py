@@ -169,7 +169,7 @@ def _missing_module(adapter: Adapter, model: nn.Module) -> str | None:
     return None
 
 
-def learnt_examples(about: Mapping[str, Any]) -> bool:
+def trained_with_examples(about: Mapping[str, Any]) -> bool:
     """Whether the training showed examples, from what a checkpoint or an adapter says of itself."""
     memory = (about.get("config") or {}).get("memory") or {}
     return memory.get("corpus") is not None

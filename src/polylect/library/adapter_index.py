@@ -33,7 +33,9 @@ class AdapterIndex(AdapterLibrary):
     def names(self) -> list[str]:
         return sorted(self._folders)
 
-    def put(self, folders: Mapping[str, Path], directions: Sequence[str] | None = None) -> None:
+    def add_folders(
+        self, folders: Mapping[str, Path], directions: Sequence[str] | None = None
+    ) -> None:
         """Takes adapters that come together, by name.
 
         Args:
@@ -60,13 +62,13 @@ class AdapterIndex(AdapterLibrary):
             raise
         self._index()
 
-    def take(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         """Takes an adapter off; raises ValueError with the nearest name if there is none."""
         self.folder(name)
         self._forget([name])
         self._index()
 
-    def served(self, name: str) -> tuple[str, ...]:
+    def directions_of(self, name: str) -> tuple[str, ...]:
         """The directions that an adapter serves; raises ValueError with the nearest name."""
         self.folder(name)
         return self._served[name]
@@ -78,7 +80,7 @@ class AdapterIndex(AdapterLibrary):
             self._served[name] = directions
             self._index()
 
-    def serving(self, direction: str) -> str | None:
+    def adapter_for(self, direction: str) -> str | None:
         """The adapter that serves a direction; None if none does.
 
         Raises:
@@ -92,13 +94,13 @@ class AdapterIndex(AdapterLibrary):
             )
         return names[0] if names else None
 
-    def server(self, direction: str) -> str:
-        """As `serving`, but raises ValueError with the nearest direction if there is none."""
+    def require_adapter(self, direction: str) -> str:
+        """As `adapter_for`, but raises ValueError with the nearest direction if there is none."""
         if direction not in self._serving:
             for name in self._folders:
                 if self.version(name) is not None:
                     self.update(name, self.about(name))
-        adapter = self.serving(direction)
+        adapter = self.adapter_for(direction)
         if adapter is None:
             hint = did_you_mean(direction, self._serving)
             raise ValueError(f"no adapter serves direction {direction}; {hint}")
@@ -114,14 +116,14 @@ class AdapterIndex(AdapterLibrary):
         return tuple(about.get("directions", [named]))
 
     def _index(self) -> None:
-        serving: dict[str, list[str]] = {}
+        by_direction: dict[str, list[str]] = {}
         for name in self._folders:
             for direction in self._served[name]:
-                names = serving.setdefault(direction, [])
+                names = by_direction.setdefault(direction, [])
                 if not names or self._came[names[0]] == self._came[name]:
                     names.append(name)
         pinned = {d: [name] for d, name in self._pinned.items() if name in self._folders}
-        self._serving = serving | pinned
+        self._serving = by_direction | pinned
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
@@ -144,7 +146,9 @@ def _is_direction(word: str) -> bool:
         return False
 
 
-def chosen_adapters(adapters: Mapping[str, Sequence[str]], known: Sequence[str]) -> dict[str, str]:
+def adapters_by_direction(
+    adapters: Mapping[str, Sequence[str]], known: Sequence[str]
+) -> dict[str, str]:
     """The setting `strategy.adapters`, from adapter to directions, as direction to adapter.
 
     Raises ValueError for an adapter that is not known, and a direction that two are to serve.

@@ -89,7 +89,7 @@ class AlignedLibrary:
             if _fits(self._about(name), digest):
                 self.prepared[name], self._versions[name] = digest, version
                 return was_aligned
-            tensors, scaling = self._aligned(name)
+            tensors, scaling = self._align_modules(name)
             if self.digest(name) == digest:  # else it is not sure what was read
                 about = {"version": _VERSION, "adapter": digest, "scaling": json.dumps(scaling)}
                 self._keep(name, tensors, about)
@@ -98,7 +98,7 @@ class AlignedLibrary:
             f"{self.library.folder(name)} changes while it is aligned: try again when it is written"
         )
 
-    def _aligned(self, name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def _align_modules(self, name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
         tensors: dict[str, Tensor] = {}
         scaling: dict[str, float] = {}
         for path, update in self.library.load(name).modules.items():
@@ -146,7 +146,7 @@ class AlignedLibrary:
         """A factor of one module: "a_star" (rank, in) or "b_star" (out, rank)."""
         return self._entry(name, f"{path}.{factor}")[:]
 
-    def trained(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
+    def trained_factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
         """As `factor`, but as it was trained; B is multiplied by the scaling.
 
         Read from PEFT's file, and in at least float32.
@@ -164,9 +164,9 @@ class AlignedLibrary:
         equal = [path for path, s in strengths.items() if len(s) > 1 and s[1] > EQUAL * s[0] > 0]
         clauses = []
         if zero:
-            clauses.append(f"does nothing in {_some(zero, strengths)}")
+            clauses.append(f"does nothing in {_count_of(zero, strengths)}")
         if equal:
-            clauses.append(f"has no single strongest direction in {_some(equal, strengths)}")
+            clauses.append(f"has no single strongest direction in {_count_of(equal, strengths)}")
         return " and ".join(clauses) or None
 
     def _keep(self, name: str, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -211,9 +211,9 @@ class AlignedLibrary:
         try:
             file = safe_open(self._path(name), framework="pt")
         except (OSError, SafetensorError) as error:
-            raise self._replaced(name) from error
+            raise self._replaced_error(name) from error
         if not _fits(file.metadata(), self.prepared[name]):
-            raise self._replaced(name)
+            raise self._replaced_error(name)
         return file
 
     def _open_weights(self, name: str) -> Any:
@@ -225,9 +225,9 @@ class AlignedLibrary:
         """Raises ValueError if an adapter is another than the one that was prepared."""
         changed = self.library.version(name) != self._versions[name]
         if changed and self.digest(name) != self.prepared[name]:
-            raise self._replaced(name)
+            raise self._replaced_error(name)
 
-    def _replaced(self, name: str) -> ValueError:
+    def _replaced_error(self, name: str) -> ValueError:
         return ValueError(
             f"{self.library.folder(name)} has been replaced since it was read: start again with "
             "the new adapter"
@@ -259,5 +259,5 @@ def _shape(entry: Any) -> tuple[int, ...]:
     return tuple(entry.shape if isinstance(entry, Tensor) else entry.get_shape())
 
 
-def _some(paths: list[str], modules: Mapping[str, Any]) -> str:
+def _count_of(paths: list[str], modules: Mapping[str, Any]) -> str:
     return f"{len(paths)} of {len(modules)} modules (such as {paths[0]})"

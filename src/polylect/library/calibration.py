@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polylect.files import Unwritable, whole_file
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 
 FILE = "calibration.safetensors"
 
@@ -20,7 +20,7 @@ def read_calibration(folder: Path, key: str) -> dict[str, Tensor] | None:
             if (file.metadata() or {}).get("key") != key:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return None if broken(tensors) else tensors
+            return None if find_nonfinite(tensors) else tensors
     except (OSError, SafetensorError):
         return None
 

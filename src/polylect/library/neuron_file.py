@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polylect.files import load_tensors, whole_file
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.tokens import SIDES
 
 _KEY = "polylect_neurons"  # of the metadata; one key, since safetensors writes several in any order
@@ -65,7 +65,7 @@ class NeuronFile:
         Raises ValueError where a score is NaN or infinite.
         """
         path = Path(path)
-        if wrong := broken(self._tensors()):
+        if wrong := find_nonfinite(self._tensors()):
             raise ValueError(f"{path} is not written: {wrong}.")
         header = {
             "directions": self.directions,
@@ -100,7 +100,7 @@ class NeuronFile:
                 f"{path} is not a neuron file, or a damaged one: `polylect detect` writes another."
             ) from error
         _check(path, directions, layers, tensors)
-        if wrong := broken(tensors):
+        if wrong := find_nonfinite(tensors):
             raise ValueError(f"{path}: {wrong}; `polylect detect` writes another.")
         return cls(
             directions=directions,

@@ -60,7 +60,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         return tuple(self)
 
     @contextmanager
-    def using(self, names: Iterable[str]) -> Iterator[None]:
+    def pin(self, names: Iterable[str]) -> Iterator[None]:
         """`acquire`; within it none of them is evicted, unloaded or read again."""
         used = [name for name in dict.fromkeys(names) if name]
         self.acquire(used)
@@ -90,7 +90,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
             )
         for name in wanted:
             if name in ready:
-                self.use(name)
+                self.touch(name)
             elif name in self:
                 self.unload(name)
         for name in wanted:

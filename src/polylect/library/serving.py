@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from polylect.did_you_mean import did_you_mean
-from polylect.library.adapter_index import chosen_adapters
+from polylect.library.adapter_index import adapters_by_direction
 from polylect.library.folder import AdapterLibrary
 
 
@@ -33,7 +33,7 @@ class Serving:
             for direction in library.about(name).get("directions", [name]):
                 claims.setdefault(direction, []).append(name)
         own = {name: served for name, served in adapters.items() if name in self._names}
-        pinned = chosen_adapters(own, library.names)
+        pinned = adapters_by_direction(own, library.names)
         claims |= {direction: [name] for direction, name in pinned.items()}
         self.contested = {d: names for d, names in claims.items() if len(names) > 1}
         self.adapter = {name: name for name in library.names if name not in claims}
@@ -57,7 +57,7 @@ class Serving:
                     f"strategy.adapters={{{names[0]}: [{direction}]}}."
                 )
 
-    def put(self, direction: str, name: str | None) -> None:
+    def assign(self, direction: str, name: str | None) -> None:
         """From now on this adapter serves a direction; with None it stays with the one it had."""
         self.contested.pop(direction, None)
         if name is not None:

@@ -31,7 +31,7 @@ from transformers import (
 
 from polylect.did_you_mean import check_known
 from polylect.files import check_whole, read_json
-from polylect.finite import broken, check_written
+from polylect.finite import check_written, find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.layers.experts.features import FEATURES
 from polylect.layers.experts.ffn import MT_STARTS, attach_experts
@@ -267,12 +267,12 @@ def load_mixture(
         raise ValueError(
             f"{folder / _FILES[1]} is damaged or of another mixture ({reason}): copy it again."
         ) from error
-    if wrong := broken(model.state_dict()):
+    if wrong := find_nonfinite(model.state_dict()):
         raise ValueError(f"{folder}: {wrong}; its training has diverged, take another.")
     model.generation_config = GenerationConfig.from_pretrained(folder)
 
     def put(tokens: Tokens) -> None:
-        later = tokens.seen > 0
+        later = tokens.past_length > 0
         context.tokens = replace(tokens, prompt=tokens.prompt & False) if later else tokens
 
     every = torch.iinfo(torch.long).max

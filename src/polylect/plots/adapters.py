@@ -57,7 +57,7 @@ def similarity(path: str | Path) -> Figure:
 
 
 def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """All pictures of what `LAG.routed` returns, by name; none if nothing was counted.
+    """All pictures of what `LAG.routing_rows` returns, by name; none if nothing was counted.
 
     With several libraries the names end in theirs.
     """

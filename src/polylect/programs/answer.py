@@ -135,7 +135,7 @@ def answer(
     results = {"test": test, "tasks": tasks, "objective": sum(tasks.values()) / len(tasks)}
     if oracle is not None:
         results["share"] = _shares(test, oracle)
-    if rows := module.routed():
+    if rows := module.routing_rows():
         results["routing"] = {"agreement": agreement(rows), "layers": by_layer(rows)}
     with going_on("give the same command again"):
         write_json(folder / "scores.json", results)

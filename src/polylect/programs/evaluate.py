@@ -57,7 +57,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
             module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
         )
         record.metrics["objective"] = mean_chrf(record.metrics["test"])
-        if rows := module.routed():
+        if rows := module.routing_rows():
             record.metrics["routing"] = {"agreement": agreement(rows), "rows": rows}
         if memory is not None:
             record.metrics["shots" if cfg.shots else "memory"] = memory.report()
@@ -134,8 +134,8 @@ def _using(module: Any, adapter: str | None) -> Iterator[None]:
         yield
         return
     library = module.named_adapters()
-    library.adapter_index.served(adapter)  # which refuses a name that is not there
-    with library.using(adapter):
+    library.adapter_index.directions_of(adapter)  # which refuses a name that is not there
+    with library.use_adapter(adapter):
         yield
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.data.stream import EvaluationBatches
 from polylect.files import write_saved
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.strategies.loss import target_losses
 
@@ -56,7 +56,7 @@ _OVERFLOW = (
 def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
     """What was counted so far; raises ValueError where a gradient was not finite."""
     sums = meter.state_dict()
-    if wrong := broken(sums):
+    if wrong := find_nonfinite(sums):
         raise ValueError(_OVERFLOW.format(f"what was measured ({wrong})"))
     return sums
 

@@ -20,7 +20,7 @@ def adapters_per_text(
     for name in dict.fromkeys(name for name in named if name is not None):
         library = module.named_adapters()
         if name:
-            library.adapter_index.served(name)  # which refuses a name that is not there
+            library.adapter_index.directions_of(name)  # which refuses a name that is not there
     return named
 
 
@@ -58,7 +58,7 @@ def _direction(module: TranslationModule, adapter: str | None, direction: str | 
     if direction is None:
         if not adapter:
             raise ValueError("give a direction: no adapter is set or named that serves one.")
-        served = module.named_adapters().adapter_index.served(adapter)
+        served = module.named_adapters().adapter_index.directions_of(adapter)
         if len(served) != 1:
             known = ", ".join(served) or "none"
             raise ValueError(f"give a direction: adapter {adapter} serves {known}.")

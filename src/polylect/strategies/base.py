@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from polylect.data.batch import IGNORED, Example, TranslationBatch
 from polylect.data.prompt import template as find_template
 from polylect.did_you_mean import did_you_mean
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.library import base_fingerprint
-from polylect.library.adapter import learnt_examples
+from polylect.library.adapter import trained_with_examples
 from polylect.models.checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
 from polylect.strategies.generation import Generation, Translation, translate
@@ -95,7 +95,7 @@ class TranslationModule(TrainingLoop):
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
         """Within it every injected layer knows each row's direction.
 
-        What it changes of the module, it changes after the route is open or `context.locked`.
+        What it changes of the module, it changes after the route is open or within `context.lock`.
         """
         return self.context.route(batch.directions)
 
@@ -115,7 +115,7 @@ class TranslationModule(TrainingLoop):
         """Numbers about the last forward, for dashboards."""
         return {}
 
-    def routed(self) -> list[dict[str, Any]]:
+    def routing_rows(self) -> list[dict[str, Any]]:
         """Which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
         return []
 
@@ -143,7 +143,7 @@ class TranslationModule(TrainingLoop):
 
     def reads_examples(self, direction: str) -> bool:
         """Whether examples in prompts of a direction are nothing new to what was trained for it."""
-        return not self.trains or learnt_examples(self.about)
+        return not self.trains or trained_with_examples(self.about)
 
     def structure(self) -> dict[str, Any]:
         """What beside the configuration decides which layers `attach` makes; for checkpoints."""
@@ -210,7 +210,7 @@ class TranslationModule(TrainingLoop):
         Raises ValueError where a weight is NaN or infinite, or the strategy does not fit.
         """
         has_weights = not is_outline(backbone)
-        if has_weights and (wrong := broken(dict(backbone.named_parameters()))):
+        if has_weights and (wrong := find_nonfinite(dict(backbone.named_parameters()))):
             name = getattr(backbone.config, "_name_or_path", "")
             raise ValueError(f"the base model {name} is damaged, {wrong}: copy it again.")
         self.tokenizer = tokenizer
@@ -222,7 +222,7 @@ class TranslationModule(TrainingLoop):
         self.attach()
         self.eval()
 
-    def owned(self) -> set[str]:
+    def owned_names(self) -> set[str]:
         """Names in the state dict that belong to the strategy: trainable, or not there before."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         return {n for n in self.state_dict() if n in trainable or n not in self._base_names}

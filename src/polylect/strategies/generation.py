@@ -26,7 +26,7 @@ from polylect.data.text import one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
-from polylect.strategies.loop.ended import TellEnded, ended_beams_told
+from polylect.strategies.loop.ended import TellEnded, report_ended_beams
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _translate_batch(
     if generation.beams == 1:
         stopping.append(TellEnded(module.context, width, ends, limits))
     else:
-        telling = ended_beams_told(backbone, module.context, generation.beams)
+        telling = report_ended_beams(backbone, module.context, generation.beams)
     watch = _ScoreWatch(limits, [*ends, pad_id(module.tokenizer)])
     with module.routing(batch), _own_settings_aside(backbone), telling:
         output = backbone.generate(

@@ -203,7 +203,7 @@ class LANDeRMT(TranslationModule):
     def export(self, folder: Path) -> None:
         """Write each direction's tuned rows under `folder/rows`, to be put on the base again."""
         for direction in self._pairs():
-            rows = NeuronRows.of(self.backbone, direction, self.base_fingerprint)
+            rows = NeuronRows.from_model(self.backbone, direction, self.base_fingerprint)
             rows.write(folder / "rows" / f"{direction}.safetensors")
 
     def pictures(self, folder: Path) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class LANDeRMT(TranslationModule):
 
         Raises ValueError with a gate: only strategy.gate=none can be written so.
         """
-        rows = NeuronRows.of(self.backbone, name, self.base_fingerprint)
+        rows = NeuronRows.from_model(self.backbone, name, self.base_fingerprint)
         rows.check_plain()
         merged = plain_copy(self.backbone)
         rows.put_on(merged)

@@ -129,7 +129,7 @@ class LoRASwitch(TranslationModule):
 
         An adapter that the checkpoint lacks stays new. Raises as `load_owned`, also if it has none.
         """
-        owned = self.owned()
+        owned = self.owned_names()
         known = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
         if known:
             checkpoint = checkpoint | {"state_dict": known}

@@ -44,18 +44,20 @@ def _logits(
 ) -> Float[Tensor, "targets vocabulary"]:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if backbone.config.model_type not in _KNOWN:  # who knows what lies behind its output head
-        return _precise(backbone(**inputs, use_cache=False).logits[rows, positions])
+        return _at_least_float32(backbone(**inputs, use_cache=False).logits[rows, positions])
     hidden = backbone.base_model(**inputs, use_cache=False).last_hidden_state
     head = backbone.get_output_embeddings()
     if type(head) is nn.Linear:
-        logits = _precise(head(hidden[rows, positions]))
+        logits = _at_least_float32(head(hidden[rows, positions]))
     else:
-        logits = _precise(head(hidden)[rows, positions])
+        logits = _at_least_float32(head(hidden)[rows, positions])
     cap = getattr(backbone.config, "final_logit_softcapping", None)  # Gemma 2
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _precise(logits: Float[Tensor, "targets vocabulary"]) -> Float[Tensor, "targets vocabulary"]:
+def _at_least_float32(
+    logits: Float[Tensor, "targets vocabulary"],
+) -> Float[Tensor, "targets vocabulary"]:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

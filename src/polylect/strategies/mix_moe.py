@@ -179,19 +179,19 @@ class MixMoE(TranslationModule):
         known = {id(p) for parameters in parts.values() for p in parameters}
         return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
 
-    def owned(self) -> set[str]:
+    def owned_names(self) -> set[str]:
         """With what another stage has trained, or may have: it is not the base's any more."""
         parts = self.parts()
         tuned = parts["lm_experts"] + (parts["rest"] if self._owns_rest else [])
         known = {id(p) for p in tuned}
-        return super().owned() | {n for n, p in self.named_parameters() if id(p) in known}
+        return super().owned_names() | {n for n, p in self.named_parameters() if id(p) in known}
 
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights of the stage before; MT experts that it had not made yet stay new."""
         structure = checkpoint.get("polylect", {}).get("structure", {})
         self._owns_rest |= structure.get("rest", False)
         self.mixture.check_stage_before(structure.get("mixture", {}))
-        new = {name for name in self.owned() if any(part in name for part in _OF_MT)}
+        new = {name for name in self.owned_names() if any(part in name for part in _OF_MT)}
         if new & checkpoint["state_dict"].keys():
             new = set()
         self.load_owned(checkpoint, but=new)

@@ -124,7 +124,7 @@ def gather(
             x.shape[1],
             *x.stride(),
             WEIGHTED=gates is not None,
-            PRECISE=precise(x),
+            PRECISE=accumulation_dtype(x),
             BLOCK=block(x.shape[1]),
         )
     return out
@@ -148,7 +148,7 @@ def combine(
             y.shape[1],
             *y.stride(),
             WEIGHTED=gates is not None,
-            PRECISE=precise(y),
+            PRECISE=accumulation_dtype(y),
             BLOCK=block(y.shape[1]),
         )
     return out
@@ -168,13 +168,13 @@ def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tenso
             y.shape[1],
             *y.stride(),
             *grad.stride(),
-            PRECISE=precise(y),
+            PRECISE=accumulation_dtype(y),
             BLOCK=block(max(1, y.shape[1])),
         )
     return out
 
 
-def precise(x: Tensor) -> tl.dtype:
+def accumulation_dtype(x: Tensor) -> tl.dtype:
     """What sums over `x` are taken in."""
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 

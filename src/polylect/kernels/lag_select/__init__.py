@@ -48,7 +48,9 @@ _operator = torch.library.custom_op(
 
 @_operator.register_fake
 def _empty(x, candidates, a_star, strengths, mean, std):
-    projected = x.new_empty(x.shape[0], a_star.shape[1], dtype=reference.precise(x, a_star))
+    projected = x.new_empty(
+        x.shape[0], a_star.shape[1], dtype=reference.accumulation_dtype(x, a_star)
+    )
     return candidates.new_empty(x.shape[0]), projected
 
 

@@ -105,7 +105,7 @@ def best_candidate(
     size = blocks(k, rank, d)
     if size["SLOTS"] * size["RANKS"] > MOST:
         return reference.best_candidate(x, candidates, a_star, strengths, mean, std)
-    dtype = reference.precise(x, a_star)
+    dtype = reference.accumulation_dtype(x, a_star)
     best, projected = candidates.new_empty(tokens), x.new_empty(tokens, rank, dtype=dtype)
     if tokens:
         best_candidate_kernel[(tokens,)](

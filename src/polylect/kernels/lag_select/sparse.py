@@ -34,7 +34,7 @@ with warnings.catch_warnings():  # said once, of the first such tensor of a proc
     )
 
 
-def worth_it(
+def is_faster(
     x: Float[Tensor, "tokens _"],
     indices: Int[Tensor, "tokens k"],
     *factors: Float[Tensor, "adapters rank _"],

@@ -77,7 +77,7 @@ class AdapterBank(nn.Module):
             self.serving[direction] = self.position[name]
 
     @property
-    def paged(self) -> bool:
+    def is_paged(self) -> bool:
         """Whether factors are read when a batch needs them."""
         return self._pages is not None
 
@@ -98,11 +98,11 @@ class AdapterBank(nn.Module):
         self, indices: Int[Tensor, "tokens k"]
     ) -> tuple[Int[Tensor, " used"] | None, Int[Tensor, "tokens k"]]:
         """The adapters in use, ascending, and the indices among these; None if all are there."""
-        return torch.unique(indices, return_inverse=True) if self.paged else (None, indices)
+        return torch.unique(indices, return_inverse=True) if self.is_paged else (None, indices)
 
     def blocks(self, size: int) -> list[Tensor | None]:
         """All adapters, a part at a time where they are on disk."""
-        if not self.paged:
+        if not self.is_paged:
             return [None]
         every = torch.arange(len(self.names), device=self.arrows.device)
         return list(every.split(size))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.adapters.bank import AdapterBank
 from polylect.layers.adapters.observers import Place
 from polylect.layers.adapters.scores import spectral_scores
@@ -69,7 +69,7 @@ class EnergyStatistics:
                 f"adapter {few[0]!r} cannot be calibrated: give text of a direction that it serves"
             )
         for bank, sums in self._sums.items():
-            if wrong := broken(dict(zip(bank.names, sums.T, strict=True))):
+            if wrong := find_nonfinite(dict(zip(bank.names, sums.T, strict=True))):
                 raise ValueError(f"adapters cannot be calibrated, on text of its own {wrong}")
         for bank, (count, total, squares) in self._sums.items():
             mean = total / count

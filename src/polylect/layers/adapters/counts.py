@@ -94,7 +94,7 @@ class RouteCounts:
         self._noted.clear()
         self._slots = 0
 
-    def of(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
+    def layer_sums(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
         """The sums of one layer; directions that came after its last token may not be there."""
         self._count()
         return self._sums[library, layer]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polylect.kernels.dispatch import combine, dispatch, gather
 from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
-from polylect.kernels.lag_select.sparse import chosen_products, chosen_sum, worth_it
+from polylect.kernels.lag_select.sparse import chosen_products, chosen_sum, is_faster
 
 _GROUPED_WORK = 5
 """How much longer a multiplication takes a GPU in small products than in a large one: a guess."""
@@ -45,7 +45,7 @@ def weighted_update(
         indices: adapters of each token.
         weights: of each choice.
     """
-    way = _way(x, indices, a, b)
+    way = _choose_path(x, indices, a, b)
     if way == "grouped":
         return _by_adapter(x, a, b, indices, weights, mix_factors)
     if way == "sparse":
@@ -67,7 +67,7 @@ def up_project(
 ) -> Float[Tensor, "tokens out"]:
     """B h for the one adapter of each token, whose A x is h already."""
     slots = indices.unsqueeze(1)
-    way = _way(h, slots, b)
+    way = _choose_path(h, slots, b)
     if way == "sparse":
         return chosen_sum(h.unsqueeze(1), b, slots)
     ones = h.new_ones(slots.shape)
@@ -78,9 +78,9 @@ def up_project(
     return (h.unsqueeze(1) * _gates(slots, ones, len(b))).flatten(1) @ b.flatten(0, 1)
 
 
-def _way(x: Tensor, indices: Tensor, *factors: Tensor) -> str:
+def _choose_path(x: Tensor, indices: Tensor, *factors: Tensor) -> str:
     if x.is_cpu:
-        return "sparse" if worth_it(x, indices, *factors) else "dense"
+        return "sparse" if is_faster(x, indices, *factors) else "dense"
     tokens, k = indices.shape
     each = sum(factor[0].numel() for factor in factors)
     spared = tokens * each * (len(factors[0]) - _GROUPED_WORK * k)

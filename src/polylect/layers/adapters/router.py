@@ -95,7 +95,7 @@ class AdapterRouter:
     def on_forward(self, tokens: Tokens) -> None:
         """A forward pass over these tokens begins."""
         directions = self.context.rows(len(tokens.real))
-        self._route.view = TokenView.of(tokens, directions, self.context.ended)
+        self._route.view = TokenView.from_tokens(tokens, directions, self.context.ended)
 
     def tokens_of(self, x: Float[Tensor, "*tokens in"]) -> TokenView | None:
         """The tokens of a layer's input; None if its shape is not that of the pass.

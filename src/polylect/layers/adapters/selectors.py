@@ -62,16 +62,16 @@ class PerSentence:
 
     def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
         key = ("sentence", id(bank))
-        if view.seen == 0:
+        if view.past_length == 0:
             self.context.forget(key)
         adapters = self.context.remember(key, lambda: self._adapters_of_rows(x, bank, view))
         indices = adapters[view.rows].unsqueeze(1)
         return Selection(indices, x.new_ones(indices.shape))
 
     def _adapters_of_rows(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Tensor:
-        if view.seen:
+        if view.past_length:
             raise RuntimeError(
-                f"the cache holds {view.seen} tokens of which the router saw nothing: "
+                f"the cache holds {view.past_length} tokens of which the router saw nothing: "
                 "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
             )
         return top_scored(prompt_votes(x, bank, view, self.settings), 1).squeeze(1)

@@ -127,7 +127,9 @@ class ExpertFFN(nn.Module):
             return None
         weight = self.experts()[0].up.weight
         one = torch.ones(1, 1, dtype=torch.long, device=weight.device)
-        return router(weight.new_zeros(1, 1, weight.shape[1]), Tokens.of(one, one[0])).weights[0]
+        return router(
+            weight.new_zeros(1, 1, weight.shape[1]), Tokens.from_mask(one, one[0])
+        ).weights[0]
 
 
 def attach_experts(

@@ -52,11 +52,11 @@ def balanced_clusters(
     Deterministic: it begins with points far from each other, not with random ones.
     """
     points = points.double().cpu()
-    centres = _far_apart(points, clusters)
+    centres = _distant_points(points, clusters)
     best, least = torch.zeros(len(points), dtype=torch.long), float("inf")
     for _ in range(rounds):
         distances = torch.cdist(points, centres).square()
-        assigned = _assigned_evenly(distances)
+        assigned = _assign_evenly(distances)
         cost = float(distances.gather(1, assigned[:, None]).sum())
         if cost >= least:
             break
@@ -65,7 +65,7 @@ def balanced_clusters(
     return best
 
 
-def _far_apart(points: Tensor, count: int) -> Tensor:
+def _distant_points(points: Tensor, count: int) -> Tensor:
     """The point farthest from the mean, then always the one farthest from those chosen."""
     centres: list[int] = []
     distances = (points - points.mean(0)).square().sum(1)
@@ -76,7 +76,7 @@ def _far_apart(points: Tensor, count: int) -> Tensor:
     return points[centres]
 
 
-def _assigned_evenly(distances: Tensor) -> Tensor:
+def _assign_evenly(distances: Tensor) -> Tensor:
     """Gives each point its nearest cluster with room; of too many, the nearest points go first."""
     points, clusters = distances.shape
     distances = distances.clone()

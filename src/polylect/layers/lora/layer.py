@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polylect.did_you_mean import did_you_mean
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.layers.lora.low_rank import (
     FrozenLinearUpdate,
@@ -137,7 +137,7 @@ class LoRALayer(nn.Module):
                 f"adapter {adapter!r} has A {tuple(a.shape)} and B {tuple(b.shape)} for "
                 f"{self.layer_name}, which takes (rank, {expected[0]}) and ({expected[1]}, rank)"
             )
-        if wrong := broken({"A": a, "B": b, "the scaling": torch.tensor(float(scaling))}):
+        if wrong := find_nonfinite({"A": a, "B": b, "the scaling": torch.tensor(float(scaling))}):
             raise ValueError(f"adapter {adapter!r} for {self.layer_name} is not finite: {wrong}")
         self.context.adapters[adapter] += adapter not in self.lora_a
         for factors, factor in ((self.lora_a, a), (self.lora_b, b)):
@@ -231,7 +231,7 @@ class LoRALayer(nn.Module):
                 return plan
         groups = self.context.groups(rows)
         self.context.check_adapters(groups.distinct)
-        plan = Plan.of(groups, scaling, x)
+        plan = Plan.from_groups(groups, scaling, x)
         plans.append((dict(scaling), plan))
         return plan
 

@@ -31,7 +31,7 @@ class Plan:
     """(groups, 1, 1); zero for a group on the base alone"""
 
     @classmethod
-    def of(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "Plan":
+    def from_groups(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "Plan":
         """The plan for layers with these scalings by adapter, whose input is like `like`."""
         adapters = tuple(name for name in groups.distinct if name in scaling)
         position = {name: k for k, name in enumerate(adapters)}

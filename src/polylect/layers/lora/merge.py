@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from polylect.did_you_mean import did_you_mean
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.lora.attach import detach_lora, lora_layers
 from polylect.layers.lora.layer import LoRALayer
 
@@ -45,7 +45,7 @@ def merged_copy(
     for name, layer in lora_layers(merged).items():
         if adapter in layer.lora_a:
             layer.weight.copy_(merged_weight(layer, adapter))
-            if wrong := broken({f"{name} with adapter {adapter!r}": layer.weight}):
+            if wrong := find_nonfinite({f"{name} with adapter {adapter!r}": layer.weight}):
                 raise ValueError(f"{wrong}: it cannot be merged in {layer.weight.dtype}")
         detach_lora(layer)
     difference = (merged(input_ids=probe).logits - expected).abs().max().item()

@@ -79,7 +79,7 @@ class AwarenessMeter:
         Raises:
             RuntimeError: the model did not run every down projection once.
         """
-        batch = _Batch.of(source, target)
+        batch = _Batch.from_masks(source, target)
         activations: list[Tensor] = []
         with torch.enable_grad(), self._watch(direction, batch, activations):
             value = loss()
@@ -208,7 +208,7 @@ class _Batch:
     sentences: Tensor  # how many rows have tokens
 
     @classmethod
-    def of(
+    def from_masks(
         cls, source: Bool[Tensor, "rows length"], target: Bool[Tensor, "rows length"]
     ) -> "_Batch":
         sides = torch.stack([source, target]).float()

@@ -77,7 +77,7 @@ class Plan:
         """How many columns have weights: the last ones."""
         return self.owned.shape[-1]
 
-    def in_order(self, tensor: Tensor, axis: int) -> Tensor:
+    def reorder(self, tensor: Tensor, axis: int) -> Tensor:
         """A copy of a weight or bias of the base with an entry per column."""
         copied = tensor.index_select(axis, self.order)
         begin, end = self.zeros
@@ -192,30 +192,30 @@ class NeuronBank(nn.Module):
 
     # The gate.
 
-    def open_for(self, x: Float[Tensor, "rows length hidden"]) -> None:
+    def compute_gates(self, x: Float[Tensor, "rows length hidden"]) -> None:
         """Work out the openness of this forward; the first projection calls it."""
         plan = self.plan(x)
         if not self.gates or plan is None:
             return
-        opened: dict[str, Tensor] = {}
+        openness: dict[str, Tensor] = {}
         for direction, rows in plan.rows.items():
             own = x if rows is None else x.index_select(0, rows)
             if self.serves(direction):
                 gate = self.gates["shared" if "shared" in self.gates else direction]
-                opened[direction] = gate(own)
+                openness[direction] = gate(own)
             else:
-                opened[direction] = own.new_zeros(*own.shape[:-1], 1)
-        self._open = _in_order(list(opened.values()), list(plan.rows.values()))
+                openness[direction] = own.new_zeros(*own.shape[:-1], 1)
+        self._open = _batch_order(list(openness.values()), list(plan.rows.values()))
         self._observe(plan)
 
     def _observe(self, plan: Plan) -> None:
         """Keep means for dashboards, and the mean that a budget may hold to a value."""
-        mask = self.context.mask_like(self.opened)
+        mask = self.context.mask_like(self.gate_values)
         means = {}
         for direction, rows in plan.rows.items():
             if not self.serves(direction):
                 continue
-            g = self.opened if rows is None else self.opened.index_select(0, rows)
+            g = self.gate_values if rows is None else self.gate_values.index_select(0, rows)
             if mask is not None:
                 g = g[mask if rows is None else mask.index_select(0, rows)]
             means[direction] = g.mean()
@@ -223,7 +223,7 @@ class NeuronBank(nn.Module):
         self.context.losses[self.name] = torch.stack(list(means.values())).mean()
 
     @property
-    def opened(self) -> Float[Tensor, "rows length gates"]:
+    def gate_values(self) -> Float[Tensor, "rows length gates"]:
         """The openness of this forward: g."""
         if self._open is None:
             raise RuntimeError(f"{self.name}: the gate has not seen the layer's input.")
@@ -241,7 +241,7 @@ class NeuronBank(nn.Module):
 
     def _gate_weights(self, plan: Plan, columns: int) -> Tensor:
         """What the last columns weigh."""
-        g, at = self.opened, slice(plan.weighted_columns - columns, None)
+        g, at = self.gate_values, slice(plan.weighted_columns - columns, None)
         if g.shape[-1] > 1:  # a gate per neuron
             g = g.index_select(-1, plan.order[-columns:])
         start, slope = plan.start[..., at].to(g.dtype), plan.slope[..., at].to(g.dtype)
@@ -280,7 +280,7 @@ def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
 
 
-def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
+def _batch_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
     """The directions' rows in the order of the batch, all as wide as the widest."""
     if len(parts) == 1:
         return parts[0]

@@ -54,7 +54,7 @@ class NeuronLayer(nn.Module):
     bank: NeuronBank
     first: bool
     axis: int
-    kept: PatchedWeight
+    patched: PatchedWeight
 
     def values(self, plan: Plan) -> list[Tensor]:
         """The plan's slices: rows of a projection in, columns of a projection out."""
@@ -66,7 +66,7 @@ class NeuronLayer(nn.Module):
 
     def patched_weight(self, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """The weight in the order of the plan's columns, its end being the slices; and the bias."""
-        patched, context = self.kept, self.bank.context
+        patched, context = self.patched, self.bank.context
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
         base = plan.added, plan.replaced, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
         # ordinary tensors, as the next pass may have a gradient
@@ -75,18 +75,18 @@ class NeuronLayer(nn.Module):
                 # new ones, as a backward pass may need the old ones
                 context.forget(("written", id(self)))
                 patched.base = None
-                patched.weight = plan.in_order(self.weight, self.axis).to(dtype)
+                patched.weight = plan.reorder(self.weight, self.axis).to(dtype)
                 if self.bias is not None:
-                    bias = plan.in_order(self.bias, 0) if self.axis == 0 else self.bias
+                    bias = plan.reorder(self.bias, 0) if self.axis == 0 else self.bias
                     patched.bias = bias.to(dtype)
                 patched.base = base
             context.remember(("written", id(self)), lambda: self._write(plan))
         return patched.weight, patched.bias
 
     def _write(self, plan: Plan) -> None:
-        _write(self.kept.weight, self.values(plan), self.axis)
+        _write(self.patched.weight, self.values(plan), self.axis)
         if biases := self.biases(plan):
-            _write(self.kept.bias, biases, 0)
+            _write(self.patched.bias, biases, 0)
 
 
 def _write(matrix: Tensor, slices: Sequence[Tensor], axis: int) -> None:
@@ -109,7 +109,7 @@ class NeuronIn(nn.Linear, NeuronLayer):
         """(rows, length, hidden) to (rows, length, columns of the plan)."""
         bank = self.bank
         if self.first:
-            bank.open_for(x)
+            bank.compute_gates(x)
         plan = bank.plan(x)
         if plan is None:
             return F.linear(x, self.weight, self.bias)
@@ -182,15 +182,17 @@ def attach_neurons(
             )
     ffn.neuron_bank = bank
     for position, layer in enumerate(rows.values()):
-        _become(NeuronIn, layer, bank, first=position == 0)
-    _become(NeuronOut, down, bank, first=False)
+        _convert_layer(NeuronIn, layer, bank, first=position == 0)
+    _convert_layer(NeuronOut, down, bank, first=False)
 
 
 @torch.no_grad()
-def _become(kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool) -> None:
+def _convert_layer(
+    kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool
+) -> None:
     layer.__class__ = kind
     layer.__dict__["bank"] = bank  # not as a submodule: it hangs below the network, once
-    layer.first, layer.kept = first, PatchedWeight()
+    layer.first, layer.patched = first, PatchedWeight()
     layer.neuron_values, layer.neuron_bias = nn.ParameterDict(), nn.ParameterDict()
     for name in bank.sets:
         index = bank.index(name)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polylect.files import load_tensors, whole_file
-from polylect.finite import broken, check_written
+from polylect.finite import check_written, find_nonfinite
 from polylect.layers.neurons.ffn import NeuronLayer, neuron_banks
 
 _AXES = ("rows", "columns")
@@ -38,7 +38,7 @@ class NeuronRows:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, direction: str, fingerprint: str) -> "NeuronRows":
+    def from_model(cls, model: nn.Module, direction: str, fingerprint: str) -> "NeuronRows":
         """The neurons a direction uses in a model with slices.
 
         Raises ValueError if it uses none.
@@ -83,7 +83,7 @@ class NeuronRows:
             if what not in by_kind or "about" not in metadata:
                 raise ValueError(f"{path} is no file of tuned neurons: it holds {name}.")
             by_kind[what][layer] = tensor
-        if wrong := broken(tensors):
+        if wrong := find_nonfinite(tensors):
             raise ValueError(f"{path}: {wrong}; its training has diverged, take another.")
         axis = {layer: a for a, what in enumerate(_AXES) for layer in by_kind[what]}
         values = by_kind["rows"] | by_kind["columns"]
@@ -148,7 +148,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
             module.__class__ = nn.Linear
             for name in ("neuron_values", "neuron_bias"):
                 delattr(module, name)
-            del module.first, module.bank, module.kept
+            del module.first, module.bank, module.patched
         elif "neuron_bank" in module._modules:
             del module.neuron_bank
     return copied

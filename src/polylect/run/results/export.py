@@ -91,7 +91,7 @@ def save_merged(module: Any, name: str, folder: Path) -> str:
 @torch.no_grad()
 def write_model(module: Any, name: str, folder: Path) -> tuple[Any, float]:
     """Write a plain model and its tokenizer; it, and how far its logits are from the module's."""
-    with module.context.locked():
+    with module.context.lock():
         merged, difference = module.merged_model(name, probe(module))
     check_merged(name, merged, difference)
     merged.save_pretrained(folder)

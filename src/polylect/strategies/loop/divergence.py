@@ -14,7 +14,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 
 
 def clip_units(
@@ -56,7 +56,7 @@ class StepGuard:
         self.loss: Tensor | None = None
         self._seen: list[tuple[Sequence[str], Tensor, Tensor]] = []
 
-    def see(
+    def observe(
         self,
         directions: Sequence[str],
         losses: Float[Tensor, " targets"],
@@ -85,7 +85,9 @@ class StepGuard:
         if bool(finite.all()):
             return
         if self.loss is not None and not self.loss.isfinite():
-            raise diverged(trainer, "the loss", _whose(micro_batches), trainer.global_step + 1)
+            raise divergence_error(
+                trainer, "the loss", _nonfinite_directions(micro_batches), trainer.global_step + 1
+            )
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() > 1:
             return
@@ -93,10 +95,12 @@ class StepGuard:
         present = {
             d for directions, *_ in micro_batches for d in directions if units.get(d) in wrong
         }
-        raise diverged(trainer, "the gradient", present, trainer.global_step + 1)
+        raise divergence_error(trainer, "the gradient", present, trainer.global_step + 1)
 
 
-def _whose(micro_batches: Sequence[tuple[Sequence[str], Tensor, Tensor]]) -> set[str]:
+def _nonfinite_directions(
+    micro_batches: Sequence[tuple[Sequence[str], Tensor, Tensor]],
+) -> set[str]:
     """The directions whose losses are not finite."""
     return {
         directions[row]
@@ -109,7 +113,7 @@ class Diverged(RuntimeError):
     """A training has ended since it computes nothing finite any more; it would again."""
 
 
-def diverged(trainer: Any, what: str, directions: Iterable[str], step: int) -> Diverged:
+def divergence_error(trainer: Any, what: str, directions: Iterable[str], step: int) -> Diverged:
     """The end of a training in a sentence: what is not finite, when, for whom, and the way on.
 
     Called in all processes at once.
@@ -158,7 +162,7 @@ def broken_state(checkpoint: Mapping[str, Any]) -> str | None:
             tensors |= {f"{name} of parameter {number}": t for name, t in state.items()}
     accumulated = checkpoint["polylect"].get("accumulated") or {"gradients": {}}
     tensors |= {f"the gradient of {name}": t for name, t in accumulated["gradients"].items()}
-    return broken({name: t for name, t in tensors.items() if isinstance(t, Tensor)})
+    return find_nonfinite({name: t for name, t in tensors.items() if isinstance(t, Tensor)})
 
 
 def check_sound(wrong: str | None) -> None:

@@ -37,7 +37,7 @@ class TellEnded(StoppingCriteria):
 
 
 @contextmanager
-def ended_beams_told(backbone: Any, context: RoutingContext, beams: int) -> Iterator[None]:
+def report_ended_beams(backbone: Any, context: RoutingContext, beams: int) -> Iterator[None]:
     """Within it beam search tells the layers which sentences have ended, as `TellEnded` does.
 
     A sentence has ended when none of its beams can improve on what is finished, which only

@@ -46,7 +46,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+def _exclusive(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that has the model to itself: see `Translator`."""
 
     @functools.wraps(method)
@@ -128,7 +128,7 @@ class Translator:
 
     # Translation.
 
-    @_alone
+    @_exclusive
     def translate(
         self,
         texts: Sequence[str],
@@ -149,7 +149,7 @@ class Translator:
         """
         return [t.text for t in self.translations(texts, direction, adapter)]
 
-    @_alone
+    @_exclusive
     def translations(
         self,
         texts: Sequence[str],
@@ -179,18 +179,18 @@ class Translator:
             translations |= {part[i]: t for i, t in self.module.translate_as_decoded(part_prompts)}
         return [translations.get(index, Translation("", 0, False)) for index in range(len(texts))]
 
-    @_alone
+    @_exclusive
     def check_direction(self, direction: str) -> None:
         """Raises ValueError, with the nearest, for a direction this translator does not serve."""
         check_direction(self.module, self._current, direction)
 
-    @_alone
+    @_exclusive
     def too_long(self, text: str, direction: str) -> bool:
         """Whether the text with its prompt leaves no room in the model's context."""
         ids = self._own_template.encode(self.module.tokenizer, one_line(text), direction)
         return not context_of(self.module.backbone.config).has_room(len(ids))
 
-    @_alone
+    @_exclusive
     def remember(self, memory: Memory | None) -> None:
         """From now on show the model pairs of the memory before each text; None ends that."""
         self.module.template = self._own_template
@@ -204,7 +204,7 @@ class Translator:
         """Names of the adapters that can be used, in memory or not."""
         return self.module.named_adapters().adapter_index.names
 
-    @_alone
+    @_exclusive
     def load_adapter(
         self, folder: str | Path, name: str | None = None, directions: Sequence[str] | None = None
     ) -> str:
@@ -223,7 +223,7 @@ class Translator:
             raise
         return name
 
-    @_alone
+    @_exclusive
     def set_adapter(self, name: str | None) -> None:
         """From now on texts go through this adapter where `translate` is given none.
 
@@ -233,7 +233,7 @@ class Translator:
             self.module.named_adapters().adapter_index.directions_of(name)
         self._current = name
 
-    @_alone
+    @_exclusive
     def unload_adapter(self, name: str) -> None:
         """Take an adapter out of memory and off the list; if it was set, none is."""
         self.module.named_adapters().drop(name)
@@ -258,7 +258,7 @@ class Translator:
         with new_folder(folder) as partial:
             return write_model(self.module, name, partial)[1]
 
-    @_alone
+    @_exclusive
     def fingerprint(self) -> str:
         """SHA-256 over the base's weights as they are now."""
         return base_fingerprint(self.module.backbone)

@@ -120,7 +120,7 @@ def test_transfer_is_the_loss_of_each_direction_with_each_adapter(tmp_path: Path
     folder = train(tmp_path, "trainer.max_steps=2", "+data.max_rows=4")
     module, stored = load(folder)
     data = build_data(stored)
-    data.meet(module.backbone, module.tokenizer)
+    data.set_backbone(module.backbone, module.tokenizer)
     data.setup("validate")
     measured = json.loads((folder / "transfer.json").read_text(encoding="utf-8"))
     assert measured["adapters"] == measured["directions"] == ["en-de", "en-fr"]

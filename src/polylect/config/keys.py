@@ -47,7 +47,9 @@ def keys_ending_in(cfg: DictConfig, ending: str) -> str:
 
     What the files set comes before what else a `_target_` takes. Empty where there is none.
     """
-    keys = [f"{key}{_now(value)}" for key, value in _keys(cfg) if key.endswith(f".{ending}")]
+    keys = [
+        f"{key}{_current_value(value)}" for key, value in _keys(cfg) if key.endswith(f".{ending}")
+    ]
     if not keys:
         keys = [
             f"{path}.{ending}"
@@ -57,7 +59,7 @@ def keys_ending_in(cfg: DictConfig, ending: str) -> str:
     return " or ".join(keys[:_SHOWN])
 
 
-def _now(value: Any) -> str:
+def _current_value(value: Any) -> str:
     return "" if value is None or OmegaConf.is_config(value) else f" (now {value})"
 
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from polylect.config.choices import check_choice, check_is_taken, choices_of, group_of, groups_of
 from polylect.config.folders import folders_of
 from polylect.config.keys import is_text, keys_ending_in, takes_place
-from polylect.config.quoting import quoted
+from polylect.config.quoting import quote
 from polylect.config.roots import ConfigError
 from polylect.config.validation import target_parameters
 from polylect.did_you_mean import did_you_mean
@@ -41,7 +41,7 @@ def resolve_overrides(
     Raises:
         ConfigError: a group, a choice or a key that does not exist; the message names the nearest.
     """
-    parsed = [_parsed(text) for text in overrides]
+    parsed = [_parse_override(text) for text in overrides]
     folders = [conf, *folders_of([o for _, o in parsed])]
     groups = {p.parent.name for folder in folders for p in folder.glob("*/*.yaml")}
     choices = [o for _, o in parsed if group_of(o) in groups]
@@ -55,16 +55,16 @@ def resolve_overrides(
     if stored:
         remaining = {k: v for k, v in stored.items() if k not in {group_of(o) for o in choices}}
         cfgs = {texts: _with_stored(cfg, remaining) for texts, cfg in cfgs.items()}
-        return [o for text, own in parsed for o in _on_top(text, own, cfgs, groups)]
+        return [o for text, own in parsed for o in _on_stored(text, own, cfgs, groups)]
     own = groups_of(program, conf)
     return [
         resolved
         for text, o in parsed
-        for resolved in (_settled(text, o, cfgs, own) if _is_value(o, groups) else [text])
+        for resolved in (_for_hydra(text, o, cfgs, own) if _is_value(o, groups) else [text])
     ]
 
 
-def _parsed(text: str) -> tuple[str, Override]:
+def _parse_override(text: str) -> tuple[str, Override]:
     """The override, its value quoted where Hydra's grammar has no other way to take it.
 
     So `data.train=my/train.{lang}` and `extra.train=[strategy.gate=none]` may be written as is.
@@ -74,7 +74,7 @@ def _parsed(text: str) -> tuple[str, Override]:
         return text, _parse(text)
     with suppress(HydraException, ValueError):
         if equals and key:
-            return (attempt := f"{key}={quoted(value)}"), _parse(attempt)
+            return (attempt := f"{key}={quote(value)}"), _parse(attempt)
     raise ConfigError(f"{text!r} is not a setting: {_how_to_write(key, equals, value)}.")
 
 
@@ -118,7 +118,7 @@ def _configurations(
         for o in choices
     }
     conf = folders[0]
-    base = _composed(program, [*search, *(choices_by_group[group_of(o)][0] for o in fixed)], conf)
+    base = _compose(program, [*search, *(choices_by_group[group_of(o)][0] for o in fixed)], conf)
     for key, value in (base.hydra.sweeper.params or {}).items():  # of a file in conf/sweep
         swept = _parse(f"{key}={value}")
         if group_of(swept) in groups - choices_by_group.keys():
@@ -130,11 +130,11 @@ def _configurations(
     jobs = range(max(map(len, choices_by_group.values())))
     each = [[texts[job % len(texts)] for texts in choices_by_group.values()] for job in jobs]
     return {"": base} | {
-        " ".join(texts): _composed(program, [*search, *texts], conf) for texts in each
+        " ".join(texts): _compose(program, [*search, *texts], conf) for texts in each
     }
 
 
-def _composed(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
+def _compose(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
     began = GlobalHydra.instance().is_initialized()  # within a job
     with nullcontext() if began else initialize_config_dir(str(conf), version_base="1.3"):
         try:
@@ -152,12 +152,12 @@ def _with_stored(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
     return cfg
 
 
-def _on_top(
+def _on_stored(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
     """The override in a form that Hydra takes although its own files may lack the key."""
     if _is_value(override, groups):
-        _completed(text, override, cfgs, groups)  # or it is a mistake
+        _complete(text, override, cfgs, groups)  # or it is a mistake
         return [f"++{text}"]
     key = override.key_or_group
     if override.is_delete() and group_of(override) not in groups and override.value() is None:
@@ -167,21 +167,21 @@ def _on_top(
     return [text]
 
 
-def _settled(
+def _for_hydra(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
     """The override as Hydra is to take it: a number stays text, a whole corpus takes its place."""
     if override.is_sweep_override():  # its jobs settle theirs
-        return [_completed(text, override, cfgs, groups)]
+        return [_complete(text, override, cfgs, groups)]
     key, _, written = text.partition("=")
     if is_text(override, cfgs.values()):
         text = f"{key}={QuotedString(written.strip(), Quote.single).with_quotes()}"
-    completed = _completed(text, override, cfgs, groups)
+    completed = _complete(text, override, cfgs, groups)
     replaced = all(takes_place(override.value(), cfg, key) for cfg in cfgs.values())
     return [f"~{key}", f"+{text}"] if replaced else [completed]
 
 
-def _completed(
+def _complete(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> str:
     """The override with the plus that it needs with every one of the configurations."""
@@ -224,7 +224,7 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
             if deeper:
                 raise ConfigError(f"{key} does not exist; did you mean {' or '.join(deeper)}?")
         prefix = ".".join([*path[:depth], ""]) if depth else ""
-        if below := [f"{prefix}{name}.{key}" for name in _takers(key, node)]:
+        if below := [f"{prefix}{name}.{key}" for name in _objects_taking(key, node)]:
             raise ConfigError(f"{prefix}{key} does not exist; did you mean {' or '.join(below)}?")
         known = [f"{prefix}{k}" for k in known if not k.startswith("_")]
         raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, known)}")
@@ -233,7 +233,7 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
     return text
 
 
-def _takers(key: str, node: DictConfig) -> list[str]:
+def _objects_taking(key: str, node: DictConfig) -> list[str]:
     """Those objects beside each other, as loggers are, that take such a setting."""
     parts = {
         str(name): node._get_node(name) for name in node if not OmegaConf.is_missing(node, name)

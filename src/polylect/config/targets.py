@@ -19,7 +19,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from polylect.config.errors import raised_by_us
+from polylect.config.errors import is_own_error
 from polylect.config.roots import ConfigError, conf_folder, plain
 from polylect.did_you_mean import did_you_mean
 
@@ -67,7 +67,7 @@ def instantiate(node: Any, section: str, packages: Sequence[str] = (), **keyword
 def _sentence(error: BaseException, section: str) -> str:
     """What a constructor said; one that is not ours does not know of whose settings it speaks."""
     text = " ".join(str(error).split())
-    if raised_by_us(error):
+    if is_own_error(error):
         return text
     if isinstance(error, ValueError | RuntimeError | OSError | ImportError):
         return f"{section}: {text}"
@@ -146,7 +146,7 @@ def _refusal(name: Any, section: str, packages: Sequence[str], stored: str | Non
         return None
     for package in (*packages, *(() if stored else _FAMILIES.get(section, ()))):
         if name.startswith(f"{package}."):
-            return _defined_elsewhere(name, package)
+            return _foreign_definition(name, package)
     if name.startswith("polylect."):
         return f"which is not for {section}; {did_you_mean(name, known)}"
     package = package_of(name, section)
@@ -162,7 +162,7 @@ def package_of(name: str, section: str) -> str:
     return next(families, name.split(".")[0])
 
 
-def _defined_elsewhere(name: str, package: str) -> str | None:
+def _foreign_definition(name: str, package: str) -> str | None:
     """Why a target is none of the package, as a clause: `mine.os.system` is the system's."""
     try:
         value = locate(name)

@@ -107,7 +107,7 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
     simple = [(k, annotation) for k, annotation in typed if annotation in _SIMPLE]
     for key, annotation in typed:
         if annotation not in _SIMPLE and not _may_be(node[key], annotation):
-            yield f"config key {path}.{key} must be {_shown(annotation)}, got {node[key]!r}"
+            yield f"config key {path}.{key} must be {_in_words(annotation)}, got {node[key]!r}"
     schema = OmegaConf.structured(make_dataclass("Schema", [(k, t, MISSING) for k, t in simple]))
     for key, annotation in simple:
         try:
@@ -135,7 +135,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _shown(annotation: Any) -> str:
+def _in_words(annotation: Any) -> str:
     """An annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     words |= {Mapping: "a mapping", dict: "a mapping", NoneType: "null"}

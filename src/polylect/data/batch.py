@@ -33,7 +33,7 @@ class Example:
         return len(self.prompt) + len(self.target)
 
     @property
-    def learned(self) -> int:
+    def target_tokens(self) -> int:
         """Number of tokens that are learned: the first of all is predicted from nothing."""
         return len(self.target) - (not self.prompt and bool(self.target))
 
@@ -115,7 +115,7 @@ def collate(
     for example, tokens in zip(examples, ids, strict=True):
         pad = length - len(tokens)
         before, after = (0, pad) if learn else (pad, 0)
-        learned = example.learned if learn else 0
+        learned = example.target_tokens if learn else 0
         input_ids.append([pad_id] * before + tokens + [pad_id] * after)
         mask.append([0] * before + [1] * len(tokens) + [0] * after)
         hidden = length - after - learned

@@ -54,7 +54,7 @@ class TranslationData(LightningDataModule):
             it themselves; see `polylect.data.corpora.sides`.
 
     Attributes:
-        context: of the base model, once `meet` has seen it.
+        context: of the base model, once `set_backbone` was called.
         lessons: the template of what is learned, where it is another than `template`.
         report: after `setup`, by split and direction, and for each of its corpora: pairs read,
             kept, and dropped by each filter, the hash of those kept; `audit.counts` adds the rest.
@@ -133,7 +133,7 @@ class TranslationData(LightningDataModule):
         check_distinct_directions(directions)
         return tuple(directions)
 
-    def meet(self, backbone: Any, tokenizer: Any) -> None:
+    def set_backbone(self, backbone: Any, tokenizer: Any) -> None:
         """Take the tokenizer and the context of the base model."""
         self.tokenizer, self.context = tokenizer, context_of(backbone.config)
 

@@ -96,7 +96,7 @@ _IGNORED = _Ignored()
 _MASK = 2**64 - 1
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """The text without case, punctuation and white space, as it is compared with other texts."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_IGNORED) or text
 
@@ -106,7 +106,7 @@ def text_hash(code: str, text: str) -> int:
 
     It differs from process to process, as Python's hash does; only whether two are equal counts.
     """
-    return hash((code.partition("_")[0], normalised(text))) & _MASK
+    return hash((code.partition("_")[0], normalise(text))) & _MASK
 
 
 def hold_out(pairs: Iterable[Pair], direction: str, held_out: HashSet) -> None:

@@ -197,19 +197,21 @@ class Kilt:
             question
             for question in self._all
             if self.data_sets[question.data_set].task == task
-            and not self._chosen.intersection(question.articles)
+            and not self._article_set.intersection(question.articles)
         ]
 
     def questions(self) -> list[Question]:
         """The questions that are grounded in the articles; of these the first is the right one."""
-        return [question for question in map(self._grounded, self._all) if question.articles]
+        return [
+            question for question in map(self._with_own_articles, self._all) if question.articles
+        ]
 
-    def _grounded(self, question: Question) -> Question:
-        pages = tuple(page for page in question.articles if page in self._chosen)
+    def _with_own_articles(self, question: Question) -> Question:
+        pages = tuple(page for page in question.articles if page in self._article_set)
         return replace(question, articles=pages)
 
     @cached_property
-    def _chosen(self) -> frozenset[str]:
+    def _article_set(self) -> frozenset[str]:
         return frozenset(self.articles)
 
     @cached_property

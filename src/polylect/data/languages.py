@@ -146,7 +146,7 @@ def _other_spelling(code: str) -> str | None:
     return None if suffix else own
 
 
-def _meant_direction(text: str) -> str | None:
+def _guess_direction(text: str) -> str | None:
     """The direction of "eng_Latn-deu_Latn", "en_de" or "English-German"; None for any other."""
     parts = text.split("-") if "-" in text else text.split("_")
     if len(parts) != 2:
@@ -173,7 +173,7 @@ def split_direction(direction: str) -> tuple[str | None, str]:
         try:
             language(code)
         except ValueError as error:
-            meant = _meant_direction(direction)
+            meant = _guess_direction(direction)
             hint = f"codes are ISO 639-1, else 639-3: write {meant!r}" if meant else error
             raise ValueError(f"direction {direction!r}: {hint}") from None
     if len(parts) == 1:

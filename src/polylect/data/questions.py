@@ -89,7 +89,7 @@ class QuestionData(TranslationData):
         """Under this name the adapters that serve a question are known."""
         return f"{self.source.data_sets[question.data_set].task}.{question.article}"
 
-    def serving(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
+    def adapters_by_direction(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
         """By direction the right adapter in the library "task" and in "knowledge"."""
         adapters = {}
         for question in questions:

@@ -177,7 +177,7 @@ class TrainingStream:
         self._counts["tokens"].update(real=sum(lengths), padded=max(lengths) * len(lengths))
         for example in examples:
             self._counts["examples"][example.direction] += 1
-            self._counts["target_tokens"][example.direction] += example.learned
+            self._counts["target_tokens"][example.direction] += example.target_tokens
         if batch == 0:
             self._counts["too_long"].update(pool.too_long)
 

@@ -43,7 +43,7 @@ def one_line(text: str) -> str:
             f"character {half.start() + 1}, U+{ord(half[0]):04X}, is half of a surrogate pair and "
             "no character: the text was cut or decoded wrongly"
         )
-    text = _SPACE.sub(_joined, text.translate(_REMOVED)).strip(_ENDS)
+    text = _SPACE.sub(_break_or_space, text.translate(_REMOVED)).strip(_ENDS)
     return text if any(map(_is_visible, text)) else ""
 
 
@@ -69,7 +69,7 @@ def clean_lines(text: str) -> str:
     return "\n".join(filter(None, map(one_line, text.splitlines())))
 
 
-def _joined(space: re.Match[str]) -> str:
+def _break_or_space(space: re.Match[str]) -> str:
     return " " if _BREAK.search(space[0]) else space[0]
 
 

@@ -41,14 +41,14 @@ def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -
         for text in (hypothesis, *references)
     ]
 
-    def in_text(number: str, values: set[str]) -> bool:
+    def is_in(number: str, values: set[str]) -> bool:
         return any(values.issuperset(way) for way in _readings(number))
 
     return [
         number
         for number in _numbers(source)
-        if not in_text(number, values_by_text[0])
-        and all(in_text(number, values) for values in values_by_text[1:])
+        if not is_in(number, values_by_text[0])
+        and all(is_in(number, values) for values in values_by_text[1:])
     ]
 
 
@@ -102,13 +102,15 @@ def _readings(number: str) -> list[tuple[str, ...]]:
     """
     groups = _SEPARATOR.split(number)
     separators = _SEPARATOR.findall(number)
-    ways = [tuple(_plain(group) for group in groups)]
+    ways = [tuple(_normalise_digits(group) for group in groups)]
     if _is_grouping(groups, separators):
-        ways.append((_plain("".join(groups)),))
+        ways.append((_normalise_digits("".join(groups)),))
     elif separators and separators[-1] in ".,٫" and separators[-1] not in separators[:-1]:
         *whole, fraction = groups
         if len(whole) == 1 or _is_grouping(whole, separators[:-1]):
-            ways.append((f"{_plain(''.join(whole))}.{fraction}".rstrip("0").rstrip("."),))
+            ways.append(
+                (f"{_normalise_digits(''.join(whole))}.{fraction}".rstrip("0").rstrip("."),)
+            )
     return ways
 
 
@@ -123,5 +125,5 @@ def _is_grouping(groups: Sequence[str], separators: Sequence[str]) -> bool:
     )
 
 
-def _plain(digits: str) -> str:
+def _normalise_digits(digits: str) -> str:
     return digits.lstrip("0") or "0"

@@ -77,7 +77,7 @@ def compare(
         raise ValueError(f"a {test} test needs samples of at least 1 and got {samples}")
     kind = "bs" if test == "bootstrap" else "ar"
     tests = [
-        _paired(direction, name, own, metric, kind, samples)
+        _paired_test(direction, name, own, metric, kind, samples)
         for direction, own in outputs.items()
         for name in own.systems
     ]
@@ -99,7 +99,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _paired(
+def _paired_test(
     direction: str, name: str, outputs: Outputs, metric: str, kind: str, samples: int
 ) -> Comparison:
     """One test, its p-value not corrected yet."""

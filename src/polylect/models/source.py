@@ -8,7 +8,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
 
 from polylect.files import check_whole
-from polylect.models.gguf.cache import gguf_file, unpacked
+from polylect.models.gguf.cache import gguf_file, unpack
 
 
 def locate(path: str) -> str:
@@ -20,7 +20,7 @@ def locate(path: str) -> str:
     """
     folder = Path(path).expanduser()
     if path and (file := gguf_file(folder)):
-        return str(unpacked(file))
+        return str(unpack(file))
     if path and folder.is_dir():
         if (folder / "adapter_config.json").is_file():
             raise FileNotFoundError(

@@ -82,7 +82,7 @@ def adapter_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ]
     chance = 100 / len(adapters)
     title = "tokens of each adapter"
-    return _both(torch.tensor(values), directions, adapters, title, chance, "adapter")
+    return _source_and_target(torch.tensor(values), directions, adapters, title, chance, "adapter")
 
 
 def routing_accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -97,7 +97,7 @@ def routing_accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 side[place] = row["agreement"]
     chance = 100 / len({name for row in rows for name in row["shares"]})
     title = "tokens with the right adapter"
-    return _both(values, short_names(layers), directions, title, chance)
+    return _source_and_target(values, short_names(layers), directions, title, chance)
 
 
 def token_choices(
@@ -127,7 +127,10 @@ def token_choices(
         raise ValueError(f"the trace has no library {library!r}: give one of strategy.library.")
     names = sorted({name for adapters, _ in layers.values() for name in adapters})
     values = torch.stack(
-        [_placed(adapters, strongest[row], names) for adapters, strongest in layers.values()]
+        [
+            _positions_among(adapters, strongest[row], names)
+            for adapters, strongest in layers.values()
+        ]
     )  # (layers, length)
     if values.shape[1] != len(tokens):
         raise ValueError(
@@ -142,7 +145,9 @@ def short_names(layers: Iterable[str]) -> list[str]:
     return [" ".join([*(p for p in path if p.isdigit()), path[-1]]) for path in parts]
 
 
-def _placed(adapter_names: Sequence[str], positions: Tensor, names: Sequence[str]) -> Tensor:
+def _positions_among(
+    adapter_names: Sequence[str], positions: Tensor, names: Sequence[str]
+) -> Tensor:
     """Positions among all names; padding away."""
     places = torch.tensor([names.index(name) for name in adapter_names])
     return places[positions[positions >= 0].cpu()]
@@ -203,7 +208,7 @@ def _shares(rows: Sequence[Mapping[str, Any]], adapters: Sequence[str]) -> list[
     ]
 
 
-def _both(
+def _source_and_target(
     values: Float[Tensor, "sides rows columns"],
     rows: Sequence[str],
     columns: Sequence[str],

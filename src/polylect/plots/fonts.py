@@ -44,7 +44,7 @@ def _fit(text: Text) -> None:
     for script, letters in _by_script(lacking).items():
         family = family_with(letters)
         if family is None:
-            _tell(script)
+            _note_missing_font(script)
         else:
             families.append(family)
     if families:
@@ -99,7 +99,7 @@ def _search(paths: set[str], wanted: set[int]) -> str | None:
     return None
 
 
-def _tell(script: str) -> None:
+def _note_missing_font(script: str) -> None:
     if script in _told:
         return
     _told.add(script)

@@ -58,10 +58,10 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         raise ConfigError("there is no question on these articles: see data.source.")
     oracle = _oracle(cfg.oracle, data, questions)
     if cfg.retrieval is not None:
-        questions = retrieved(questions, data, cfg.retrieval, cfg.passage_words)
+        questions = retrieve(questions, data, cfg.retrieval, cfg.passage_words)
     module = build_untrained(cfg)
     module.to(device_of(cfg.device))
-    data.meet(module.backbone, module.tokenizer)
+    data.set_backbone(module.backbone, module.tokenizer)
     data.template = module.template
     record = Record(run=str(folder), config=plain(cfg))
     with record.saved_to(folder, begin):
@@ -70,7 +70,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     return record.metrics["objective"]
 
 
-def retrieved(questions: Sequence[Question], data: Any, how: str, words: int) -> list[Question]:
+def retrieve(questions: Sequence[Question], data: Any, how: str, words: int) -> list[Question]:
     """The questions with what BM25 finds for them in the articles; as they are where it finds none.
 
     "passage" shows the best passage, "adapter" names the article that has it, in place of the
@@ -115,7 +115,7 @@ def answer(
     from polylect.run.results.scoring import translate_all
 
     if module.libraries:
-        served = data.serving(questions)
+        served = data.adapters_by_direction(questions)
         known = module.libraries.keys()
         module.serve(
             {d: {k: v for k, v in adapters.items() if k in known} for d, adapters in served.items()}

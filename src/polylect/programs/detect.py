@@ -81,7 +81,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     record = Record(run=str(folder), config=plain(cfg))
     try:
         with record.timed(begin):
-            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measured(cfg, folder, record)
+            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measure(cfg, folder, record)
             neurons = choose(scores, cfg)
             neurons.write(folder / FILE)
             (folder / PARTIAL).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
 # Measuring
 
 
-def _measured(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
+def _measure(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
     """The scores of all neurons of all layers; nothing is chosen yet."""
     from polylect.run.build import build_data
     from polylect.translator import device_of
@@ -108,7 +108,7 @@ def _measured(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
     split = _split(data, cfg.split)
     data.setup("fit" if split == "train" else "validate")
     backbone, tokenizer = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
-    data.meet(backbone, tokenizer)
+    data.set_backbone(backbone, tokenizer)
     data.check_context()
     backbone.to(device).eval()
     freeze(backbone)

@@ -112,7 +112,7 @@ def _check(stages: Mapping[str, Stage]) -> None:
         try:
             for override in stage.overrides:
                 _check_placeholders(override, name, earlier, stages)
-            filled = [_filled(override, earlier) for override in stage.overrides]
+            filled = [_fill_in(override, earlier) for override in stage.overrides]
             resolved = resolve_overrides(
                 stage.program, [*search_path_of_job(), *filled], conf_folder()
             )
@@ -152,12 +152,12 @@ def _folder(cfg: DictConfig) -> Path:
 
 
 def _run(stages: Mapping[str, Stage], folder: Path, record: Record) -> None:
-    ledger = _done(folder)
+    ledger = _finished_stages(folder)
     stage_folders = {name: line["folder"] for name, line in ledger.items()}
     record.metrics["stages"] = stage_folders
     record.write(folder)
     for name, stage in stages.items():
-        overrides = [_filled(override, stage_folders) for override in stage.overrides]
+        overrides = [_fill_in(override, stage_folders) for override in stage.overrides]
         if name in stage_folders:
             _check_same(name, ledger[name]["overrides"], overrides)
             print(f"stage {name}: done before, {stage_folders[name]}", flush=True)
@@ -202,7 +202,7 @@ def _has_diverged(run: Path) -> bool:
     return record.is_file() and Record.read(run).status == "diverged"
 
 
-def _done(folder: Path) -> dict[str, dict[str, Any]]:
+def _finished_stages(folder: Path) -> dict[str, dict[str, Any]]:
     """Lines of the ledger about the stages that ended well, by name."""
     return {line["stage"]: line for line in _ledger(folder) if line["exit"] == 0}
 
@@ -213,7 +213,7 @@ def _ledger(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _filled(override: str, folders: Mapping[str, str]) -> str:
+def _fill_in(override: str, folders: Mapping[str, str]) -> str:
     """`{name}` becomes the folder of the stage of that name."""
     for name, folder in folders.items():
         override = override.replace(f"{{{name}}}", folder)

@@ -54,7 +54,7 @@ def _translate(cfg: DictConfig, out: Output) -> None:
     counts = {"empty": 0, "too long": 0, "capped": 0}
     for chunk in _chunks(_input(cfg.input), cfg.start, cfg.lines_per_chunk):
         rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
-        out.write(_translated(rows, translator, counts))
+        out.write(_translate_rows(rows, translator, counts))
         if sys.stderr.isatty():
             print(f"\r{out.lines} lines", end="", file=sys.stderr, flush=True)
     summary = ", ".join([f"lines {out.lines}", *(f"{k} {v}" for k, v in counts.items() if v)])
@@ -114,7 +114,7 @@ def _row(number: int, line: str, direction: str | None, translator: Any) -> tupl
     return number, one_line(text), named.strip()
 
 
-def _translated(
+def _translate_rows(
     rows: Sequence[tuple[int, str, str]], translator: Any, counts: dict[str, int]
 ) -> list[str]:
     """The translations of one chunk; what was left empty or cut off is counted."""

@@ -87,7 +87,7 @@ def main(cfg: DictConfig) -> None:
         },
     }
     _write(model, tokenizer, out, Record(run=str(out), config=plain(cfg), metrics=report))
-    _say(report, out)
+    _print_report(report, out)
 
 
 def _check(cfg: DictConfig, out: Path) -> None:
@@ -153,14 +153,14 @@ def _choose(
     counts: Counter[int] = Counter()
     for texts in train.values():
         counts += count_tokens(tokenizer, texts)
-    always = vocabulary.always() | prompt_tokens(tokenizer, directions)
-    always |= script_tokens(vocabulary, cfg.languages)
+    required_ids = vocabulary.required_ids() | prompt_tokens(tokenizer, directions)
+    required_ids |= script_tokens(vocabulary, cfg.languages)
     rules = {rule: cfg[rule] for rule in _RULES}
     if rules["size"] is not None:
         rules["size"] -= new
     elif rules["coverage"] is None:
         rules["count"] = cfg.count or 1
-    return sorted(frequent_tokens(counts, vocabulary, always, **rules))
+    return sorted(frequent_tokens(counts, vocabulary, required_ids, **rules))
 
 
 def _rows(tokenizer: Any, texts: Texts, size: int) -> list[list[int]]:
@@ -185,7 +185,7 @@ def _write(model: Any, tokenizer: Any, out: Path, record: Record) -> None:
         new.rename(out)
 
 
-def _say(report: Mapping[str, Any], out: Path) -> None:
+def _print_report(report: Mapping[str, Any], out: Path) -> None:
     rows = []
     for code, fit in report["languages"].items():
         nats = fit["nats_per_character"] or ("-", "-")

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from polylect.data.corpora.corpus import corpora
 from polylect.data.corpora.read_pairs import read_pairs
-from polylect.data.filters import HashSet, PairFilter, normalised
+from polylect.data.filters import HashSet, PairFilter, normalise
 from polylect.data.store import PairStore
 from polylect.data.text import one_line
 from polylect.retrieval.documents import BM25
@@ -108,10 +108,10 @@ class Memory:
         with self._lock:
             if direction not in self._pairs:
                 self._pairs[direction] = self._read(direction)
-        pairs, key = self._pairs[direction], normalised(source)
+        pairs, key = self._pairs[direction], normalise(source)
         matches, same = [], False
-        for match in pairs.scored(source, self.candidates, self.threshold):
-            is_same = normalised(match.source) == key
+        for match in pairs.similar_pairs(source, self.candidates, self.threshold):
+            is_same = normalise(match.source) == key
             same |= is_same
             if self.exact or not is_same:
                 matches.append(match)
@@ -167,7 +167,7 @@ class _Pairs:
             self._ends.append(len(self._tokens))
         self._ranking = BM25(self._sources())
 
-    def scored(self, source: str, candidates: int, threshold: float | int) -> list[Match]:
+    def similar_pairs(self, source: str, candidates: int, threshold: float | int) -> list[Match]:
         """Those of the candidates that reach the threshold, in the order of the corpus."""
         ours = [self._numbers.get(token, -1) for token in tokens_of_text(source)]
         matches = []

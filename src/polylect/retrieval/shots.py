@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polylect.data.filters import normalised
+from polylect.data.filters import normalise
 from polylect.retrieval.memory import Match
 
 _LOOKED_AT = 50
@@ -74,27 +74,27 @@ def draw_shots(data: Any, count: int, *, split: str, seed: int, untrained: bool 
     """
     data.setup("fit")
     pairs = {
-        direction: _drawn(data, direction, count, split, seed)
+        direction: _draw(data, direction, count, split, seed)
         for direction in data.directions_of(split)
         if "-" in direction
     }
     return Shots(pairs, seed, untrained)
 
 
-def _drawn(data: Any, direction: str, count: int, split: str, seed: int) -> list[tuple[str, str]]:
+def _draw(data: Any, direction: str, count: int, split: str, seed: int) -> list[tuple[str, str]]:
     if direction not in data.directions_of("train"):
         raise ValueError(
             f"shots={count} are drawn from training text, and {direction} has none: give "
             "data.train=…, or leave out shots."
         )
     store, scored = data.pairs(direction, "train"), data.pairs(direction, split)
-    excluded = {normalised(scored[i].source) for i in range(len(scored))}
+    excluded = {normalise(scored[i].source) for i in range(len(scored))}
     drawn: list[tuple[str, str]] = []
     looked_at = min(len(store), _LOOKED_AT * count)
     for index in random.Random(f"{seed} {direction}").sample(range(len(store)), looked_at):
         pair = store[index]
-        if len(drawn) < count and normalised(pair.source) not in excluded:
-            excluded.add(normalised(pair.source))
+        if len(drawn) < count and normalise(pair.source) not in excluded:
+            excluded.add(normalise(pair.source))
             drawn.append((pair.source, pair.target))
     if len(drawn) < count:
         raise ValueError(

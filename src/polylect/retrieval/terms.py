@@ -36,7 +36,7 @@ def tokens_of_text(text: str) -> list[str]:
     One text in two Unicode forms has the same tokens.
     """
     tokens: list[str] = []
-    for part in _PART.finditer(_folded(text)):
+    for part in _PART.finditer(_fold(text)):
         tokens += _LETTER.findall(part["run"]) if part["run"] else [part[0]]
     return tokens
 
@@ -48,7 +48,7 @@ def terms(text: str) -> list[str]:
     Japanese and Korean); a letter alone is its own term. Punctuation is left out.
     """
     words: list[str] = []
-    for part in _PART.finditer(_folded(text)):
+    for part in _PART.finditer(_fold(text)):
         if part["word"]:
             words.append(part["word"])
         elif part["run"]:
@@ -58,7 +58,7 @@ def terms(text: str) -> list[str]:
     return words
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """Lower case, one Unicode form, without the invisible characters that join or part letters."""
     folded = unicodedata.normalize("NFKC", text).casefold().translate(_JOINERS)
     return unicodedata.normalize("NFKC", folded)

@@ -72,7 +72,7 @@ def load_backbone_into(
     )
     module.set_backbone(backbone, tokenizer)
     if data is not None:
-        data.meet(backbone, tokenizer)
+        data.set_backbone(backbone, tokenizer)
         data.check_context()
 
 

@@ -88,7 +88,7 @@ def _ergative(verb: str, tense: str, transitive: bool) -> bool:
     return tense == "past" and (transitive or "ergative" in VERBS[verb])
 
 
-def _marked(verb: str, phrase: NounPhrase | None) -> bool:
+def _takes_ko(verb: str, phrase: NounPhrase | None) -> bool:
     """Whether this direct object takes को."""
     if phrase is None or phrase.noun not in ANIMATE:
         return False
@@ -165,7 +165,7 @@ def render(meaning: Meaning) -> str:
     """One Hindi sentence."""
     subject, object_ = meaning.subject, meaning.object
     ergative = _ergative(meaning.verb, meaning.tense, object_ is not None)
-    marked = _marked(meaning.verb, object_)
+    marked = _takes_ko(meaning.verb, object_)
     time = TIMES[meaning.time] if meaning.time else ""
     if subject.relative:
         opening = (_correlative(subject, subject.relative, ergative), time)

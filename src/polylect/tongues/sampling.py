@@ -89,7 +89,7 @@ def _phrase(
     return NounPhrase(noun, det, plural, _adjective(rng, noun))
 
 
-def _bare(rng: random.Random, noun: str) -> NounPhrase:
+def _simple_phrase(rng: random.Random, noun: str) -> NounPhrase:
     """A phrase without an adjective: relative clauses are long enough."""
     return NounPhrase(noun, *_pick(rng, _DEFINITE if rng.random() < 0.5 else _INDEFINITE))
 
@@ -114,14 +114,14 @@ def _relative(rng: random.Random, head: str) -> Relative:
     tense = _pick(rng, TENSES)
     if head not in ANIMATE:
         verb = _pick(rng, _DONE_TO[head])
-        return Relative(verb, tense, subject=_bare(rng, _pick(rng, _AGENTS[verb])))
+        return Relative(verb, tense, subject=_simple_phrase(rng, _pick(rng, _AGENTS[verb])))
     verb = _pick(rng, _DONE_BY[head])
     if _PATIENTS[verb]:
-        return Relative(verb, tense, object=_bare(rng, _pick(rng, _PATIENTS[verb])))
+        return Relative(verb, tense, object=_simple_phrase(rng, _pick(rng, _PATIENTS[verb])))
     return Relative(verb, tense, place=_place(rng, False) if rng.random() < 0.6 else None)
 
 
-def _again(phrase: NounPhrase) -> NounPhrase:
+def _repeated_phrase(phrase: NounPhrase) -> NounPhrase:
     """The phrase when its noun is spoken of once more: the man, the men."""
     det = phrase.det if phrase.det in ("my", "our") else "the"
     return NounPhrase(phrase.noun, det, phrase.plural)
@@ -138,7 +138,7 @@ def _object(
         return None
     known = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
     if known and rng.random() < 0.8:
-        return _again(_pick(rng, known))
+        return _repeated_phrase(_pick(rng, known))
     related = 0.0 if subject.relative or VERBS[verb].recipient else 0.2
     return _phrase(rng, _other(rng, _PATIENTS[verb], subject.noun), negated, related)
 
@@ -154,7 +154,7 @@ def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
     """One meaning of any split. `cast`: phrases of the sentence before, one of which is its
     subject, and another, where the verb allows it, mostly its object."""
     actors = [phrase for phrase in cast if phrase.noun in ANIMATE]
-    actor = _again(_pick(rng, actors)) if actors else None
+    actor = _repeated_phrase(_pick(rng, actors)) if actors else None
     verb = _pick(rng, _VERB_NAMES)
     while actor and actor.noun not in VERBS[verb].agents:
         verb = _pick(rng, _VERB_NAMES)

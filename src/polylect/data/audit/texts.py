@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from polylect.data.filters import HashSet, normalised, text_hash
+from polylect.data.filters import HashSet, normalise, text_hash
 from polylect.data.languages import language, script_of, split_direction
 
 _MASK = 2**64 - 1
@@ -73,7 +73,7 @@ class Texts:
             counted.add(texts[side] or "")
         keys = {
             "exact": (source, target),
-            "normalised": (source and normalised(source), normalised(target)),
+            "normalised": (source and normalise(source), normalise(target)),
             "source": source,
             "target": target,
         }

@@ -65,7 +65,7 @@ def decoded_lines(file: BufferedIOBase, name: str | Path) -> Iterator[str]:
         for number, raw in enumerate(_raw_lines(file), 1):
             if number == 1:
                 _check_is_text(raw, name)
-            yield _decoded(raw, f"{name}:{number}")
+            yield _decode(raw, f"{name}:{number}")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{name}:{number + 1}: broken gzip data ({error})") from None
 
@@ -97,7 +97,7 @@ def _check_is_text(first: bytes, name: str | Path) -> None:
             raise ValueError(f"{name}:1: the file {what}")
 
 
-def _decoded(raw: bytes, where: str) -> str:
+def _decode(raw: bytes, where: str) -> str:
     if len(raw) > MAX_LINE_BYTES:
         raise ValueError(
             f"{where}: the line has more than {MAX_LINE_BYTES // 2**20} MiB, which no sentence "

@@ -30,7 +30,7 @@ class Fields:
     candidates: Mapping[str, Sequence[str]]
     references: str
     names: SideNames
-    named: Sequence[str]
+    languages_wanted: Sequence[str]
     chosen: dict[str, str] = field(default_factory=dict)
 
     def row(self, record: Any, number: int, where: str) -> Row:
@@ -67,7 +67,7 @@ class Fields:
             present = [] if best is None else [fields[best]]
         if not present:
             null = [name for name in tried if name in record]
-            has = f"field {null[0]!r} is null" if null else f"the record has {_known(record)}"
+            has = f"field {null[0]!r} is null" if null else f"the record has {_field_names(record)}"
             raise ValueError(f"{where}: no field {' or '.join(map(repr, tried))}; {has}")
         return present[0]
 
@@ -138,7 +138,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _text_of(record: Mapping[str, Any], name: str, where: str) -> str:
     value = _lookup(record, name)
     if value is None:
-        why = f"field {name!r} is null" if name in record else f"the record has {_known(record)}"
+        why = (
+            f"field {name!r} is null"
+            if name in record
+            else f"the record has {_field_names(record)}"
+        )
         raise ValueError(f"{where}: no field {name!r}; {why}")
     if not isinstance(value, str):
         raise ValueError(f"{where}: field {name!r} is {type(value).__name__}, not text")
@@ -165,5 +169,5 @@ def _lookup(record: Any, field: str) -> Any:
     return _lookup(inner, rest) if dot else inner
 
 
-def _known(record: Mapping[str, Any]) -> str:
+def _field_names(record: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, record)) or "no fields"

@@ -44,7 +44,7 @@ class Column:
     codes: Mapping[str, str] = field(hash=False)
 
     @cached_property
-    def told(self) -> Counter[str]:
+    def language_counts(self) -> Counter[str]:
         """How many texts are in the language of "source", of "target", and in "other"."""
         if _are_varieties(*self.codes.values()) and not self._scripts_tell:
             return Counter()
@@ -79,7 +79,7 @@ class Column:
 
     def reads_as(self, side: str) -> bool:
         """Whether nearly all that can be told is in the language of the side."""
-        return self.told[side] >= max(self._least, _CLEAR * self.told.total())
+        return self.language_counts[side] >= max(self._least, _CLEAR * self.language_counts.total())
 
     @cached_property
     def holds_identifiers(self) -> bool:
@@ -90,11 +90,13 @@ class Column:
 
     def wrong_for(self, side: str) -> str:
         """What these texts of a side are instead of texts in its language; empty if nothing."""
-        total = self.told.total()
+        total = self.language_counts.total()
         if self.holds_identifiers:
             return "holds identifiers"
-        if total >= self._least and self.told[side] < total / 2:
-            counts = [f"as {self._name(label)} in {n}" for label, n in self.told.most_common()]
+        if total >= self._least and self.language_counts[side] < total / 2:
+            counts = [
+                f"as {self._name(label)} in {n}" for label, n in self.language_counts.most_common()
+            ]
             return f"reads {', '.join(counts)} of {total} texts"
         is_constant = len(self.texts) > 2 and len(set(self.texts)) == 1
         return "holds the same text in every row" if is_constant and not total else ""
@@ -136,5 +138,5 @@ def likely_columns(rows: Iterable[Sequence[str]], codes: Mapping[str, str]) -> d
         fitting = [i for i, c in enumerate(columns) if c.reads_as(side) and not c.holds_identifiers]
         if not fitting:
             return {}
-        likely[side] = max(fitting, key=lambda i: columns[i].told[side])
+        likely[side] = max(fitting, key=lambda i: columns[i].language_counts[side])
     return likely

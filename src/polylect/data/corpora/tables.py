@@ -88,7 +88,7 @@ def table_rows(
     column_of = dict(columns)
     for side, default in defaults.items():
         if side not in column_of:
-            column_of[side] = _named(where, first, side, names) if has_header else default
+            column_of[side] = _find_column(where, first, side, names) if has_header else default
     if len(set(column_of.values())) < len(column_of):
         raise ValueError(f"{where}: source and target are one column, {column_of['target']!r}")
     listed = [*(column_of[side] for side in defaults), *references]
@@ -117,10 +117,10 @@ def _column(where: str, header: list[str], column: Column) -> int:
         return column
     if column in header:
         return header.index(column)
-    raise ValueError(f"{where}: no column {column!r} in the header; it has {_listed(header)}")
+    raise ValueError(f"{where}: no column {column!r} in the header; it has {_column_names(header)}")
 
 
-def _named(where: str, header: list[str], side: str, names: SideNames) -> int:
+def _find_column(where: str, header: list[str], side: str, names: SideNames) -> int:
     column = names.best(side, header)
     if column is not None:
         return column
@@ -131,10 +131,10 @@ def _named(where: str, header: list[str], side: str, names: SideNames) -> int:
         else "is delimiter the right one?"
     )
     raise ValueError(
-        f"{where}: no column of the header names the {side} {code!r}; it has {_listed(header)}; "
-        + advice
+        f"{where}: no column of the header names the {side} {code!r}; it has "
+        f"{_column_names(header)}; {advice}"
     )
 
 
-def _listed(header: list[str]) -> str:
+def _column_names(header: list[str]) -> str:
     return ", ".join(map(repr, header))

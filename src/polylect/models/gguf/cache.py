@@ -31,7 +31,7 @@ def gguf_file(path: Path) -> Path | None:
     return files[0] if files else None
 
 
-def unpacked(file: Path) -> Path:
+def unpack(file: Path) -> Path:
     """The Hugging Face folder of a GGUF file, written at the first use.
 
     It lies in `$POLYLECT_CACHE`, else in `polylect` of the user's cache folder, under the SHA-256

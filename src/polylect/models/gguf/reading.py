@@ -58,7 +58,7 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"transformers does not read from GGUF ({what}): take its Hugging Face folder."
         ) from error
     _check_complete(file, contents, model, loaded["missing_keys"])
-    return _without_quantiser(model), _plain(tokenizer, contents)
+    return _without_quantiser(model), _plain_tokenizer(tokenizer, contents)
 
 
 def _contents(file: Path) -> Any:
@@ -150,7 +150,7 @@ _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Kinds of special tokens, and what the format calls them."""
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, contents: Any) -> PreTrainedTokenizerBase:
+def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase, contents: Any) -> PreTrainedTokenizerBase:
     """The same tokenizer without a class of its own, so that tokenizer.json alone defines it.
 
     Classes such as GemmaTokenizer build themselves anew from vocabulary and merges when loaded, and

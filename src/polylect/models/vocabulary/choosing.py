@@ -81,13 +81,13 @@ def script_tokens(vocabulary: Vocabulary, languages: Iterable[str]) -> set[int]:
 def frequent_tokens(
     counts: Counter[int],
     vocabulary: Vocabulary,
-    always: Collection[int],
+    required_ids: Collection[int],
     *,
     count: int | None = None,
     coverage: float | None = None,
     size: int | None = None,
 ) -> set[int]:
-    """The ids to keep, closed under merges: `always`, and the most frequent by one of three rules.
+    """The ids to keep, closed under merges: `required_ids`, and others by one of three rules.
 
     Args:
         count: those that occur at least so often.
@@ -97,7 +97,7 @@ def frequent_tokens(
     Raises:
         ValueError: a size that has no room for what is always kept.
     """
-    kept_ids = vocabulary.closed(always)
+    kept_ids = vocabulary.closed_under_merges(required_ids)
     ranking = [index for index, _ in counts.most_common()]
     if coverage is not None:
         sums = accumulate(counts[index] for index in ranking)
@@ -106,14 +106,14 @@ def frequent_tokens(
     elif count is not None:
         ranking = [index for index in ranking if counts[index] >= count]
     if size is None:
-        return kept_ids | vocabulary.closed(ranking)
+        return kept_ids | vocabulary.closed_under_merges(ranking)
     if len(kept_ids) > size:
         raise ValueError(
             f"size={size} is less than the {len(kept_ids)} entries that are always kept: special "
             "tokens, bytes, digits, marks, what prompts need and what the languages ask for."
         )
     for index in ranking:
-        path = vocabulary.closed([index]) - kept_ids
+        path = vocabulary.closed_under_merges([index]) - kept_ids
         if len(kept_ids) + len(path) > size:
             break
         kept_ids |= path

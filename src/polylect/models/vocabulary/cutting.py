@@ -22,7 +22,7 @@ def cut_tokenizer(
     """The tokenizer with only the entries `kept_ids`, renumbered in their order, and new ones.
 
     Args:
-        kept_ids: old ids, ascending; closed under merges (`Vocabulary.closed`).
+        kept_ids: old ids, ascending; closed under merges (`Vocabulary.closed_under_merges`).
         new: special tokens to add, such as "<2ta>"; they get the last ids.
     """
     state = copy.deepcopy(Vocabulary(tokenizer).state)
@@ -43,7 +43,7 @@ def cut_tokenizer(
     state["added_tokens"] = [
         token | {"id": ids[token["id"]]} for token in state["added_tokens"] if token["id"] in ids
     ]
-    state["post_processor"] = _renumbered(state["post_processor"], ids)
+    state["post_processor"] = _renumber(state["post_processor"], ids)
     state["padding"] = state["truncation"] = None
     backend = Tokenizer.from_str(json.dumps(state))
     backend.add_special_tokens([AddedToken(token, special=True) for token in new])
@@ -57,10 +57,10 @@ def cut_tokenizer(
     )
 
 
-def _renumbered(processor: Any, ids: dict[int, int]) -> Any:
+def _renumber(processor: Any, ids: dict[int, int]) -> Any:
     """A post-processor with new ids, which stand in "ids", or beside a token in "cls" and "sep"."""
     if isinstance(processor, list):
-        return [_renumbered(entry, ids) for entry in processor]
+        return [_renumber(entry, ids) for entry in processor]
     if not isinstance(processor, dict):
         return processor
     return {
@@ -68,7 +68,7 @@ def _renumbered(processor: Any, ids: dict[int, int]) -> Any:
         if key == "ids"
         else [value[0], ids[value[1]]]
         if key in ("cls", "sep")
-        else _renumbered(value, ids)
+        else _renumber(value, ids)
         for key, value in processor.items()
     }
 
@@ -102,7 +102,7 @@ def cut_model(
     for config in (model.config, model.generation_config):
         for key in _IDS:
             if (value := getattr(config, key, None)) is not None:
-                setattr(config, key, _renumbered_id(value, ids))
+                setattr(config, key, _renumber_id(value, ids))
     return model
 
 
@@ -117,7 +117,7 @@ def _cut(module: nn.Module, rows: Tensor, new: int) -> None:
     setattr(module, size, len(rows) + new)
 
 
-def _renumbered_id(value: int | list[int], ids: dict[int, int]) -> int | list[int] | None:
+def _renumber_id(value: int | list[int], ids: dict[int, int]) -> int | list[int] | None:
     if isinstance(value, list):
         return [ids[i] for i in value if i in ids]
     return ids.get(value)

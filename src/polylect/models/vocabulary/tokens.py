@@ -73,7 +73,7 @@ class Vocabulary:
         except (KeyError, UnicodeDecodeError):
             return None
 
-    def always(self) -> set[int]:
+    def required_ids(self) -> set[int]:
         """Ids of special and added tokens, bytes, digits and punctuation marks.
 
         Special tokens that are only placeholders, such as <unused17>, are left out.
@@ -100,7 +100,7 @@ class Vocabulary:
             return frozenset(i for token, i in self.ids.items() if self.text(token) is None)
         return frozenset(i for token, i in self.ids.items() if _BYTE.fullmatch(token))
 
-    def closed(self, ids: Iterable[int]) -> set[int]:
+    def closed_under_merges(self, ids: Iterable[int]) -> set[int]:
         """The ids with those of all tokens that are merged on the way to them."""
         result = set(ids)
         if self.state["model"]["type"] == "BPE":

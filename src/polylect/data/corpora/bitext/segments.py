@@ -74,7 +74,7 @@ def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict
     return picked
 
 
-def named(sides: Mapping[str, str]) -> str:
+def languages_wanted(sides: Mapping[str, str]) -> str:
     """The languages that are looked for, for errors."""
     return " and ".join(repr(sides[side]) for side in ("source", "target") if side in sides)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora.bitext.elements import read_elements
-from polylect.data.corpora.bitext.segments import named, pick_languages, segment_text
+from polylect.data.corpora.bitext.segments import languages_wanted, pick_languages, segment_text
 from polylect.data.corpora.rows import Row
 
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -45,7 +45,7 @@ def read_tmx(
         both = "" if source is None else "both "
         has = ", ".join(sorted(languages)) or "no language at all"
         raise ValueError(
-            f"{path}: no translation unit has {both}{named(sides)}; the file has {has}"
+            f"{path}: no translation unit has {both}{languages_wanted(sides)}; the file has {has}"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora.bitext.elements import read_elements
-from polylect.data.corpora.bitext.segments import named, pick_languages, segment_text
+from polylect.data.corpora.bitext.segments import languages_wanted, pick_languages, segment_text
 from polylect.data.corpora.rows import Row
 
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -62,10 +62,10 @@ def read_xliff(
 
 def _why_none(sides: Mapping[str, str], known_languages: set[str], untranslated: int) -> str:
     if untranslated:
-        return f"none of {untranslated} segments in {named(sides)} is translated"
+        return f"none of {untranslated} segments in {languages_wanted(sides)} is translated"
     both = "both " if len(sides) == 2 else ""
     has = ", ".join(sorted(known_languages)) or "no language at all"
-    return f"no segment has {both}{named(sides)}; the file has {has}"
+    return f"no segment has {both}{languages_wanted(sides)}; the file has {has}"
 
 
 def _languages(unit: Any) -> dict[str, str]:

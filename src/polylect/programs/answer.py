@@ -15,7 +15,7 @@ from polylect.data.kilt import Question
 from polylect.did_you_mean import check_known
 from polylect.eval.answers import METRICS, answer_score, oracle_share
 from polylect.files import write_json, write_text
-from polylect.run.record import Record, going_on
+from polylect.run.record import Record, advise_on_failure
 from polylect.run.session import session
 
 RETRIEVALS = ("passage", "adapter")
@@ -125,7 +125,7 @@ def answer(
     answers = translate_all(module, data.ask(questions), "answering")
     pairs = list(zip(questions, answers, strict=True))
     lines = [json.dumps(_line(q, a.text), ensure_ascii=False) for q, a in pairs]
-    with going_on("give the same command again"):
+    with advise_on_failure("give the same command again"):
         write_text(folder / "answers.jsonl", "".join(f"{line}\n" for line in lines))
     test = {
         name: _scores([(q, a) for q, a in pairs if q.data_set == name], data)
@@ -137,7 +137,7 @@ def answer(
         results["share"] = _shares(test, oracle)
     if rows := module.routing_rows():
         results["routing"] = {"agreement": agreement(rows), "layers": by_layer(rows)}
-    with going_on("give the same command again"):
+    with advise_on_failure("give the same command again"):
         write_json(folder / "scores.json", results)
     _show(results)
     return results

@@ -49,10 +49,10 @@ def _check_out(out: str | None) -> None:
 
 def _write(path: Path, runs: list, comparisons: list, result_tables: list) -> None:
     from polylect.files import write_json, write_text
-    from polylect.run.record import going_on
+    from polylect.run.record import advise_on_failure
     from polylect.run.results.comparison import as_json
 
-    with going_on("give the same command again"):
+    with advise_on_failure("give the same command again"):
         if path.suffix == ".json":
             write_json(path, as_json(runs, comparisons))
         elif path.suffix == ".md":

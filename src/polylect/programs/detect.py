@@ -28,7 +28,7 @@ from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
 from polylect.library.neuron_file import NeuronFile
 from polylect.models.families import family_of
-from polylect.run.earlier.resume import told
+from polylect.run.earlier.resume import describe_differences
 from polylect.run.measuring import measure
 from polylect.run.record import Record
 from polylect.run.session import session
@@ -208,7 +208,7 @@ def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
     state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")
     if not isinstance(state, dict) or not {"job", "batches", "nats"} <= state.keys():
         raise ConfigError(f"resume={resume} is no unfinished detection: begin anew.")
-    if changes := told(state["job"], job):
+    if changes := describe_differences(state["job"], job):
         raise ConfigError(
             f"resume={resume} was measuring something else, {changes}: give the settings it was "
             "begun with."

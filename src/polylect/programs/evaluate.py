@@ -13,7 +13,7 @@ from polylect.config.base_or_run import choose_strategy
 from polylect.config.checks import check_metrics
 from polylect.config.roots import ConfigError, plain
 from polylect.config.validation import validate
-from polylect.run.record import Record, going_on
+from polylect.run.record import Record, advise_on_failure
 from polylect.run.session import close_wandb, session
 
 
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> float | None:
     choose_strategy(cfg)
     print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
     _check(cfg)
-    with going_on("give the same command again"), session(cfg) as folder:
+    with advise_on_failure("give the same command again"), session(cfg) as folder:
         validate(cfg)
         return _run(cfg, folder)
 

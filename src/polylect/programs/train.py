@@ -19,8 +19,8 @@ from polylect.run.earlier.resume import (
     CONTINUED,
     check_stage,
     check_unchanged,
-    repeated,
-    resumed,
+    repeat_config,
+    resume_config,
     stored_values,
 )
 from polylect.run.precision import settle_precision
@@ -63,7 +63,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     check_devices(cfg)
     if (notice := settle_precision(cfg)) and local_rank() == 0:
         print(notice, flush=True)
-    module, data = _made(cfg)
+    module, data = _build(cfg)
     check_data(data, cfg)
     memory = build_memory(cfg, module)
     if memory is not None:
@@ -132,7 +132,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     return record.metrics["objective"]
 
 
-def _made(cfg: DictConfig) -> tuple[Any, Any]:
+def _build(cfg: DictConfig) -> tuple[Any, Any]:
     """The strategy on its base, with the weights of the stage before if any, and the data."""
     import lightning as L
 
@@ -169,18 +169,18 @@ def _made(cfg: DictConfig) -> tuple[Any, Any]:
     return module, data
 
 
-def continued(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """With `resume` or `config`, the configuration of that run, and on top the `overrides`."""
     if cfg.resume and cfg.config:
         raise ConfigError("give config=… to begin again or resume=… to go on, not both.")
     if cfg.config:
-        return repeated(cfg, overrides)
+        return repeat_config(cfg, overrides)
     if not cfg.resume:
         return cfg
     from polylect.strategies.checkpoint import read_checkpoint
 
     path = resume_path(cfg.resume)
-    return resumed(cfg, stored_values(read_checkpoint(path)), path, overrides)
+    return resume_config(cfg, stored_values(read_checkpoint(path)), path, overrides)
 
 
 def _intervals(cfg: DictConfig) -> None:
@@ -219,7 +219,7 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
     resume = resume_path(cfg.resume).absolute() if cfg.resume else None
     for callback in trainer.callbacks:
         if isinstance(callback, BestCheckpoint):
-            callback.resumed = resume
+            callback.resume_config = resume
     # Ctrl-C ends the run as SIGTERM does: at once while it loads, then after a batch, with a
     # checkpoint. A terminal sends it to all processes, and the first passes it on.
     end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if local_rank() == 0 else signal.SIG_IGN

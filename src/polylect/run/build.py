@@ -67,7 +67,7 @@ def load_backbone_into(
     A dry run does without its weights where they are not here.
     Raises ValueError where the two do not fit together.
     """
-    backbone, tokenizer = _outlined(cfg) or instantiate(
+    backbone, tokenizer = _outline_base(cfg) or instantiate(
         cfg.model, "model", _packages(cfg), _convert_="all"
     )
     module.set_backbone(backbone, tokenizer)
@@ -76,7 +76,7 @@ def load_backbone_into(
         data.check_context()
 
 
-def _outlined(cfg: DictConfig) -> Any:
+def _outline_base(cfg: DictConfig) -> Any:
     """In a dry run where the weights of the base are not here, the base without them; else None."""
     from polylect.models.backbone import outline_backbone
     from polylect.models.source import has_weights

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from polylect.files import write_saved
-from polylect.run.record import going_on
+from polylect.run.record import advise_on_failure
 from polylect.strategies.checkpoint import read_checkpoint
 
 # Lightning's counters of a validation that was begun: a resumed run then does it from its start.
@@ -30,7 +30,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Raises Unwritable, with how to go on from the checkpoint that is there."""
         last = Path(path).with_name("last.ckpt")
         way = f"go on with resume={last}" if last.is_file() else "give the same command again"
-        with going_on(way):
+        with advise_on_failure(way):
             write_saved(Path(path), checkpoint)
 
 

@@ -16,7 +16,9 @@ def adapters_per_text(
 
     Raises ValueError for a name that is not there, and for numbers that do not match.
     """
-    named = [default if name is None else name for name in _each(adapter, count, "adapters")]
+    named = [
+        default if name is None else name for name in _one_per_text(adapter, count, "adapters")
+    ]
     for name in dict.fromkeys(name for name in named if name is not None):
         library = module.named_adapters()
         if name:
@@ -31,7 +33,7 @@ def directions_per_text(
 
     Raises ValueError for one that is not served, and for numbers that do not match.
     """
-    pairs = list(zip(named, _each(direction, len(named), "directions"), strict=True))
+    pairs = list(zip(named, _one_per_text(direction, len(named), "directions"), strict=True))
     direction_of = {pair: _direction(module, *pair) for pair in dict.fromkeys(pairs)}
     return [direction_of[pair] for pair in pairs]
 
@@ -46,7 +48,7 @@ def check_direction(module: TranslationModule, adapter: str | None, direction: s
         module.check_direction(direction)
 
 
-def _each(setting: Setting, count: int, what: str) -> list[str | None]:
+def _one_per_text(setting: Setting, count: int, what: str) -> list[str | None]:
     if setting is None or isinstance(setting, str):
         return [setting] * count
     if len(setting) != count:

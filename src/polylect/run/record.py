@@ -30,7 +30,7 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
 
 
 @contextmanager
-def going_on(how: str) -> Iterator[None]:
+def advise_on_failure(how: str) -> Iterator[None]:
     """Add to a file that cannot be written what to do when it can be."""
     try:
         yield

@@ -46,7 +46,7 @@ def hydra_job(
             module = import_module(f"polylect.programs.{program}")
             if program == "train":
                 own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-                cfg = module.continued(cfg, own)
+                cfg = module.continued_config(cfg, own)
             return module.main(cfg)
         except Exception as error:
             failures.append(error)
@@ -60,7 +60,7 @@ def _in_own_process(program: str, overrides: Sequence[str], sweep: Path, codes: 
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    varied = _varied(hydra, overrides)
+    varied = _varied_overrides(hydra, overrides)
     folder = sweep / f"{hydra.job.num:03d}_{_slug(varied)}"
     log = sweep / f"{folder.name}.log"
     print(f"sweep job {hydra.job.num}: {' '.join(varied)} …", flush=True)
@@ -109,7 +109,7 @@ def run_subprocess(command: Sequence[str], log: Path | None, environment: Mappin
                 process.wait()
 
 
-def _varied(hydra: Any, overrides: Sequence[str]) -> list[str]:
+def _varied_overrides(hydra: Any, overrides: Sequence[str]) -> list[str]:
     """The overrides of this job in which it differs from the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

@@ -79,7 +79,7 @@ def by_loop(layer, x, choices):
 @pytest.fixture(params=["dense", "sparse", "grouped"])
 def form(request, monkeypatch):
     """All ways to multiply tokens with their adapters, whatever the sizes and the device."""
-    monkeypatch.setattr(adapter_mixing, "_way", lambda *_: request.param)
+    monkeypatch.setattr(adapter_mixing, "_choose_path", lambda *_: request.param)
     return request.param
 
 

@@ -75,16 +75,16 @@ def config_file(run: str | Path) -> Path:
     return path
 
 
-def repeated(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def repeat_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of the run that `cfg.config` names, changed by the overrides.
 
-    Raises as `resumed`, and FileNotFoundError where there is no such configuration.
+    Raises as `resume_config`, and FileNotFoundError where there is no such configuration.
     """
     path = config_file(cfg.config)
-    return resumed(cfg, read_config(path), path, overrides, (*CONTINUED, "init_from"))
+    return resume_config(cfg, read_config(path), path, overrides, (*CONTINUED, "init_from"))
 
 
-def resumed(
+def resume_config(
     cfg: DictConfig,
     values: Mapping[str, Any],
     path: Path,
@@ -161,7 +161,7 @@ def check_unchanged(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     for name in before.keys() & after.keys():
         if before[name] and after[name]:
             old[f"callbacks.{name}"], new[f"callbacks.{name}"] = before[name], after[name]
-    if changes := told(old, new, MAY_CHANGE):
+    if changes := describe_differences(old, new, MAY_CHANGE):
         raise ConfigError(
             f"resume={cfg.resume} goes on with the settings it was begun with, but {changes}: "
             "leave that out, or begin a new run from its weights with init_from."
@@ -182,20 +182,22 @@ def check_stage(module: Any, checkpoint: Mapping[str, Any], path: Path) -> None:
         both = (old.keys() & new.keys()) - {"_target_"} if isinstance(old, dict) else set()
         old, new = ({key: one[key] for key in both} for one in (old, new))
     free = [f"strategy.{key}" for key in module.between_stages]
-    if changes := told({"strategy": old}, {"strategy": new}, free):
+    if changes := describe_differences({"strategy": old}, {"strategy": new}, free):
         raise ConfigError(f"the weights of {path} mean something else here, since {changes}.")
 
 
-def told(old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()) -> str:
+def describe_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()
+) -> str:
     """Each setting that differs, unless it fits a pattern of `but`, as a clause; empty for none."""
     return ", ".join(
-        f"{key} was {_shown(before)} and is {_shown(after)}"
+        f"{key} was {_short_text(before)} and is {_short_text(after)}"
         for key, before, after in differences(old, new)
         if not any(fnmatchcase(key, pattern) for pattern in but)
     )
 
 
-def _shown(value: Any) -> str:
+def _short_text(value: Any) -> str:
     return "not given" if value is _ABSENT else shorten(str(value), 80)
 
 

@@ -52,7 +52,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def probe(module: Any) -> Int[Tensor, "rows length"]:
+def probe_ids(module: Any) -> Int[Tensor, "rows length"]:
     """Rows of token ids, on the module's device, on which two models are compared."""
     size = module.backbone.config.vocab_size
     return torch.arange(256, device=module.device).remainder(size).view(4, 64)
@@ -69,7 +69,7 @@ def write_merged(module: Any, folder: Path, name: str | None) -> list[str]:
     if name is not None or names == [_ALL]:
         return [save_merged(module, name or _ALL, folder)]
     if not names:
-        module.merged_model("", probe(module))  # which says why not
+        module.merged_model("", probe_ids(module))  # which says why not
     return [f"{own}: {save_merged(module, own, folder / own)}" for own in names]
 
 
@@ -77,7 +77,7 @@ def save_merged(module: Any, name: str, folder: Path) -> str:
     """Write one plain model, load it again and say how far its logits are from the module's."""
     merged, difference = write_model(module, name, folder)
     reloaded = _load_plain(folder, merged)
-    rows = probe(module)
+    rows = probe_ids(module)
     with torch.no_grad():
         expected = merged(input_ids=rows).logits
         actual = reloaded(input_ids=rows).logits
@@ -92,7 +92,7 @@ def save_merged(module: Any, name: str, folder: Path) -> str:
 def write_model(module: Any, name: str, folder: Path) -> tuple[Any, float]:
     """Write a plain model and its tokenizer; it, and how far its logits are from the module's."""
     with module.context.lock():
-        merged, difference = module.merged_model(name, probe(module))
+        merged, difference = module.merged_model(name, probe_ids(module))
     check_merged(name, merged, difference)
     merged.save_pretrained(folder)
     module.tokenizer.save_pretrained(folder)
@@ -141,7 +141,7 @@ def _check_model(module: Any, folder: Path) -> str:
         reader = "load_mixture of polylect.models.mixture, which it needs,"
     else:
         loaded, reader = _load_plain(folder, module.backbone), "transformers"
-    return _compared(module, module.directions[0], loaded.to(module.device), folder, reader)
+    return _compare_logits(module, module.directions[0], loaded.to(module.device), folder, reader)
 
 
 def _check_adapter(module: Any, stored: DictConfig, folder: Path) -> str:
@@ -152,7 +152,7 @@ def _check_adapter(module: Any, stored: DictConfig, folder: Path) -> str:
     from peft import PeftModel
 
     loaded = PeftModel.from_pretrained(_base(module, stored), folder).eval()
-    return _compared(module, folder.name, loaded, folder, "PEFT")
+    return _compare_logits(module, folder.name, loaded, folder, "PEFT")
 
 
 def _check_rows(module: Any, stored: DictConfig, file: Path) -> str:
@@ -162,12 +162,12 @@ def _check_rows(module: Any, stored: DictConfig, file: Path) -> str:
         return "read again; a gate weighs these rows, so that without the run they say less."
     base = _base(module, stored)
     rows.put_on(base)
-    return _compared(module, file.stem, base, file, "the rows in the base's weights")
+    return _compare_logits(module, file.stem, base, file, "the rows in the base's weights")
 
 
-def _compared(module: Any, name: str, other: nn.Module, path: Path, reader: str) -> str:
+def _compare_logits(module: Any, name: str, other: nn.Module, path: Path, reader: str) -> str:
     """A sentence on the logits of another model; raises RuntimeError where they are not ours."""
-    rows = probe(module)
+    rows = probe_ids(module)
     with torch.no_grad():
         whole = torch.full((len(rows),), rows.shape[1], device=rows.device)  # all of it is prompt
         with module.context.route([name] * len(rows), None, whole):

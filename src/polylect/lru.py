@@ -25,36 +25,36 @@ class ByteBudgetLRU(Generic[Key, Value]):
             raise ValueError(f"the byte budget for adapters must be positive, got {budget_bytes}")
         self.budget_bytes = budget_bytes
         self.loads = self.hits = self.evictions = self.bytes = 0
-        self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
 
     def __contains__(self, key: object) -> bool:
-        return key in self._held
+        return key in self._entries
 
     def __iter__(self) -> Iterator[Key]:
         """The keys, the one used longest ago first."""
-        return iter(self._held)
+        return iter(self._entries)
 
     def __getitem__(self, key: Key) -> Value:
-        return self._held[key][0]
+        return self._entries[key][0]
 
     def held_bytes(self, key: Key) -> int:
         """Bytes of a value that is held."""
-        return self._held[key][1]
+        return self._entries[key][1]
 
     def touch(self, key: Key) -> None:
         """Counts a hit: the value is now the one used last."""
-        self._held.move_to_end(key)
+        self._entries.move_to_end(key)
         self.hits += 1
 
     def add(self, key: Key, value: Value, nbytes: int) -> None:
         """Holds a value, for which `make_room` has made room."""
-        self._held[key] = value, nbytes
+        self._entries[key] = value, nbytes
         self.bytes += nbytes
         self.loads += 1
 
     def remove(self, key: Key) -> None:
         """Lets go of a value."""
-        value, nbytes = self._held.pop(key)
+        value, nbytes = self._entries.pop(key)
         self.bytes -= nbytes
         self.on_release(key, value)
 
@@ -68,7 +68,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
             ValueError: they do not fit beside those that stay.
         """
         while self.bytes + nbytes > self.budget_bytes:
-            key = next((key for key in self._held if key not in stay), None)
+            key = next((key for key in self._entries if key not in stay), None)
             if key is None:
                 raise ValueError(
                     f"the budget of {self.budget_bytes} bytes has no room for an adapter of "
@@ -89,10 +89,10 @@ class ByteBudgetLRU(Generic[Key, Value]):
                 f"{self.budget_bytes}: raise it or translate fewer rows together"
             )
         for key in keys:
-            if key in self._held:
+            if key in self._entries:
                 self.touch(key)
         for key in keys:  # those just used are the youngest and fit, so that none of them goes
-            if key not in self._held:
+            if key not in self._entries:
                 self.make_room(nbytes)
                 self.add(key, load(key), nbytes)
         return [self[key] for key in keys]

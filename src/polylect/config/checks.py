@@ -45,11 +45,9 @@ def missing_devices(cfg: DictConfig) -> str | None:
             f"trainer.accelerator={accelerator} asks for GPUs and this machine has none that torch "
             "can use: take trainer=cpu, or a machine with them."
         )
-    wanted = (
-        len(devices) if isinstance(devices, Sized) and not isinstance(devices, str) else devices
-    )
+    count = len(devices) if isinstance(devices, Sized) and not isinstance(devices, str) else devices
     there = torch.cuda.device_count()
-    if isinstance(wanted, int) and wanted > there:
+    if isinstance(count, int) and count > there:
         return f"trainer.devices={devices} asks for more GPUs than this machine has, {there}."
     return None
 
@@ -128,9 +126,9 @@ def check_metrics(metrics: Sequence[str]) -> None:
 def _check_monitor(key: str, monitor: str, module: Any) -> None:
     """A metric that is never logged would be missed at the first validation only."""
     parts = ["", *(f"/{direction}" for direction in module.directions)]
-    known = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
-    if monitor.startswith(("val/", "train/")) and monitor not in known:
-        raise ConfigError(f"{key}={monitor} is not logged; {did_you_mean(monitor, known)}")
+    names = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
+    if monitor.startswith(("val/", "train/")) and monitor not in names:
+        raise ConfigError(f"{key}={monitor} is not logged; {did_you_mean(monitor, names)}")
     if monitor.startswith("val/chrf") and not module.validate_translations:
         raise ConfigError(
             f"{key}={monitor} needs translations: "

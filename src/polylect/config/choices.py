@@ -57,14 +57,14 @@ _OWN_FILES = " A file of your own is found with --config-dir FOLDER."
 
 def check_choice(override: Override, folders: Sequence[Path]) -> None:
     """Raises ConfigError, with the nearest, for a choice that has no file in these folders."""
-    group, known = group_of(override), _known_choices(override, folders)
+    group, options = group_of(override), _known_choices(override, folders)
     choices = choices_of(override, folders)
     if not choices:
-        raise ConfigError(f"{override.input_line} matches nothing; {did_you_mean('', known)}")
+        raise ConfigError(f"{override.input_line} matches nothing; {did_you_mean('', options)}")
     for choice in ",".join(choices).split(","):
         name = choice.strip("\"' []")
-        if re.fullmatch(r"[\w-]+", name) and name != "null" and name not in known:
+        if re.fullmatch(r"[\w-]+", name) and name != "null" and name not in options:
             raise ConfigError(
-                f"{group}={name} does not exist; {did_you_mean(name, known)}"
+                f"{group}={name} does not exist; {did_you_mean(name, options)}"
                 + ("" if len(folders) > 1 else _OWN_FILES)
             )

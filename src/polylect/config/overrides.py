@@ -173,9 +173,9 @@ def _for_hydra(
     """The override as Hydra is to take it: a number stays text, a whole corpus takes its place."""
     if override.is_sweep_override():  # its jobs settle theirs
         return [_complete(text, override, cfgs, groups)]
-    key, _, written = text.partition("=")
+    key, _, value = text.partition("=")
     if is_text(override, cfgs.values()):
-        text = f"{key}={QuotedString(written.strip(), Quote.single).with_quotes()}"
+        text = f"{key}={QuotedString(value.strip(), Quote.single).with_quotes()}"
     completed = _complete(text, override, cfgs, groups)
     replaced = all(takes_place(override.value(), cfg, key) for cfg in cfgs.values())
     return [f"~{key}", f"+{text}"] if replaced else [completed]
@@ -206,28 +206,28 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
         if key in node.keys():  # noqa: SIM118 (`in` is false where the value is still missing)
             node = node._get_node(key) if OmegaConf.is_missing(node, key) else node[key]
             continue
-        known = [str(k) for k in node]
+        options = [str(k) for k in node]
         if "_target_" in node:
             parameters = target_parameters(node)
-            known += list(parameters)
+            options += list(parameters)
             if key in parameters or not parameters:
                 return f"+{text}"
-        elif depth > 0 and not known:  # a free mapping such as data.train
+        elif depth > 0 and not options:  # a free mapping such as data.train
             return f"+{text}"
         if depth == 0 and (whole := keys_ending_in(cfg, override.key_or_group)):
             raise ConfigError(f"{override.key_or_group} does not exist; did you mean {whole}?")
         if depth == 0:
-            known += [str(k) for k in groups]
+            options += [str(k) for k in groups]
             deeper = _deeper(key, cfg, 1.0)
-            if not deeper and not get_close_matches(key, known, cutoff=_ALIKE):
+            if not deeper and not get_close_matches(key, options, cutoff=_ALIKE):
                 deeper = _deeper(key, cfg, _ALIKE)
             if deeper:
                 raise ConfigError(f"{key} does not exist; did you mean {' or '.join(deeper)}?")
         prefix = ".".join([*path[:depth], ""]) if depth else ""
         if below := [f"{prefix}{name}.{key}" for name in _objects_taking(key, node)]:
             raise ConfigError(f"{prefix}{key} does not exist; did you mean {' or '.join(below)}?")
-        known = [f"{prefix}{k}" for k in known if not k.startswith("_")]
-        raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, known)}")
+        options = [f"{prefix}{k}" for k in options if not k.startswith("_")]
+        raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, options)}")
     if OmegaConf.is_dict(node) and len(node) == 0 and isinstance(override.value(), dict):
         return f"++{text}"  # a free mapping given whole
     return text

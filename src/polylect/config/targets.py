@@ -139,16 +139,16 @@ def target_mistakes(
 
 def _refusal(name: Any, section: str, packages: Sequence[str], stored: str | None) -> str | None:
     """Why a target may not stand in a section, as a clause; None where it may."""
-    known = known_targets(section)
+    targets = known_targets(section)
     if not isinstance(name, str):
         return "which is no name"
-    if name in known or name == "???":  # what is missing is another mistake
+    if name in targets or name == "???":  # what is missing is another mistake
         return None
     for package in (*packages, *(() if stored else _FAMILIES.get(section, ()))):
         if name.startswith(f"{package}."):
             return _foreign_definition(name, package)
     if name.startswith("polylect."):
-        return f"which is not for {section}; {did_you_mean(name, known)}"
+        return f"which is not for {section}; {did_you_mean(name, targets)}"
     package = package_of(name, section)
     how = f"name the package, as in packages=[{package}]"
     if stored:

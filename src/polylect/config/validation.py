@@ -73,10 +73,10 @@ def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
     """Keys added with `+key=…` at the root, which nothing would ever read."""
     schema = OmegaConf.get_type(cfg)
     if schema in SCHEMAS.values():
-        known = [f.name for f in fields(schema)]
+        keys = [f.name for f in fields(schema)]
         for key in cfg:
-            if key not in known:
-                yield f"config key {key} does not exist; {did_you_mean(str(key), known)}"
+            if key not in keys:
+                yield f"config key {key} does not exist; {did_you_mean(str(key), keys)}"
             elif OmegaConf.is_missing(cfg, key):
                 yield f"config key {key} must be given, as in {key}=VALUE"
 
@@ -113,8 +113,8 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
         try:
             schema[key] = node[key]
         except OmegaConfBaseException:
-            wanted = getattr(annotation, "__name__", str(annotation))
-            yield f"config key {path}.{key} must be of type {wanted}, got {node[key]!r}"
+            kind_name = getattr(annotation, "__name__", str(annotation))
+            yield f"config key {path}.{key} must be of type {kind_name}, got {node[key]!r}"
 
 
 def _may_be(value: Any, annotation: Any) -> bool:
@@ -141,5 +141,5 @@ def _in_words(annotation: Any) -> str:
     words |= {Mapping: "a mapping", dict: "a mapping", NoneType: "null"}
     kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]
     lists = {Sequence: "a list", list: "a list", tuple: "a list"}
-    known = [text for kind in kinds if (text := (words | lists).get(kind)) is not None]
-    return " or ".join(dict.fromkeys(known)) or "of another type"
+    words_of_kinds = [text for kind in kinds if (text := (words | lists).get(kind)) is not None]
+    return " or ".join(dict.fromkeys(words_of_kinds)) or "of another type"

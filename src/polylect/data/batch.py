@@ -80,7 +80,7 @@ class TranslationBatch:
         """The batch on another device."""
         # Towards the host a copy that is not waited for would be read before it has come.
         asynchronous = torch.device(device).type == "cuda"
-        moved = TranslationBatch(
+        batch = TranslationBatch(
             self.input_ids.to(device, non_blocking=asynchronous),
             self.attention_mask.to(device, non_blocking=asynchronous),
             self.labels.to(device, non_blocking=asynchronous),
@@ -90,8 +90,8 @@ class TranslationBatch:
             self.adapters,
         )
         # Counted before the move: counting on a GPU would wait for it in every step.
-        moved.__dict__["target_tokens"] = self.target_tokens
-        return moved
+        batch.__dict__["target_tokens"] = self.target_tokens
+        return batch
 
 
 def collate(
@@ -115,11 +115,13 @@ def collate(
     for example, tokens in zip(examples, ids, strict=True):
         pad = length - len(tokens)
         before, after = (0, pad) if learn else (pad, 0)
-        learned = example.target_tokens if learn else 0
+        target_length = example.target_tokens if learn else 0
         input_ids.append([pad_id] * before + tokens + [pad_id] * after)
         mask.append([0] * before + [1] * len(tokens) + [0] * after)
-        hidden = length - after - learned
-        labels.append([IGNORED] * hidden + tokens[len(tokens) - learned :] + [IGNORED] * after)
+        hidden = length - after - target_length
+        labels.append(
+            [IGNORED] * hidden + tokens[len(tokens) - target_length :] + [IGNORED] * after
+        )
     return TranslationBatch(
         torch.tensor(input_ids, dtype=torch.long),
         torch.tensor(mask, dtype=torch.long),

@@ -97,31 +97,31 @@ def language(code: str) -> Language:
     if base in LANGUAGES and re.fullmatch("[A-Z]{2}", suffix):
         region = _REGIONS.get(suffix, suffix)
         return Language(code, f"{LANGUAGES[base].name} ({region})", LANGUAGES[base].scripts)
-    if (meant := _other_spelling(code)) is not None:
+    if (right_code := _other_spelling(code)) is not None:
         raise ValueError(
-            f"unknown language code {code!r} (ISO 639-1, else 639-3): write {meant} "
-            f"({language(meant).name})"
+            f"unknown language code {code!r} (ISO 639-1, else 639-3): write {right_code} "
+            f"({language(right_code).name})"
         )
     if base in LANGUAGES and suffix:
         raise ValueError(
             f"unknown suffix {suffix!r} in language code {code!r}: use a region such as 'BR' or "
             f"one of the scripts {', '.join(_SCRIPT_CODES)}"
         )
-    written = {
+    code_of = {
         other: entry.code
         for entry in LANGUAGES.values()
         for other in (entry.name.lower(), *entry.also)
     }
-    written |= _MISTAKEN | {known: known for known in LANGUAGES}
-    if suffix and base.lower() in written:  # deu_Latn, as FLORES writes de
-        right = LANGUAGES[written[base.lower()]]
+    code_of |= _MISTAKEN | {known: known for known in LANGUAGES}
+    if suffix and base.lower() in code_of:  # deu_Latn, as FLORES writes de
+        right = LANGUAGES[code_of[base.lower()]]
         own = suffix in _SCRIPT_CODES and _SCRIPT_CODES[suffix][1] == right.scripts
         code_suffix = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
         raise ValueError(
             f"unknown language code {code!r}; here it is {right.code}{code_suffix} ({right.name})"
         )
     hint = did_you_mean(
-        code.lower(), written, lambda w: f"{written[w]} ({LANGUAGES[written[w]].name})"
+        code.lower(), code_of, lambda w: f"{code_of[w]} ({LANGUAGES[code_of[w]].name})"
     )
     raise ValueError(f"unknown language code {code!r} (ISO 639-1, else 639-3); {hint}")
 
@@ -132,15 +132,15 @@ def _other_spelling(code: str) -> str | None:
     A script that the language is written in by itself is left out.
     """
     base, _, suffix = code.replace("-", "_").lower().partition("_")
-    known = {other: entry.code for entry in LANGUAGES.values() for other in entry.also}
-    known |= _MISTAKEN | {entry: entry for entry in LANGUAGES}
-    if base not in known:
+    code_of = {other: entry.code for entry in LANGUAGES.values() for other in entry.also}
+    code_of |= _MISTAKEN | {entry: entry for entry in LANGUAGES}
+    if base not in code_of:
         return None
-    own = known[base]
+    own = code_of[base]
     if suffix.capitalize() in _SCRIPT_CODES:
         scripts = _SCRIPT_CODES[suffix.capitalize()][1]
-        needed = own == "zh" or scripts != LANGUAGES[own].scripts
-        return f"{own}_{suffix.capitalize()}" if needed else own
+        needs_script = own == "zh" or scripts != LANGUAGES[own].scripts
+        return f"{own}_{suffix.capitalize()}" if needs_script else own
     if suffix.upper() in _REGIONS:
         return f"{own}_{suffix.upper()}"
     return None if suffix else own
@@ -153,8 +153,8 @@ def _guess_direction(text: str) -> str | None:
         return None
     names = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
     codes = [names.get(part.lower()) or _other_spelling(part) for part in parts]
-    meant = "-".join(code for code in codes if code)
-    return meant if all(codes) and codes[0] != codes[1] and meant != text else None
+    guess = "-".join(code for code in codes if code)
+    return guess if all(codes) and codes[0] != codes[1] and guess != text else None
 
 
 def split_direction(direction: str) -> tuple[str | None, str]:
@@ -173,8 +173,8 @@ def split_direction(direction: str) -> tuple[str | None, str]:
         try:
             language(code)
         except ValueError as error:
-            meant = _guess_direction(direction)
-            hint = f"codes are ISO 639-1, else 639-3: write {meant!r}" if meant else error
+            guess = _guess_direction(direction)
+            hint = f"codes are ISO 639-1, else 639-3: write {guess!r}" if guess else error
             raise ValueError(f"direction {direction!r}: {hint}") from None
     if len(parts) == 1:
         return None, parts[0]

@@ -109,9 +109,9 @@ class QuestionData(TranslationData):
         self._stores[split], self.report[split] = {}, {}
         if split != "train":
             return
-        known = self._units()
+        units = self._units()
         for unit in self.directions:
-            check_known("data.directions", unit, known)
+            check_known("data.directions", unit, units)
             store = PairStore(self._pairs(unit))
             if not len(store):
                 raise ValueError(f"there is nothing that {unit} could be learnt from")

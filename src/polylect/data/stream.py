@@ -87,9 +87,9 @@ class TrainingStream:
         self._num_workers, self._rank, self._world = num_workers, rank, world
         # An example has tens of tokens, so a pool of this size gives tens of batches per group.
         groups = len(stores) if mixing == "by_direction" else 1
-        wanted = min(max(POOL, tokens_per_batch) * groups, LARGEST_POOL)
+        size = min(max(POOL, tokens_per_batch) * groups, LARGEST_POOL)
         sizes = [len(store) for store in self._stores]
-        self._sampler = PoolSampler(sizes, temperature, seed, wanted)
+        self._sampler = PoolSampler(sizes, temperature, seed, size)
         self._settings = {
             "seed": seed,
             "temperature": float(temperature),
@@ -101,7 +101,7 @@ class TrainingStream:
             "data": {direction: store.sha256 for direction, store in stores.items()},
         }
         self._next = (0, 0)  # pool, batch within it
-        self._given = 0
+        self._batches_given = 0
         self._counts = {name: Counter[str]() for name in _COUNTED}
 
     def __len__(self) -> int:
@@ -109,13 +109,13 @@ class TrainingStream:
 
     def __iter__(self) -> Iterator[TranslationBatch]:
         sequence = self._sequence()
-        end = (self._given // self._length + 1) * self._length
-        while self._given < end:
+        end = (self._batches_given // self._length + 1) * self._length
+        while self._batches_given < end:
             step = [next(sequence) for _ in range(self._world)]
             for pool, batch in step:
                 self._count(pool, batch)
             self._next = (step[-1][0].number, step[-1][1] + 1)
-            self._given += 1
+            self._batches_given += 1
             pool, batch = step[self._rank]
             examples = [pool.examples[i] for i in pool.batches[batch]]
             yield collate(examples, pad_id(self._tokenizer), "right")
@@ -125,7 +125,7 @@ class TrainingStream:
         return {
             "pool": self._next[0],
             "batch": self._next[1],
-            "given": self._given,
+            "given": self._batches_given,
             "counts": {name: dict(counter) for name, counter in self._counts.items()},
             "settings": self._settings,
         }
@@ -144,7 +144,7 @@ class TrainingStream:
                 "changed since; resume with the same settings, or start a new run from its weights"
             )
         self._next = (state["pool"], state["batch"])
-        self._given = state["given"]
+        self._batches_given = state["given"]
         self._counts = {name: Counter(state["counts"][name]) for name in _COUNTED}
 
     def report(self) -> dict[str, Any]:
@@ -156,16 +156,16 @@ class TrainingStream:
         - padding: share of padding in all tokens
         """
         examples = self._counts["examples"]
-        drawn = examples + self._counts["too_long"]
-        total = max(drawn.total(), 1)
+        draws = examples + self._counts["too_long"]
+        total = max(draws.total(), 1)
         tokens = self._counts["tokens"]
         counts = {
             name: {direction: self._counts[name][direction] for direction in self._directions}
             for name in ("examples", "target_tokens", "too_long")
         }
         return counts | {
-            "batches": self._given * self._world,
-            "share": {direction: drawn[direction] / total for direction in self._directions},
+            "batches": self._batches_given * self._world,
+            "share": {direction: draws[direction] / total for direction in self._directions},
             "wanted_share": dict(zip(self._directions, self._sampler.shares.tolist(), strict=True)),
             "tokens": tokens["real"],
             "padding": 1 - tokens["real"] / tokens["padded"] if tokens["padded"] else 0.0,
@@ -198,8 +198,8 @@ class TrainingStream:
         with ThreadPoolExecutor(self._num_workers) as threads:
 
             def submit(number: int) -> Future[Pool]:
-                drawn = self._sampler.pool(number)
-                return threads.submit(self._pool, number, drawn, copies[number % len(copies)])
+                draws = self._sampler.pool(number)
+                return threads.submit(self._pool, number, draws, copies[number % len(copies)])
 
             later = first + self._num_workers
             ahead = deque(submit(number) for number in range(first, later))
@@ -209,8 +209,8 @@ class TrainingStream:
                 ahead.append(submit(number))
                 yield pool
 
-    def _pool(self, number: int, drawn: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
-        examples = self._examples(*drawn, tokenizer)
+    def _pool(self, number: int, draws: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
+        examples = self._examples(*draws, tokenizer)
         fitting = [example for example in examples if example.length <= self._max_length]
         too_long = [e.direction for e in examples if e.length > self._max_length]
         if not fitting:

@@ -152,8 +152,8 @@ def _interval(
     random = np.random.default_rng(None if seed.lower() == "none" else int(seed))
     differences = []
     for _ in range(_RESAMPLES):
-        drawn = random.integers(len(baseline), size=len(baseline))
-        one, other = (metric._compute_score_from_stats(own[drawn].sum(0)).score for own in both)
+        sample = random.integers(len(baseline), size=len(baseline))
+        one, other = (metric._compute_score_from_stats(own[sample].sum(0)).score for own in both)
         differences.append(other - one)
     low, high = np.percentile(differences, [2.5, 97.5])
     return float(low), float(high)

@@ -197,8 +197,8 @@ def comparison_table(
 def _scores(row: Results) -> list[Score]:
     if not isinstance(row, Mapping):
         return list(row)
-    scored = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
-    return [Score(name, float(v["value"]), v["signature"]) for name, v in scored.items()]
+    values = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
+    return [Score(name, float(v["value"]), v["signature"]) for name, v in values.items()]
 
 
 def _title(name: str, signature: str, columns: Iterable[tuple[str, str]]) -> str:

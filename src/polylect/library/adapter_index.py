@@ -24,9 +24,11 @@ class AdapterIndex(AdapterLibrary):
         super().__init__(Path())
         self._pinned = dict(pinned or {})
         self._folders: dict[str, Path] = {}  # in the order of their coming
-        self._came: dict[str, int] = {}
-        self._given: dict[str, tuple[str, ...]] = {}  # what the caller said that they serve
-        self._served: dict[str, tuple[str, ...]] = {}
+        self._arrival: dict[str, int] = {}
+        self._directions_given: dict[
+            str, tuple[str, ...]
+        ] = {}  # what the caller said that they serve
+        self._directions: dict[str, tuple[str, ...]] = {}
         self._serving: dict[str, list[str]] = {}
 
     @property
@@ -50,13 +52,13 @@ class AdapterIndex(AdapterLibrary):
                 raise FileNotFoundError(f"{folder} is not a PEFT adapter: it lacks {CONFIG}.")
             if name in self._folders:
                 raise ValueError(f"an adapter named {name!r} is there already: give another name.")
-        came = max(self._came.values(), default=0) + 1
+        arrival = max(self._arrival.values(), default=0) + 1
         try:
             for name, folder in folders.items():
-                self._folders[name], self._came[name] = folder.absolute(), came
+                self._folders[name], self._arrival[name] = folder.absolute(), arrival
                 if directions:
-                    self._given[name] = tuple(directions)
-                self._served[name] = self._read(name)
+                    self._directions_given[name] = tuple(directions)
+                self._directions[name] = self._read(name)
         except ValueError:
             self._forget(folders)
             raise
@@ -71,13 +73,13 @@ class AdapterIndex(AdapterLibrary):
     def directions_of(self, name: str) -> tuple[str, ...]:
         """The directions that an adapter serves; raises ValueError with the nearest name."""
         self.folder(name)
-        return self._served[name]
+        return self._directions[name]
 
     def update(self, name: str, about: Mapping[str, Any]) -> None:
         """An adapter has been read again, and its file may say that it serves others."""
         directions = self._read(name, about)
-        if directions != self._served[name]:
-            self._served[name] = directions
+        if directions != self._directions[name]:
+            self._directions[name] = directions
             self._index()
 
     def adapter_for(self, direction: str) -> str | None:
@@ -108,8 +110,8 @@ class AdapterIndex(AdapterLibrary):
 
     def _read(self, name: str, about: Mapping[str, Any] | None = None) -> tuple[str, ...]:
         """Without a file it is the direction that the adapter, or else its folder, is named for."""
-        if name in self._given:
-            return self._given[name]
+        if name in self._directions_given:
+            return self._directions_given[name]
         about = self.about(name) if about is None else about
         folder = self._folders[name].name
         named = name if _is_direction(name) or not _is_direction(folder) else folder
@@ -118,16 +120,16 @@ class AdapterIndex(AdapterLibrary):
     def _index(self) -> None:
         by_direction: dict[str, list[str]] = {}
         for name in self._folders:
-            for direction in self._served[name]:
+            for direction in self._directions[name]:
                 names = by_direction.setdefault(direction, [])
-                if not names or self._came[names[0]] == self._came[name]:
+                if not names or self._arrival[names[0]] == self._arrival[name]:
                     names.append(name)
         pinned = {d: [name] for d, name in self._pinned.items() if name in self._folders}
         self._serving = by_direction | pinned
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            for by_name in (self._folders, self._came, self._given, self._served):
+            for by_name in (self._folders, self._arrival, self._directions_given, self._directions):
                 by_name.pop(name, None)
 
     def _place(self, name: str) -> Path:

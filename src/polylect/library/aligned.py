@@ -59,7 +59,7 @@ class AlignedLibrary:
         self.prepared: dict[str, str] = {}
         self._align = align
         self._versions: dict[str, tuple[int, ...] | None] = {}
-        self._held: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
+        self._in_memory: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
         self._strengths: dict[str, dict[str, Tensor]] = {}
         self._aligned_file = functools.lru_cache(_OPEN_FILES)(self._open_aligned)
         self._weights_file = functools.lru_cache(_OPEN_FILES)(self._open_weights)
@@ -126,8 +126,8 @@ class AlignedLibrary:
 
     def paths(self, name: str) -> list[str]:
         """The modules that an adapter updates, sorted."""
-        held = name in self._held
-        keys = self._held[name][0] if held else self._aligned_file(name).keys()
+        held = name in self._in_memory
+        keys = self._in_memory[name][0] if held else self._aligned_file(name).keys()
         return sorted(key.removesuffix(".a_star") for key in keys if key.endswith(".a_star"))
 
     def arrow(self, name: str, path: str) -> Float[Tensor, " in"]:
@@ -174,11 +174,11 @@ class AlignedLibrary:
         try:
             with whole_file(path) as partial:
                 save_file(tensors, partial, metadata=about)
-            self._held.pop(name, None)
+            self._in_memory.pop(name, None)
         except Unwritable as error:
-            if not self._held:
+            if not self._in_memory:
                 print(f"{error}: aligned adapters stay in memory.")
-            self._held[name] = (tensors, about)
+            self._in_memory[name] = (tensors, about)
         self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -192,14 +192,14 @@ class AlignedLibrary:
 
     def _entry(self, name: str, key: str) -> Any:
         """A tensor, or what reads one when it is indexed."""
-        if name in self._held:
-            return self._held[name][0][key]
+        if name in self._in_memory:
+            return self._in_memory[name][0][key]
         return self._aligned_file(name).get_slice(key)
 
     def _about(self, name: str) -> dict[str, str] | None:
         """What is noted with the aligned form; None where there is none, empty where damaged."""
-        if name in self._held:
-            return self._held[name][1]
+        if name in self._in_memory:
+            return self._in_memory[name][1]
         try:
             return safe_open(self._path(name), framework="pt").metadata() or {}
         except FileNotFoundError:
@@ -251,8 +251,8 @@ class AlignedLibrary:
 
 def _fits(about: Mapping[str, str] | None, digest: str) -> bool:
     """Whether an aligned form with these notes is that of the adapter with this digest."""
-    known = about is not None and about.get("version") == _VERSION
-    return known and about.get("adapter") == digest
+    is_current = about is not None and about.get("version") == _VERSION
+    return is_current and about.get("adapter") == digest
 
 
 def _shape(entry: Any) -> tuple[int, ...]:

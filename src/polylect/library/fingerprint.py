@@ -52,10 +52,10 @@ def cut_from(model: nn.Module) -> str | None:
     None for one that was not cut by `polylect trim`. All weights but embeddings and head are
     those of that model, so an adapter trained on one of the two serves on the other.
     """
-    known = getattr(getattr(model, "config", None), CUT_FROM, None)
-    if not isinstance(known, dict):
+    by_dtype = getattr(getattr(model, "config", None), CUT_FROM, None)
+    if not isinstance(by_dtype, dict):
         return None
-    return known.get(str(next(model.parameters()).dtype).removeprefix("torch."))
+    return by_dtype.get(str(next(model.parameters()).dtype).removeprefix("torch."))
 
 
 def _digest(tensor: Tensor) -> str:

@@ -63,8 +63,8 @@ class AdapterLibrary:
 
     def folder(self, name: str) -> Path:
         """Where an adapter is; raises ValueError with the nearest name if there is none."""
-        known = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
-        if not known:
+        exists = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
+        if not exists:
             names = self.names
             hint = did_you_mean(name, names) if names else "it holds none."
             raise ValueError(f"no adapter {name!r} in {self.path}: {hint}")

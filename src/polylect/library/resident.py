@@ -77,8 +77,8 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
             ValueError: together, and with those in use, they are larger than the budget, or one
                 does not fit the base.
         """
-        wanted = [name for name in dict.fromkeys(names) if name]
-        stay = dict.fromkeys([*wanted, *(name for name, uses in self._in_use.items() if uses)])
+        batch_names = [name for name in dict.fromkeys(names) if name]
+        stay = dict.fromkeys([*batch_names, *(name for name, uses in self._in_use.items() if uses)])
         ready = {name for name in stay if name in self and not self._is_stale(name)}
         nbytes = sum(
             self.held_bytes(name) if name in ready else self._library.nbytes(name) for name in stay
@@ -88,12 +88,12 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
                 f"a batch needs {len(stay)} adapters of {nbytes} bytes together, "
                 f"the budget is {self.budget_bytes}: raise it or mix fewer directions in a batch"
             )
-        for name in wanted:
+        for name in batch_names:
             if name in ready:
                 self.touch(name)
             elif name in self:
                 self.unload(name)
-        for name in wanted:
+        for name in batch_names:
             if name not in ready:
                 self._load(name, stay)
 
@@ -138,13 +138,13 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         if reason:
             raise ValueError(f"adapter {name!r} does not fit: {reason}")
         self.make_room(adapter.nbytes, stay)  # which may be another size than was announced
-        placed: list[str] = []
+        paths: list[str] = []
         try:
             for path, update in adapter.modules.items():
                 self._layers[path].set(name, update.a, update.b, update.scaling)
-                placed.append(path)
+                paths.append(path)
         except Exception:  # memory ran out, say: no half of an adapter stays behind
-            for path in placed:
+            for path in paths:
                 self._layers[path].remove(name)
             raise
         self.add(name, _Resident(tuple(adapter.modules), version), adapter.nbytes)

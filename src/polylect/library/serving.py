@@ -68,10 +68,10 @@ def check_adapters_setting(
     adapters: Mapping[str, Sequence[str]], libraries: Iterable[AdapterLibrary]
 ) -> None:
     """Raises ValueError where `strategy.adapters` names an adapter that is in no library."""
-    known = [name for library in libraries for name in library.names]
+    known_names = [name for library in libraries for name in library.names]
     for name in adapters:
-        if name not in known:
+        if name not in known_names:
             raise ValueError(
                 f"strategy.adapters names {name}, which is in no library; "
-                f"{did_you_mean(name, known)}"
+                f"{did_you_mean(name, known_names)}"
             )

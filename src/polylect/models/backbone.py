@@ -176,7 +176,7 @@ def random_model(
             f"layers, hidden, ffn, heads and context must be positive and hidden a multiple of "
             f"2 x heads, got {layers}, {hidden}, {ffn}, {heads} and {context}."
         )
-    wanted = {
+    sizes = {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "intermediate_size": ffn,
@@ -187,14 +187,14 @@ def random_model(
         "max_position_embeddings": context,
         "tie_word_embeddings": True,
     }
-    known = AutoConfig.for_model(kind)
+    defaults = AutoConfig.for_model(kind)
     config = AutoConfig.for_model(
         kind,
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **{key: value for key, value in wanted.items() if hasattr(known, key)},
+        **{key: value for key, value in sizes.items() if hasattr(defaults, key)},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -115,8 +115,8 @@ def family_of(config: Any) -> Family:
     for candidate in FAMILIES.values():
         if kind in candidate.model_types:
             return candidate
-    known: Sequence[str] = [t for f in FAMILIES.values() for t in f.model_types]
+    model_types: Sequence[str] = [t for f in FAMILIES.values() for t in f.model_types]
     raise ValueError(
-        f"model type {kind!r} belongs to no known family (known: {', '.join(known)}); "
+        f"model type {kind!r} belongs to no known family (known: {', '.join(model_types)}); "
         "name the layers to adapt in strategy.targets, as in [q_proj,v_proj]."
     )

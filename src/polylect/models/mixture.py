@@ -104,8 +104,8 @@ class Mixture:
     def starts_as_base(self) -> bool:
         """Whether it computes what the base does, until it is trained."""
         silent = not self.mt_experts or self.mt_start == "zero"
-        moved = self.gating == "joint" and self.slicing == "copies"  # see `router`
-        return self.top is None and silent and not moved
+        loses_experts = self.gating == "joint" and self.slicing == "copies"  # see `router`
+        return self.top is None and silent and not loses_experts
 
     def layer_numbers(self, count: int) -> list[int]:
         """Numbers of the layers with experts in a model of `count` layers.

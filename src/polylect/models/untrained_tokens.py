@@ -31,8 +31,8 @@ def reinitialise(model: nn.Module, tokens: Sequence[int], seed: int) -> None:
         seed: of the draw; the same whatever else drew random numbers.
     """
     weight = model.get_input_embeddings().weight
-    drawn = torch.randn(len(tokens), weight.shape[1], generator=torch.Generator().manual_seed(seed))
-    weight[list(tokens)] = (drawn * weight.float().std().cpu()).to(weight)
+    noise = torch.randn(len(tokens), weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    weight[list(tokens)] = (noise * weight.float().std().cpu()).to(weight)
 
 
 def warn_if_tags_collapse(

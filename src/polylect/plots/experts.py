@@ -173,8 +173,8 @@ def _table(
     values: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]
 ) -> Float[Tensor, "layers languages *shape"]:
     """NaN for languages that a layer has no value of."""
-    some = next(iter(next(iter(values.values())).values()))
-    nothing = torch.full_like(some, torch.nan)
+    example = next(iter(next(iter(values.values())).values()))
+    nothing = torch.full_like(example, torch.nan)
     return torch.stack(
         [torch.stack([by_name.get(n, nothing) for n in names]) for by_name in values.values()]
     )

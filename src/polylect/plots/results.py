@@ -31,9 +31,9 @@ def of_run(folder: str | Path, record: Mapping[str, Any] | None = None) -> dict[
     test, base = (record["metrics"].get(name) or {} for name in ("test", "base"))
     if any(metric in row for row in test.values() for metric in _METRICS):
         figures["scores"] = scores(test, base)
-    drawn = record.get("data", {}).get("drawn") or {}
-    if sum(drawn.get("examples", {}).values()):
-        figures["data"] = data(drawn, record["data"].get("read", {}).get("train", {}))
+    draws = record.get("data", {}).get("drawn") or {}
+    if sum(draws.get("examples", {}).values()):
+        figures["data"] = data(draws, record["data"].get("read", {}).get("train", {}))
     return figures
 
 
@@ -64,21 +64,21 @@ def scores(test: Scores, base: Scores | None = None) -> Figure:
     return picture
 
 
-def data(drawn: Mapping[str, Any], read: Mapping[str, Any] | None = None) -> Figure:
+def data(draws: Mapping[str, Any], read: Mapping[str, Any] | None = None) -> Figure:
     """Shares of the directions in the training text as it was read, and as it was drawn.
 
     Left the share of examples, right that of target tokens, which is what the loss sees.
 
     Args:
-        drawn: the training stream's report.
+        draws: the training stream's report.
         read: of each direction what was "kept" of its corpora.
     """
-    names = sorted(drawn["examples"], key=lambda d: drawn["examples"][d])
+    names = sorted(draws["examples"], key=lambda d: draws["examples"][d])
     kept_counts = {d: (read or {}).get(d, {}).get("kept", 0) for d in names}
     picture = new_figure(9.0, 1.5 + 0.34 * len(names))
     left, right = picture.subplots(1, 2, sharey=True)
-    _shares(left, names, drawn["examples"], "drawn", "examples", kept_counts)
-    _shares(right, names, drawn["target_tokens"], "drawn", "target tokens")
+    _shares(left, names, draws["examples"], "drawn", "examples", kept_counts)
+    _shares(right, names, draws["target_tokens"], "drawn", "target tokens")
     handles = dict(zip(*left.get_legend_handles_labels()[::-1], strict=True))
     picture.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
     return picture

@@ -115,13 +115,16 @@ def answer(
     from polylect.run.results.scoring import translate_all
 
     if module.libraries:
-        served = data.adapters_by_direction(questions)
-        known = module.libraries.keys()
+        adapters_of = data.adapters_by_direction(questions)
+        libraries = module.libraries.keys()
         module.serve(
-            {d: {k: v for k, v in adapters.items() if k in known} for d, adapters in served.items()}
+            {
+                d: {k: v for k, v in adapters.items() if k in libraries}
+                for d, adapters in adapters_of.items()
+            }
         )
         if module.is_calibrated:
-            module.calibrate(_own_text(data, known))
+            module.calibrate(_own_text(data, libraries))
     answers = translate_all(module, data.ask(questions), "answering")
     pairs = list(zip(questions, answers, strict=True))
     lines = [json.dumps(_line(q, a.text), ensure_ascii=False) for q, a in pairs]
@@ -217,9 +220,9 @@ def _oracle(run: str | None, data: Any, questions: Sequence[Question]) -> dict[s
     if not file.is_file():
         raise ConfigError(f"oracle={run} is no folder of answers: it lacks answers.jsonl.")
     # At LF alone: an answer may hold other characters that end lines elsewhere.
-    written = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     try:
-        answered = [json.loads(line) for line in written]
+        answered = [json.loads(line) for line in lines]
     except ValueError as error:
         raise ConfigError(f"oracle={run} has a damaged {file.name}: {error}.") from error
     if [(a["data_set"], a["id"]) for a in answered] != [(q.data_set, q.id) for q in questions]:

@@ -160,18 +160,18 @@ def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
     )
 
 
-def _split(data: Any, wanted: str) -> str:
+def _split(data: Any, preferred: str) -> str:
     """The text to measure on: held out, where every direction has such text."""
 
     def missing(split: str) -> list[str]:
         return [d for d in data.directions if d not in data.directions_of(split)]
 
-    if not (without := missing(wanted)):
-        return wanted
-    if wanted == "val" and not missing("train"):
+    if not (without := missing(preferred)):
+        return preferred
+    if preferred == "val" and not missing("train"):
         print(f"there is no val corpus of {', '.join(without)}: the train corpora are measured.")
         return "train"
-    raise ConfigError(f"there is no {wanted} corpus of {without[0]}: give data.{wanted}=…")
+    raise ConfigError(f"there is no {preferred} corpus of {without[0]}: give data.{preferred}=…")
 
 
 def _down_projections(backbone: nn.Module) -> list[nn.Module]:

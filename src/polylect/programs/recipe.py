@@ -92,12 +92,12 @@ def _flat(overrides: Any, name: str) -> Iterator[str]:
 
 def _check_shared(cfg: DictConfig) -> None:
     """Refuse `${shared.NAME}` of a name that `shared` does not have."""
-    known = [str(name) for name in cfg.shared]
+    names = [str(name) for name in cfg.shared]
     for place in ("shared", "stages", "common", "extra"):
-        written = json.dumps(OmegaConf.to_container(cfg[place], resolve=False))
-        for name in re.findall(r"\$\{shared\.(\w+)\}", written):
-            if name not in known:
-                hint = did_you_mean(name, known) if known else "shared is empty."
+        text = json.dumps(OmegaConf.to_container(cfg[place], resolve=False))
+        for name in re.findall(r"\$\{shared\.(\w+)\}", text):
+            if name not in names:
+                hint = did_you_mean(name, names) if names else "shared is empty."
                 raise ConfigError(f"{place}: ${{shared.{name}}} does not exist; {hint}")
 
 
@@ -112,9 +112,9 @@ def _check(stages: Mapping[str, Stage]) -> None:
         try:
             for override in stage.overrides:
                 _check_placeholders(override, name, earlier, stages)
-            filled = [_fill_in(override, earlier) for override in stage.overrides]
+            overrides = [_fill_in(override, earlier) for override in stage.overrides]
             resolved = resolve_overrides(
-                stage.program, [*search_path_of_job(), *filled], conf_folder()
+                stage.program, [*search_path_of_job(), *overrides], conf_folder()
             )
             for override in OverridesParser.create().parse_overrides(resolved):
                 if override.is_sweep_override():
@@ -258,5 +258,5 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
 
 def _resumable(run: Path) -> bool:
     """Whether a stage goes on from there; one that has diverged begins anew."""
-    begun = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
-    return begun and not _has_diverged(run)
+    has_checkpoint = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
+    return has_checkpoint and not _has_diverged(run)

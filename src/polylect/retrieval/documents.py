@@ -43,14 +43,14 @@ class BM25:
             raise ValueError(f"none of the {len(words)} texts to search has a word in it.")
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
         self._index.index(words, create_empty_token=False, show_progress=False)
-        self._known = frozenset(self._index.vocab_dict)
+        self._vocabulary = frozenset(self._index.vocab_dict)
 
     def best(self, query: str, k: int) -> list[tuple[int, float]]:
         """Positions and scores of the at most `k` best texts, the best first.
 
         Of equal ones the first stand first. Texts without any of the query's terms are left out.
         """
-        query_terms = [term for term in terms(query) if term in self._known]
+        query_terms = [term for term in terms(query) if term in self._vocabulary]
         if not query_terms or k < 1:
             return []
         scores = self._index.get_scores(query_terms)

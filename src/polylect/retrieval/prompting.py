@@ -38,7 +38,7 @@ class MemoryTemplate(Template):
         check: Callable[[str], None] = lambda direction: None,
     ) -> None:
         self.inner, self.memory = template, memory
-        self._room, self._most, self._check = room, most, check
+        self._prompt_room, self._max_tokens, self._check = room, most, check
 
     def encode_many(
         self,
@@ -55,7 +55,7 @@ class MemoryTemplate(Template):
         for direction in dict.fromkeys(d for d in directions if "-" in d):
             self._check(direction)
         prompts = self.inner.encode_many(tokenizer, sources, directions, shots)
-        rooms = [self._room(len(prompt)) for prompt in prompts]
+        rooms = [self._prompt_room(len(prompt)) for prompt in prompts]
         return self._with_matches(tokenizer, sources, directions, prompts, rooms, shots)
 
     def encode_pairs(
@@ -69,7 +69,7 @@ class MemoryTemplate(Template):
         pairs = self.inner.encode_pairs(tokenizer, sources, targets, directions)
         prompts, rooms = (
             [prompt for prompt, _ in pairs],
-            [self._most - len(ids) for _, ids in pairs],
+            [self._max_tokens - len(ids) for _, ids in pairs],
         )
         prompts = self._with_matches(tokenizer, sources, directions, prompts, rooms)
         return [(prompt, ids) for prompt, (_, ids) in zip(prompts, pairs, strict=True)]

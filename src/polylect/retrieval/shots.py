@@ -87,18 +87,18 @@ def _draw(data: Any, direction: str, count: int, split: str, seed: int) -> list[
             f"shots={count} are drawn from training text, and {direction} has none: give "
             "data.train=…, or leave out shots."
         )
-    store, scored = data.pairs(direction, "train"), data.pairs(direction, split)
-    excluded = {normalise(scored[i].source) for i in range(len(scored))}
-    drawn: list[tuple[str, str]] = []
+    store, held_out = data.pairs(direction, "train"), data.pairs(direction, split)
+    excluded = {normalise(held_out[i].source) for i in range(len(held_out))}
+    shots: list[tuple[str, str]] = []
     looked_at = min(len(store), _LOOKED_AT * count)
     for index in random.Random(f"{seed} {direction}").sample(range(len(store)), looked_at):
         pair = store[index]
-        if len(drawn) < count and normalise(pair.source) not in excluded:
+        if len(shots) < count and normalise(pair.source) not in excluded:
             excluded.add(normalise(pair.source))
-            drawn.append((pair.source, pair.target))
-    if len(drawn) < count:
+            shots.append((pair.source, pair.target))
+    if len(shots) < count:
         raise ValueError(
-            f"shots={count}: only {len(drawn)} of the training sentences of {direction} differ "
+            f"shots={count}: only {len(shots)} of the training sentences of {direction} differ "
             f"from each other and from the {split} set: give more in data.train, or fewer shots."
         )
-    return drawn
+    return shots

@@ -113,7 +113,7 @@ class StopTogether(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._stop_requested = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
@@ -126,7 +126,7 @@ class StopTogether(L.Callback):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _ask(self, *_: object) -> None:
-        self._asked = True
+        self._stop_requested = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
         if not pl_module.within_step:
@@ -140,7 +140,7 @@ class StopTogether(L.Callback):
     def _agree(self, trainer: L.Trainer) -> None:
         if trainer.world_size == 1:
             return
-        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+        if trainer.strategy.reduce_boolean_decision(self._stop_requested, all=False):
             trainer._signal_connector.received_sigterm = True  # Lightning stops after this hook
 
 

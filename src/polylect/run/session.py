@@ -84,9 +84,11 @@ def register_resolvers(folder: Path, is_part: bool = False) -> None:
 def _wandb_offline() -> bool:
     """Whether no account is set up: no key in the environment, none in ~/.netrc."""
     netrc = Path.home() / ".netrc"
-    known = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    has_netrc_key = netrc.is_file() and "wandb" in netrc.read_text(
+        encoding="utf-8", errors="replace"
+    )
     mode = os.environ.get("WANDB_MODE")
-    return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or known)
+    return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or has_netrc_key)
 
 
 @contextmanager

@@ -130,10 +130,10 @@ class LoRASwitch(TranslationModule):
         An adapter that the checkpoint lacks stays new. Raises as `load_owned`, also if it has none.
         """
         owned = self.owned_names()
-        known = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
-        if known:
-            checkpoint = checkpoint | {"state_dict": known}
-        self.load_owned(checkpoint, but=owned - known.keys() if known else frozenset())
+        tensors = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
+        if tensors:
+            checkpoint = checkpoint | {"state_dict": tensors}
+        self.load_owned(checkpoint, but=owned - tensors.keys() if tensors else frozenset())
 
     def export(self, folder: Path) -> None:
         """Write each adapter as a plain PEFT folder under `folder/adapters`."""

@@ -176,15 +176,15 @@ class MixMoE(TranslationModule):
         for layer in expert_layers(self.backbone).values():
             for name, parameters in layer.parts().items():
                 parts[name] += parameters
-        known = {id(p) for parameters in parts.values() for p in parameters}
-        return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
+        expert_ids = {id(p) for parameters in parts.values() for p in parameters}
+        return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in expert_ids]}
 
     def owned_names(self) -> set[str]:
         """With what another stage has trained, or may have: it is not the base's any more."""
         parts = self.parts()
         tuned = parts["lm_experts"] + (parts["rest"] if self._owns_rest else [])
-        known = {id(p) for p in tuned}
-        return super().owned_names() | {n for n, p in self.named_parameters() if id(p) in known}
+        tuned_ids = {id(p) for p in tuned}
+        return super().owned_names() | {n for n, p in self.named_parameters() if id(p) in tuned_ids}
 
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights of the stage before; MT experts that it had not made yet stay new."""
@@ -220,18 +220,18 @@ class MixMoE(TranslationModule):
 
     def auxiliary_loss(self) -> Float[Tensor, ""]:
         """Mean over layers of the routers' losses times their factors."""
-        wanted = {name: factor for name, factor in self.factors.items() if factor}
+        factors = {name: factor for name, factor in self.factors.items() if factor}
         groups = {n: g for n, g in self.groups().items() if f"{n}_router" in self.trained}
         text = torch.tensor(["-" not in d for d in self._directions], device=self.device)
         layers = [
             router_losses(routing, groups, mask.flatten(), text[:, None].expand_as(mask).flatten())
             for _, routing, mask in self.routings()
         ]
-        means = {n: torch.stack([own[n] for own in layers]).mean() for n in wanted if layers}
+        means = {n: torch.stack([own[n] for own in layers]).mean() for n in factors if layers}
         self._auxiliary = {name: mean.detach() for name, mean in means.items()}
         total = super().auxiliary_loss()
         for name, mean in means.items():
-            total = total + wanted[name] * mean
+            total = total + factors[name] * mean
         return total
 
     def on_train_batch_end(self, *_: Any) -> None:

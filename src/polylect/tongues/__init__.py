@@ -67,8 +67,8 @@ def _resolve(code: str, synthetic: Synthetic, asking: tuple[str, ...]) -> Tongue
     if code not in synthetic:
         if code in TONGUES:
             return TONGUES[code]
-        known = [*TONGUES, *synthetic]
-        raise ValueError(f"Unknown tongue {code!r}; {did_you_mean(code, known)}")
+        options = [*TONGUES, *synthetic]
+        raise ValueError(f"Unknown tongue {code!r}; {did_you_mean(code, options)}")
     if code in asking:
         raise ValueError(f"Synthetic tongues share in a circle: {' -> '.join((*asking, code))}.")
     dials = dict(synthetic[code])

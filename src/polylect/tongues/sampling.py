@@ -136,9 +136,9 @@ def _object(
 ) -> NounPhrase | None:
     if not _PATIENTS[verb]:
         return None
-    known = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
-    if known and rng.random() < 0.8:
-        return _repeated_phrase(_pick(rng, known))
+    candidates = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
+    if candidates and rng.random() < 0.8:
+        return _repeated_phrase(_pick(rng, candidates))
     related = 0.0 if subject.relative or VERBS[verb].recipient else 0.2
     return _phrase(rng, _other(rng, _PATIENTS[verb], subject.noun), negated, related)
 

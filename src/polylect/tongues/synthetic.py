@@ -284,5 +284,5 @@ def overlap(a: Tongue | SyntheticTongue, b: Tongue | SyntheticTongue) -> tuple[f
     concepts = [concept for concept in _unambiguous_concepts(b.lexicon) if concept in a.lexicon]
     shared = sum(a.lexicon[concept] == b.lexicon[concept] for concept in concepts)
     theirs = set(b.lexicon.values())
-    known = sum(a.lexicon[concept] in theirs for concept in concepts)
-    return shared / len(concepts), (known - shared) / len(concepts)
+    in_use = sum(a.lexicon[concept] in theirs for concept in concepts)
+    return shared / len(concepts), (in_use - shared) / len(concepts)

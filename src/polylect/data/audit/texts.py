@@ -55,15 +55,15 @@ class Texts:
         scored: by split ("val", "test") the hashes of its texts, see `filters.hold_out`.
     """
 
-    def __init__(self, direction: str, scored: dict[str, HashSet]) -> None:
+    def __init__(self, direction: str, held_out: dict[str, HashSet]) -> None:
         source, target = split_direction(direction)
         codes = {"source": source, "target": target}
         self._sides = {side: Side(code) for side, code in codes.items() if code is not None}
-        self._scored = scored
+        self._held_out = held_out
         self._pairs = 0
         self._seen = {name: HashSet() for name in ("exact", "normalised", "source", "target")}
         self._repeated = dict.fromkeys(self._seen, 0)
-        self._overlap = dict.fromkeys(scored, 0)
+        self._overlap = dict.fromkeys(held_out, 0)
 
     def add(self, source: str | None, target: str) -> None:
         """Count a pair."""
@@ -83,7 +83,7 @@ class Texts:
         hashes = [
             text_hash(counted.code, texts[side] or "") for side, counted in self._sides.items()
         ]
-        for split, held_out in self._scored.items():
+        for split, held_out in self._held_out.items():
             self._overlap[split] += any(key in held_out for key in hashes)
 
     def report(self) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class SideNames:
 def _pattern(code: str) -> re.Pattern[str]:
     """What matches the words of a name of the language, if it matches all of them."""
     base, _, suffix = code.partition("_")
-    name, known = language(code).name, LANGUAGES.get(base)
-    short = {base, *(known.also if known else ()), " ".join(_words(known.name if known else name))}
+    name, entry = language(code).name, LANGUAGES.get(base)
+    short = {base, *(entry.also if entry else ()), " ".join(_words(entry.name if entry else name))}
     variant = suffix.casefold() if suffix else "[a-z]{4}|[a-z]{2}"
     names = "|".join(map(re.escape, short))
     return re.compile(f"({names})( ({variant}))?|{re.escape(' '.join(_words(name)))}")

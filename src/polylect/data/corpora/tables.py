@@ -92,22 +92,22 @@ def table_rows(
     if len(set(column_of.values())) < len(column_of):
         raise ValueError(f"{where}: source and target are one column, {column_of['target']!r}")
     listed = [*(column_of[side] for side in defaults), *references]
-    wanted = [_column(where, first, column) for column in listed]
+    positions = [_column(where, first, column) for column in listed]
     if not has_header:
-        yield _row(path, number, first, wanted, "source" in defaults)
+        yield _row(path, number, first, positions, "source" in defaults)
     elif not announced:
         yield None
     for number, cells in lines:
-        yield _row(path, number, cells, wanted, "source" in defaults)
+        yield _row(path, number, cells, positions, "source" in defaults)
 
 
-def _row(path: Path, number: int, cells: list[str], wanted: list[int], has_source: bool) -> Row:
-    if len(cells) <= max(wanted):
+def _row(path: Path, number: int, cells: list[str], positions: list[int], has_source: bool) -> Row:
+    if len(cells) <= max(positions):
         raise ValueError(
-            f"{path}:{number}: the line has {len(cells)} columns, but column {max(wanted) + 1} "
+            f"{path}:{number}: the line has {len(cells)} columns, but column {max(positions) + 1} "
             "(counted from 1) is needed"
         )
-    texts = [one_line(cells[column]) for column in wanted]
+    texts = [one_line(cells[column]) for column in positions]
     first = texts.pop(0) if has_source else None
     return Row(number, first, texts[0], tuple(texts[1:]))
 

@@ -48,8 +48,8 @@ def is_faster(
         indices: the chosen adapters of each token.
         factors: with which it is multiplied, one after the other.
     """
-    learned = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *factors))
-    if learned or not x.is_cpu:
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *factors))
+    if needs_grad or not x.is_cpu:
         return False
     tokens, k = indices.shape
     adapters = factors[0].shape[0]
@@ -64,15 +64,15 @@ def chosen_products(
 ) -> Float[Tensor, "tokens k rank"]:
     """A x for the chosen adapters of each token; x in the precision of a. Not differentiable."""
     rank, slots = a.shape[1], indices.numel() * a.shape[1]
-    wanted = torch.sparse_csr_tensor(
+    pattern = torch.sparse_csr_tensor(
         _starts(x.shape[0] + 1, indices.shape[1] * rank),
         _rows(indices, a),
         x.new_zeros(slots),  # beta = 0 multiplies them all the same
         (x.shape[0], a.shape[0] * rank),
         check_invariants=False,
     )
-    torch.sparse.sampled_addmm(wanted, x, a.flatten(0, 1).T, beta=0, out=wanted)
-    return wanted.values().view(*indices.shape, rank)
+    torch.sparse.sampled_addmm(pattern, x, a.flatten(0, 1).T, beta=0, out=pattern)
+    return pattern.values().view(*indices.shape, rank)
 
 
 def chosen_sum(

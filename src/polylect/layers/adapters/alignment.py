@@ -53,8 +53,8 @@ def align(
     q_b, r_b = torch.linalg.qr(b.double())
     core = r_b @ r_a.T
     u, s, vt = torch.linalg.svd(core.nan_to_num(), full_matrices=False)
-    known = s > _rounding(r_a, r_b, u, vt, a.dtype, b.dtype)
-    rows, columns = vt[known] @ q_a.T, q_b @ (u[:, known] * s[known])
+    is_significant = s > _rounding(r_a, r_b, u, vt, a.dtype, b.dtype)
+    rows, columns = vt[is_significant] @ q_a.T, q_b @ (u[:, is_significant] * s[is_significant])
     sign = torch.where(rows.gather(1, rows.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0)
     missing = len(a) - len(rows)
     b_star = functional.pad(columns * sign.T * scaling, (0, missing)).to(dtype)

@@ -30,18 +30,18 @@ class RouteCounts:
         self.directions: list[str] = []
         self._banks: dict[tuple[str, str], AdapterBank] = {}
         self._sums: dict[tuple[str, str], Tensor] = {}
-        self._noted: dict[tuple[str, str], list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._pending: dict[tuple[str, str], list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._slots = 0
-        self._last: tuple[TokenView, Tensor] | None = None  # all layers of a pass share it
+        self._last_view: tuple[TokenView, Tensor] | None = None  # all layers of a pass share it
 
     def clear(self) -> None:
         """Begins anew."""
         self.directions.clear()
         self._banks.clear()
         self._sums.clear()
-        self._noted.clear()
+        self._pending.clear()
         self._slots = 0
-        self._last = None
+        self._last_view = None
 
     def number(self, directions: Sequence[str]) -> list[int]:
         """The numbers under which directions are counted."""
@@ -54,10 +54,10 @@ class RouteCounts:
         self, place: Place, bank: AdapterBank, x: Tensor, view: TokenView, selection: Selection
     ) -> None:
         """Notes the selection of each token under its direction and side."""
-        if self._last is None or self._last[0] is not view:
+        if self._last_view is None or self._last_view[0] is not view:
             numbers = torch.tensor(self.number(view.directions), device=x.device)
-            self._last = view, 2 * numbers[view.rows] + ~view.in_prompt
-        self.add(*place, bank, self._last[1], selection)
+            self._last_view = view, 2 * numbers[view.rows] + ~view.in_prompt
+        self.add(*place, bank, self._last_view[1], selection)
 
     def add(
         self,
@@ -74,24 +74,24 @@ class RouteCounts:
         """
         self._banks[library, layer] = bank
         noted = (cells, selection.indices, selection.weights)
-        self._noted.setdefault((library, layer), []).append(noted)
+        self._pending.setdefault((library, layer), []).append(noted)
         self._slots += selection.indices.numel()
         if self._slots > _NOTED:
             self._count()
 
     def _count(self) -> None:
         size = 2 * len(self.directions)
-        for key, noted in self._noted.items():
+        for key, noted in self._pending.items():
             adapters = len(self._banks[key].names)
             places = [(cells.unsqueeze(1) * adapters + i).flatten() for cells, i, _ in noted]
             weights = torch.cat([weights.flatten() for *_, weights in noted]).double()
             new = torch.bincount(torch.cat(places), weights, minlength=size * adapters)
             new = new.view(-1, 2, adapters)
             if key in self._sums:
-                held = self._sums[key]
-                new[: len(held)] += held
+                earlier = self._sums[key]
+                new[: len(earlier)] += earlier
             self._sums[key] = new
-        self._noted.clear()
+        self._pending.clear()
         self._slots = 0
 
     def layer_sums(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
@@ -110,14 +110,14 @@ class RouteCounts:
         for (library, layer), sums in self._sums.items():
             bank = self._banks[library, layer]
             right = {i: bank.serving.get(d) for i, d in enumerate(self.directions[: len(sums)])}
-            known = {i: own for i, own in right.items() if own is not None}
+            own_index = {i: own for i, own in right.items() if own is not None}
             for place, side in enumerate(SIDES):
                 prefix, sums_of_side = f"{layer}/{library}/{side}", sums[:, place]
                 for name, weight in zip(bank.names, sums_of_side.sum(0).tolist(), strict=True):
                     if weight:
                         means[f"{prefix}/share/{name}"] = weight / float(sums_of_side.sum())
-                if tokens := float(sums_of_side[list(known)].sum()):
-                    hits = sum(float(sums_of_side[i, own]) for i, own in known.items())
+                if tokens := float(sums_of_side[list(own_index)].sum()):
+                    hits = sum(float(sums_of_side[i, own]) for i, own in own_index.items())
                     means[f"{prefix}/agreement"] = hits / tokens
         return means
 

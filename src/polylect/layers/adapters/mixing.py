@@ -45,10 +45,10 @@ def weighted_update(
         indices: adapters of each token.
         weights: of each choice.
     """
-    way = _choose_path(x, indices, a, b)
-    if way == "grouped":
+    path = _choose_path(x, indices, a, b)
+    if path == "grouped":
         return _by_adapter(x, a, b, indices, weights, mix_factors)
-    if way == "sparse":
+    if path == "sparse":
         gates = weights.unsqueeze(2)
         h = chosen_products(x, a, indices) * gates
         h = h.sum(1, keepdim=True) * gates if mix_factors else h
@@ -67,11 +67,11 @@ def up_project(
 ) -> Float[Tensor, "tokens out"]:
     """B h for the one adapter of each token, whose A x is h already."""
     slots = indices.unsqueeze(1)
-    way = _choose_path(h, slots, b)
-    if way == "sparse":
+    path = _choose_path(h, slots, b)
+    if path == "sparse":
         return chosen_sum(h.unsqueeze(1), b, slots)
     ones = h.new_ones(slots.shape)
-    if way == "grouped":
+    if path == "grouped":
         routes = dispatch(slots, ones, len(b))
         rows = expert_linear(h.index_select(0, routes.order), b, routes.offsets)
         return rows.index_select(0, routes.places.flatten())
@@ -83,8 +83,8 @@ def _choose_path(x: Tensor, indices: Tensor, *factors: Tensor) -> str:
         return "sparse" if is_faster(x, indices, *factors) else "dense"
     tokens, k = indices.shape
     each = sum(factor[0].numel() for factor in factors)
-    spared = tokens * each * (len(factors[0]) - _GROUPED_WORK * k)
-    return "grouped" if spared > _GROUPED_COST * len(factors) else "dense"
+    savings = tokens * each * (len(factors[0]) - _GROUPED_WORK * k)
+    return "grouped" if savings > _GROUPED_COST * len(factors) else "dense"
 
 
 def _by_adapter(

@@ -60,14 +60,14 @@ class RouterSettings:
     level: str = "token"
 
     def __post_init__(self) -> None:
-        known = (
+        choices_by_setting = (
             ("router", ROUTERS),
             ("form", FORMS),
             ("weights", WEIGHTS),
             ("mixing", MIXINGS),
             ("level", LEVELS),
         )
-        for name, choices in known:
+        for name, choices in choices_by_setting:
             check_known(f"strategy.{name}", getattr(self, name), choices)
         if self.k < 1:
             raise ValueError(f"strategy.k must be at least 1 adapter, got {self.k}.")

@@ -84,11 +84,11 @@ def routing_metrics(
         entropy = routing_entropy(routing.logits[:, group.start : group.stop])
         numbers[f"entropy/{name}"] = (entropy * tokens).sum() / tokens.sum().clamp(min=1)
     if routing.gate is not None:
-        opened = (routing.gate.sigmoid().view_as(real) * real).sum(1)
+        openness = (routing.gate.sigmoid().view_as(real) * real).sum(1)
         counts = real.sum(1)
         for direction in dict.fromkeys(directions):
             rows = [row for row, name in enumerate(directions) if name == direction]
-            numbers[f"gate/{direction}"] = opened[rows].sum() / counts[rows].sum().clamp(min=1)
+            numbers[f"gate/{direction}"] = openness[rows].sum() / counts[rows].sum().clamp(min=1)
     if not numbers:
         return {}
     values = torch.stack([value.double() for value in numbers.values()]).tolist()
@@ -162,8 +162,8 @@ class RoutingTally:
         means = iter(value / tokens for value in rest)
         row: dict[str, Any] = {"tokens": int(tokens)}
         for name, group in self.groups.items():
-            worked = [next(means) for _ in group]
-            row[name] = [share / max(sum(worked), 1e-12) for share in worked]
+            shares = [next(means) for _ in group]
+            row[name] = [share / max(sum(shares), 1e-12) for share in shares]
             row[f"entropy/{name}"] = next(means)
         if gate := list(means):
             row["gate"] = gate[0]

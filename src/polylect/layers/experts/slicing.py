@@ -83,12 +83,12 @@ def _assign_evenly(distances: Tensor) -> Tensor:
     cluster_of = torch.full((points,), -1)
     room = [points // clusters] * clusters
     while (cluster_of < 0).any():
-        waiting = (cluster_of < 0).nonzero()[:, 0]
-        wish = distances[waiting].argmin(1)
-        for cluster in wish.unique().tolist():
-            wishing = waiting[wish == cluster]
-            order = distances[wishing, cluster].argsort(stable=True)[: room[cluster]]
-            cluster_of[wishing[order]] = cluster
+        unassigned = (cluster_of < 0).nonzero()[:, 0]
+        nearest = distances[unassigned].argmin(1)
+        for cluster in nearest.unique().tolist():
+            members = unassigned[nearest == cluster]
+            order = distances[members, cluster].argsort(stable=True)[: room[cluster]]
+            cluster_of[members[order]] = cluster
             room[cluster] -= len(order)
             if not room[cluster]:
                 distances[:, cluster] = float("inf")

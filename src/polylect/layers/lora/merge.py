@@ -35,8 +35,8 @@ def merged_copy(
     """
     layers = {name: la for name, la in lora_layers(model).items() if adapter in la.lora_a}
     if not layers:
-        known = {name for layer in lora_layers(model).values() for name in layer.lora_a}
-        raise ValueError(f"no adapter {adapter!r} to merge: {did_you_mean(adapter, known)}")
+        names = {name for layer in lora_layers(model).values() for name in layer.lora_a}
+        raise ValueError(f"no adapter {adapter!r} to merge: {did_you_mean(adapter, names)}")
     _check_mergeable(model, layers)
     context = next(iter(layers.values())).context
     with context.route([adapter] * len(probe)):

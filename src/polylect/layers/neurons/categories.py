@@ -66,24 +66,24 @@ def categorise(
     check_categories(rule, rho, own, share)
     if rule == "random":
         owners = categorise(scores, "std", rho=rho, own=own, share=share)
-        dealt = torch.randperm(scores.shape[1], generator=generator)
-        return Categories(owners.general[dealt], owners.specific[:, dealt])
+        permutation = torch.randperm(scores.shape[1], generator=generator)
+        return Categories(owners.general[permutation], owners.specific[:, permutation])
     even = _normalise(scores, "awareness")
-    judged = even
+    normalised = even
     if rule == "entropy":
         if activation is None:
             raise ValueError("rule entropy needs the activation shares of the neurons.")
-        judged = _normalise(activation, "activation shares")
+        normalised = _normalise(activation, "activation shares")
     neurons = scores.shape[1]
-    aware = even.max(0).values
-    taking_part = _smallest(-aware, torch.arange(neurons), _part(share, neurons))
-    spread = _spread(judged, rule)
-    general_indices = _smallest(spread, taking_part, _part(rho, len(taking_part)))
+    best_scores = even.max(0).values
+    candidates = _smallest(-best_scores, torch.arange(neurons), _part(share, neurons))
+    spread = _spread(normalised, rule)
+    general_indices = _smallest(spread, candidates, _part(rho, len(candidates)))
     general = torch.zeros(neurons, dtype=torch.bool)
     general[general_indices] = True
     others = torch.zeros(neurons, dtype=torch.bool)
-    others[taking_part] = True
-    specific = (judged >= own * judged.max(0).values) & others & ~general
+    others[candidates] = True
+    specific = (normalised >= own * normalised.max(0).values) & others & ~general
     return Categories(general, specific)
 
 
@@ -202,10 +202,10 @@ def _smallest(
 
 def _ranks(relevance: Float[Tensor, "directions layers"]) -> Int[Tensor, "directions layers"]:
     """0 for the most relevant layer of a direction; the last layer comes last."""
-    known = relevance[:, :-1]
-    order = torch.sort(known, dim=1, descending=True, stable=True).indices
+    defined = relevance[:, :-1]
+    order = torch.sort(defined, dim=1, descending=True, stable=True).indices
     ranks = order.argsort(1)
-    return torch.cat([ranks, torch.full_like(relevance[:, -1:], known.shape[1]).long()], 1)
+    return torch.cat([ranks, torch.full_like(relevance[:, -1:], defined.shape[1]).long()], 1)
 
 
 def _part(share: float | int, count: int) -> int:

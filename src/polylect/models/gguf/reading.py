@@ -116,8 +116,12 @@ def _check_complete(file: Path, contents: Any, model: PreTrainedModel, missing: 
         stored.pop("output.weight", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if sum(stored.values()) != parameters:
-        known = "rope_freqs.weight"
-        over = f"{known}, a scaling of positions" if known in stored else "weights of other names"
+        rope_factors = "rope_freqs.weight"
+        over = (
+            f"{rope_factors}, a scaling of positions"
+            if rope_factors in stored
+            else "weights of other names"
+        )
         _refuse(file, f"{sum(stored.values()) - parameters:,} of its numbers ({over})")
 
 

@@ -50,17 +50,17 @@ def prompt_tokens(
 
     Raises ValueError where the tokenizer lacks what `own` needs.
     """
-    needed: set[int] = set()
+    ids: set[int] = set()
     for name in dict.fromkeys([*TEMPLATES, *([own] if own else [])]):
         for direction in directions:
             source = "a" if "-" in direction else None
             try:
-                needed.update(*template(name).encode_many(tokenizer, [source], [direction]))
-                needed.update(template(name).encode_target(tokenizer, "a", direction))
+                ids.update(*template(name).encode_many(tokenizer, [source], [direction]))
+                ids.update(template(name).encode_target(tokenizer, "a", direction))
             except ValueError:
                 if name == own:
                     raise
-    return needed
+    return ids
 
 
 def script_tokens(vocabulary: Vocabulary, languages: Iterable[str]) -> set[int]:
@@ -101,8 +101,8 @@ def frequent_tokens(
     ranking = [index for index, _ in counts.most_common()]
     if coverage is not None:
         sums = accumulate(counts[index] for index in ranking)
-        needed = coverage * counts.total()
-        ranking = ranking[: 1 + sum(total < needed for total in sums)]
+        threshold = coverage * counts.total()
+        ranking = ranking[: 1 + sum(total < threshold for total in sums)]
     elif count is not None:
         ranking = [index for index in ranking if counts[index] >= count]
     if size is None:

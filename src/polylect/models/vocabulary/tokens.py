@@ -117,10 +117,10 @@ class Vocabulary:
         path = {self.ids[part] for part in parts if part in self.ids}
         while len(parts) > 1:
             ranks = [self._ranks.get(pair) for pair in pairwise(parts)]
-            known = [rank for rank in ranks if rank is not None]
-            if not known:
+            merge_ranks = [rank for rank in ranks if rank is not None]
+            if not merge_ranks:
                 break
-            first = ranks.index(min(known))
+            first = ranks.index(min(merge_ranks))
             parts[first : first + 2] = [parts[first] + parts[first + 1]]
             path.add(self.ids[parts[first]])
         return path

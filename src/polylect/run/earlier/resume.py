@@ -118,24 +118,24 @@ def resume_config(
     for key in sections:
         if key in stored:
             new[key] = stored[key]
-    written = OmegaConf.to_container(cfg, resolve=False)  # the run folder is not known yet
-    _put_in_place(new, written)
+    values_given = OmegaConf.to_container(cfg, resolve=False)  # the run folder is not known yet
+    _put_in_place(new, values_given)
     for key, deleted in keys.items():
         above, _, name = key.rpartition(".")
         if key.split(".")[0] not in sections:
             continue
         if not deleted:
-            value = reduce(getitem, key.split("."), written)
+            value = reduce(getitem, key.split("."), values_given)
             OmegaConf.update(new, key, value, merge=False, force_add=True)
         elif OmegaConf.is_dict(node := OmegaConf.select(new, above)):
             node.pop(name, None)
     return new
 
 
-def _put_in_place(new: DictConfig, written: Mapping[str, Any]) -> None:
+def _put_in_place(new: DictConfig, values: Mapping[str, Any]) -> None:
     """The callbacks of the run before write where the command says."""
     for name, node in (new.callbacks or {}).items():
-        here = (written["callbacks"] or {}).get(name) or {}
+        here = (values["callbacks"] or {}).get(name) or {}
         for place in _PLACES if node else ():
             node.pop(place, None)
             if place in here:

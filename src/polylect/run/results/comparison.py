@@ -195,11 +195,11 @@ def tables(runs: Sequence[ScoredRun], comparisons: Sequence[Comparison]) -> list
 def check_metric(runs: Sequence[ScoredRun], metric: str) -> None:
     """Raises ConfigError where a run was not scored with the metric."""
     for run in runs:
-        known = {n for row in run.scores.values() for n, s in row.items() if _is_score(s)}
-        if metric not in known:
+        metrics = {n for row in run.scores.values() for n, s in row.items() if _is_score(s)}
+        if metric not in metrics:
             raise ConfigError(
                 f"metric={metric} is not among the scores of {run.path}; "
-                f"{did_you_mean(metric, known)}"
+                f"{did_you_mean(metric, metrics)}"
             )
 
 

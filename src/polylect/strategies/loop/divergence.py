@@ -54,7 +54,7 @@ class StepGuard:
 
     def __init__(self) -> None:
         self.loss: Tensor | None = None
-        self._seen: list[tuple[Sequence[str], Tensor, Tensor]] = []
+        self._micro_batches: list[tuple[Sequence[str], Tensor, Tensor]] = []
 
     def observe(
         self,
@@ -63,7 +63,7 @@ class StepGuard:
         rows: Int[Tensor, " targets"],
     ) -> None:
         """Notes what a micro-batch consists of, to tell whose loss was not finite."""
-        self._seen.append((directions, losses.detach(), rows))
+        self._micro_batches.append((directions, losses.detach(), rows))
 
     def check(self, trainer: Any, norms: Mapping[int, Tensor], units: Mapping[str, int]) -> None:
         """Ends the step. With several processes all of them come to the same conclusion.
@@ -78,7 +78,7 @@ class StepGuard:
         Raises:
             RuntimeError: the loss or a gradient is not finite.
         """
-        micro_batches, self._seen = self._seen, []
+        micro_batches, self._micro_batches = self._micro_batches, []
         values = [n for n in (self.loss, *norms.values()) if n is not None]
         device = values[0].device
         finite = torch.stack([v.to(device, torch.float32) for v in values]).isfinite()

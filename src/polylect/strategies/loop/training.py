@@ -55,7 +55,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self._guard = StepGuard()
         self.running_losses = RunningLosses(self.directions)
         self._val: dict[str, list[float]] = {}
-        self._restored: dict[str, Any] = {}
+        self._resumed_state: dict[str, Any] = {}
 
     # Steps.
 
@@ -195,7 +195,7 @@ class TrainingLoop(L.LightningModule, ABC):
         with path_in_errors(getattr(self._trainer, "ckpt_path", None)):
             self._check_fit(checkpoint, self.owned_names())
             check_sound(broken_state(checkpoint))
-        self._restored = checkpoint["polylect"]
+        self._resumed_state = checkpoint["polylect"]
 
     def _check_fit(self, checkpoint: dict[str, Any], names: Set[str]) -> None:
         ours = checkpoint.get("polylect")
@@ -219,7 +219,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 
     def on_train_start(self) -> None:
-        restored, self._restored = self._restored, {}
+        restored, self._resumed_state = self._resumed_state, {}
         if restored:
             restore_random_state(restored["random"])
         if accumulated := restored.get("accumulated"):

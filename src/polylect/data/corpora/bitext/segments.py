@@ -63,15 +63,15 @@ def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict
     A language matches its variants: `en` also takes "en-US", `pt_BR` takes only "pt-BR". Of several
     variants the one with the shortest code is taken.
     """
-    picked: dict[str, str] = {}
+    language_of: dict[str, str] = {}
     # The side that asks for a variant first, so that the other does not take it away.
     for side, code in sorted(sides.items(), key=lambda item: -len(_subtags(item[1]))):
-        wanted = _subtags(code)
-        matches = [lang for lang in languages if _subtags(lang)[: len(wanted)] == wanted]
-        left = [lang for lang in matches if lang not in picked.values()]
+        subtags = _subtags(code)
+        matches = [lang for lang in languages if _subtags(lang)[: len(subtags)] == subtags]
+        left = [lang for lang in matches if lang not in language_of.values()]
         if left:
-            picked[side] = min(left, key=len)
-    return picked
+            language_of[side] = min(left, key=len)
+    return language_of
 
 
 def languages_wanted(sides: Mapping[str, str]) -> str:

@@ -34,13 +34,13 @@ def read_tmx(
     for unit in read_elements(path, ["{*}tu"], "TMX"):
         texts = _variants(unit)
         languages |= texts.keys()
-        picked = pick_languages(texts.keys(), sides)
-        if len(picked) < len(sides):
+        language_of = pick_languages(texts.keys(), sides)
+        if len(language_of) < len(sides):
             skipped["other_languages"] += 1
             continue
         has_rows = True
-        first = texts[picked["source"]] if source is not None else None
-        yield Row(unit.sourceline or 0, first, texts[picked["target"]])
+        first = texts[language_of["source"]] if source is not None else None
+        yield Row(unit.sourceline or 0, first, texts[language_of["target"]])
     if not has_rows:
         both = "" if source is None else "both "
         has = ", ".join(sorted(languages)) or "no language at all"

@@ -86,9 +86,9 @@ def _languages(unit: Any) -> dict[str, str]:
 
 def _ends(languages: Mapping[str, str], sides: Mapping[str, str]) -> dict[str, str]:
     """By side of the direction the element that holds it; empty where a language is missing."""
-    picked = pick_languages(list(languages.values()), sides)
+    language_of = pick_languages(list(languages.values()), sides)
     held_by = {language: end for end, language in languages.items()}
-    ends = {side: held_by[language] for side, language in picked.items()}
+    ends = {side: held_by[language] for side, language in language_of.items()}
     if "target" not in languages and len(ends) == 1 and len(sides) == 2:
         (side,) = sides.keys() - ends.keys()
         ends[side] = "target"  # 1.2 need not name its language

@@ -36,8 +36,8 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
     times = measure(variants, arguments.seconds, arguments.rounds)
     apart = max(abs(a - b) / a for a, b in zip(*losses.values(), strict=False))
     result = row({"rows": ROWS, "base": bool(arguments.base)}, times, "bfloat16", apart)
-    chosen, why = training_precision("cpu")
-    return [result | {"losses": losses, "auto": {"precision": chosen, "why": why}}]
+    precision, why = training_precision("cpu")
+    return [result | {"losses": losses, "auto": {"precision": precision, "why": why}}]
 
 
 def _trainer(

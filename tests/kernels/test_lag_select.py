@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.lag import lag_project
-from helpers.targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compile_all
 from torch import Tensor
 from torch.library import opcheck
 
@@ -250,6 +250,6 @@ def test_the_kernel_compiles_for_gpus(element: str, k: int, rank: int) -> None:
         "constants": constants,
         "options": kernel.LAUNCH,
     }
-    for made in compiled(kernel.__name__, [case]):
+    for made in compile_all(kernel.__name__, [case]):
         assert made["shared"] <= SHARED_MEMORY[made["target"]]
         assert not made["narrow"]  # eight entries of A* at a time

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from helpers.peft_bases import adapted, logits
+from helpers.peft_bases import attach_random_adapters, logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ RANKS = {"a": 1, "b": 1, "c": 1, "d": 2}
 def library(plain, tmp_path) -> AdapterLibrary:
     """Four adapters on q_proj, one of them twice as large as the others."""
     library = AdapterLibrary(tmp_path)
-    layers, _ = adapted(plain, ["q_proj"], **RANKS)
+    layers, _ = attach_random_adapters(plain, ["q_proj"], **RANKS)
     for name in RANKS:
         library.save(name, Adapter.of_layers(layers, name))
         for layer in layers.values():

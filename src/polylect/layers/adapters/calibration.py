@@ -27,14 +27,9 @@ class EnergyStatistics:
         self._sums: dict[AdapterBank, Float[Tensor, "3 adapters"]] = {}
 
     def observe(
-        self,
-        place: Place,
-        bank: AdapterBank,
-        x: Float[Tensor, "tokens in"],
-        view: TokenView,
-        selection: Selection,
+        self, place: Place, bank: AdapterBank, x: Tensor, view: TokenView, selection: Selection
     ) -> None:
-        """Counts tokens in that have one adapter each, those of weight zero left out."""
+        """Counts in tokens that have one adapter each; those of weight zero are left out."""
         empty = x.new_zeros(3, len(bank.names), dtype=torch.float64)
         sums = self._sums.setdefault(bank, empty)
         is_routed = selection.weights[:, 0] > 0

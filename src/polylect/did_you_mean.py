@@ -7,7 +7,7 @@ _LISTED = 20
 
 
 def did_you_mean(word: str, choices: Iterable[str], show: Callable[[str], str] = str) -> str:
-    """A hint for an unknown word: the known ones nearest to it, or some where none is near.
+    """Return a hint for an unknown word: the known ones nearest to it, or some where none is near.
 
     `show` gives the words of the hint, if those known are other ways of writing them.
     """

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; true of whole numbers, and of formats that have neither.
+    """Return whether no value is NaN or infinite.
+
+    That is true of whole numbers, and of formats that have neither.
 
     A minimum and a maximum take a thirtieth of the time of `isfinite` (64 million float32: 11 ms).
     """
@@ -32,7 +34,9 @@ def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def unusable_scores(where: str, dtype: torch.dtype) -> str:
-    """The sentence for a model that gives NaN or infinite scores, there and in that precision."""
+    """Return the sentence for a model that gives NaN or infinite scores,
+    there and in that precision.
+    """
     return (
         f"the model's scores are NaN or infinite in {where}: its weights or those of an adapter "
         "are damaged (polylect library action=check looks at adapters), or too large for "

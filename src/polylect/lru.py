@@ -38,7 +38,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
         return self._entries[key][0]
 
     def held_bytes(self, key: Key) -> int:
-        """Bytes of a value that is held."""
+        """Return the bytes of a value that is held."""
         return self._entries[key][1]
 
     def touch(self, key: Key) -> None:
@@ -78,7 +78,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
             self.evictions += 1
 
     def get(self, keys: Sequence[Key], nbytes: int, load: Callable[[Key], Value]) -> list[Value]:
-        """The values of all keys, each of `nbytes`; those that are not held are loaded.
+        """Return the values of all keys, each of `nbytes`; those that are not held are loaded.
 
         Raises:
             ValueError: together they are larger than the budget.

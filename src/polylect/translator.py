@@ -135,7 +135,7 @@ class Translator:
         direction: Setting = None,
         adapter: Setting = None,
     ) -> list[str]:
-        """Translations of the texts, in their order.
+        """Return the translations of the texts, in their order.
 
         A text is cleaned as training text is, see `polylect.data.text`; one in which nothing is
         left translates to an empty text.
@@ -186,7 +186,7 @@ class Translator:
 
     @_exclusive
     def too_long(self, text: str, direction: str) -> bool:
-        """Whether the text with its prompt leaves no room in the model's context."""
+        """Return whether the text with its prompt leaves no room in the model's context."""
         ids = self._own_template.encode(self.module.tokenizer, one_line(text), direction)
         return not context_of(self.module.backbone.config).has_room(len(ids))
 

@@ -30,7 +30,9 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def missing_devices(cfg: DictConfig) -> str | None:
-    """What the trainer asks for that this machine does not have, as a sentence; None for nothing.
+    """Return what the trainer asks for that this machine does not have, as a sentence.
+
+    It is None where the machine has all of that.
 
     A number of CPU processes is always there, and so is whatever "auto" turns out to be.
     """

@@ -14,7 +14,7 @@ from polylect.did_you_mean import did_you_mean
 
 @cache
 def groups_of(program: str, conf: Path) -> frozenset[str]:
-    """The groups of which a program takes a choice: those of its list of defaults."""
+    """Return the groups of which a program takes a choice: those of its list of defaults."""
     defaults = yaml.safe_load((conf / f"{program}.yaml").read_text(encoding="utf-8"))["defaults"]
     keys = {key for entry in defaults if isinstance(entry, dict) for key in entry}
     return frozenset(key.removeprefix("optional ") for key in keys) - {"project"}  # the user's own
@@ -33,12 +33,12 @@ def check_is_taken(program: str, override: Override, conf: Path) -> None:
 
 
 def group_of(override: Override) -> str:
-    """The group that an override chooses from, without the package after "@"."""
+    """Return the group that an override chooses from, without the package after "@"."""
     return override.key_or_group.split("@")[0]
 
 
 def choices_of(override: Override, folders: Sequence[Path]) -> list[str]:
-    """The choices of a group, one unless they are swept over, as text."""
+    """Return the choices of a group, one unless they are swept over, as text."""
     value = override.value()
     if isinstance(value, Glob):
         return value.filter(_known_choices(override, folders))

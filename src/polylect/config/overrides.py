@@ -33,7 +33,7 @@ def resolve_overrides(
     conf: Path,
     stored: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The overrides with a plus where the key is real but not in the YAML.
+    """Return the overrides with a plus where the key is real but not in the YAML.
 
     In a sweep over groups a key must be real with each choice. On top of a run's own configuration,
     of which `stored` has the values, it must be real there, unless its group is chosen anew.

@@ -8,7 +8,7 @@ _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def quote(value: str) -> str:
-    """The value of an override, with quotes around every text in it that Hydra cannot take bare.
+    """Quote every text in the value of an override that Hydra cannot take bare.
 
     Lists and mappings stay what they are, and so do choices of a sweep that are such: what is
     quoted stands in them, as `['strategy.gate=none']` for `[strategy.gate=none]`.

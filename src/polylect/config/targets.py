@@ -39,7 +39,7 @@ _WHITELIST = "_execution_whitelist_"  # hydra-core 1.4 and later check, too
 
 
 def instantiate(node: Any, section: str, packages: Sequence[str] = (), **keywords: Any) -> Any:
-    """What the node of a section ("model", "data", …) describes; None for None.
+    """Return what the node of a section ("model", "data", …) describes; None for None.
 
     Args:
         packages: the user's own, whose objects may be named.
@@ -78,7 +78,7 @@ def _sentence(error: BaseException, section: str) -> str:
 
 @cache
 def known_targets(section: str) -> frozenset[str]:
-    """What the files of `conf` name for a section."""
+    """Return what the files of `conf` name for a section."""
     names = set(_WITHOUT_FOLDER.get(section, ()))
     for path in (conf_folder() / section).rglob("*.yaml"):
         names |= set(re.findall(r"\b_target_: *([\w.]+)", path.read_text(encoding="utf-8")))
@@ -113,7 +113,7 @@ def _is_there(package: str) -> bool:
 def target_mistakes(
     node: Any, path: str, section: str, packages: Sequence[str] = (), *, stored: str | None = None
 ) -> Iterator[str]:
-    """A sentence for each `_target_` at or below the node that may not stand there.
+    """Yield a sentence for each `_target_` at or below the node that may not stand there.
 
     Args:
         node: plain values, interpolations resolved.
@@ -157,7 +157,7 @@ def _refusal(name: Any, section: str, packages: Sequence[str], stored: str | Non
 
 
 def package_of(name: str, section: str) -> str:
-    """The package that is to be named so that a section may name the object."""
+    """Return the package that is to be named so that a section may name the object."""
     families = (f for f in _FAMILIES.get(section, ()) if name.startswith(f"{f}."))
     return next(families, name.split(".")[0])
 
@@ -175,7 +175,7 @@ def _foreign_definition(name: str, package: str) -> str | None:
 
 
 def locate(name: str) -> Any:
-    """The object of that path; raises ConfigError where it cannot be imported.
+    """Return the object of that path; raises ConfigError where it cannot be imported.
 
     Importing a module runs it: the path must be one that may be named.
     """

@@ -23,7 +23,7 @@ _SIMPLE = (*_TYPES, *(kind | None for kind in _TYPES))
 
 
 def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
-    """The parameters that the node's `_target_` takes by name; empty where it takes any.
+    """Return the parameters that the node's `_target_` takes by name; empty where it takes any.
 
     Raises ConfigError where the target, which must be one that may be named, cannot be imported.
     """

@@ -39,7 +39,7 @@ class Example:
 
 
 def pad_id(tokenizer: Any) -> int:
-    """What fills up short rows; any id would do, since padding is masked by its position."""
+    """Return the id that fills up short rows; any would do, since padding is masked."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(index for index in ids if index is not None)
 
@@ -77,7 +77,7 @@ class TranslationBatch:
         return int((self.labels != IGNORED).sum())
 
     def to(self, device: torch.device | str | int) -> "TranslationBatch":
-        """The batch on another device."""
+        """Return the batch on another device."""
         # Towards the host a copy that is not waited for would be read before it has come.
         asynchronous = torch.device(device).type == "cuda"
         batch = TranslationBatch(
@@ -97,7 +97,7 @@ class TranslationBatch:
 def collate(
     examples: Sequence[Example], pad_id: int, side: Literal["right", "left"]
 ) -> TranslationBatch:
-    """A padded batch of examples.
+    """Return a padded batch of examples.
 
     Args:
         side: "right" joins prompt and target, for learning; "left" takes the prompts alone, padded

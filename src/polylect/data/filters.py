@@ -28,7 +28,7 @@ FILTERS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
 
 
 def check_filters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters that are on, with their values, in order.
+    """Return the filters that are on, with their values, in order.
 
     Raises:
         ValueError: a filter that does not exist, or a value that it cannot have.
@@ -97,7 +97,9 @@ _MASK = 2**64 - 1
 
 
 def normalise(text: str) -> str:
-    """The text without case, punctuation and white space, as it is compared with other texts."""
+    """Return the text without case, punctuation and white space,
+    as it is compared with other texts.
+    """
     return unicodedata.normalize("NFKC", text).casefold().translate(_IGNORED) or text
 
 
@@ -146,7 +148,7 @@ class PairFilter:
         self._hashes: tuple[int, int] | None = None
 
     def reason(self, source: str | None, target: str) -> str | None:
-        """The name of the first filter that drops the pair; None if it is kept."""
+        """Return the name of the first filter that drops the pair; None if it is kept."""
         self._hashes = None
         for name, drops, limit in self._tests:
             if drops(source, target, limit):

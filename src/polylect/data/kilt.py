@@ -70,7 +70,7 @@ class Question:
 
 
 def read_kilt(path: str | Path, data_set: str) -> Iterator[Question]:
-    """The questions of a file, plain or gzip, in its order.
+    """Yield the questions of a file, plain or gzip, in its order.
 
     Questions and answers are cleaned, see `polylect.data.text`; a question keeps its lines.
 
@@ -128,7 +128,7 @@ def _objects(value: Any) -> bool:
 
 
 def top_articles(questions: Sequence[Question], count: int) -> list[str]:
-    """Ids of the pages that most questions are grounded in, the most frequent first."""
+    """Return the ids of the pages that most questions are grounded in, the most frequent first."""
     counts = Counter(page for question in questions for page in question.articles)
     return sorted(counts, key=lambda page: (-counts[page], page))[:count]
 
@@ -183,7 +183,7 @@ class Kilt:
         return [str(article) for article in self._articles]
 
     def texts(self, article: str) -> list[str]:
-        """The passages of an article."""
+        """Return the passages of an article."""
         path = self._folder / f"{article}.txt"
         if not path.is_file():
             raise FileNotFoundError(
@@ -192,7 +192,7 @@ class Kilt:
         return list(filter(None, map(one_line, text_lines(path))))
 
     def lessons(self, task: str) -> list[Question]:
-        """The questions that are grounded in other articles, to learn a task from."""
+        """Return the questions that are grounded in other articles, to learn a task from."""
         return [
             question
             for question in self._all
@@ -201,7 +201,10 @@ class Kilt:
         ]
 
     def questions(self) -> list[Question]:
-        """The questions that are grounded in the articles; of these the first is the right one."""
+        """Return the questions that are grounded in the articles.
+
+        Of these the first is the right one.
+        """
         return [
             question for question in map(self._with_own_articles, self._all) if question.articles
         ]

@@ -81,7 +81,7 @@ LANGUAGES: dict[str, Language] = _languages()
 
 
 def language(code: str) -> Language:
-    """The language of a code, with a script or region suffix resolved.
+    """Return the language of a code, with a script or region suffix resolved.
 
     Raises:
         ValueError: the code is not known; the sentence names the nearest known codes.
@@ -228,7 +228,10 @@ def check_distinct_directions(directions: Sequence[Any]) -> None:
 
 
 def script_of(character: str) -> str | None:
-    """The Unicode script of a letter or mark; None for other characters and shared letters."""
+    """Return the Unicode script of a letter or mark.
+
+    It is None for other characters and for letters that scripts share.
+    """
     if unicodedata.category(character)[0] not in "LM":
         return None
     name = unicodedata.name(character, "").removeprefix("FULLWIDTH ").removeprefix("HALFWIDTH ")
@@ -238,7 +241,8 @@ def script_of(character: str) -> str | None:
 
 
 def script_share(text: str, scripts: tuple[str, ...]) -> float:
-    """Share of the letters of `text` (Unicode L* and M*) that belong to `scripts`, in [0, 1].
+    """Return the share of the letters of `text` (Unicode L* and M*)
+    that belong to `scripts`, in [0, 1].
 
     Letters and marks shared by several scripts (combining accents) are not counted. A text without
     letters, and empty `scripts` (any script), give 1.0.

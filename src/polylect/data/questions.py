@@ -70,7 +70,7 @@ class QuestionData(TranslationData):
         return tuple(directions)
 
     def questions(self, limit: int | None = None) -> list[Question]:
-        """The first so many questions of each data set, data set by data set."""
+        """Return the first so many questions of each data set, data set by data set."""
         by_set: dict[str, list[Question]] = {name: [] for name in self.source.data_sets}
         for question in self.source.questions():
             if limit is None or len(by_set[question.data_set]) < limit:
@@ -78,7 +78,9 @@ class QuestionData(TranslationData):
         return [question for questions in by_set.values() for question in questions]
 
     def ask(self, questions: Sequence[Question]) -> list[Example]:
-        """Prompts; the direction of each is its task and the article whose adapter is named."""
+        """Return prompts; the direction of each is its task
+        and the article whose adapter is named.
+        """
         directions = [self.direction(question) for question in questions]
         sources = [question.source for question in questions]
         prompts = self.template.encode_many(self._tokenizer(), sources, directions)

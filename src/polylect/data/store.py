@@ -109,7 +109,7 @@ class _Column:
         del self.values[:]
 
     def finish(self) -> np.ndarray:
-        """The whole column; an array in memory, or one that maps the file."""
+        """Return the whole column; an array in memory, or one that maps the file."""
         dtype = np.dtype(self.values.typecode)
         if self.file is None:
             self.hash.update(self.values)

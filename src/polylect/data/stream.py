@@ -22,7 +22,7 @@ _COUNTED = ("examples", "target_tokens", "too_long", "tokens")
 def make_examples(
     pairs: Sequence[Pair], directions: Sequence[str], tokenizer: Any, template: Template
 ) -> list[Example]:
-    """Examples of pairs, one direction for each, by two calls of the tokenizer."""
+    """Return examples of pairs, one direction for each, by two calls of the tokenizer."""
     sources, targets = [pair.source for pair in pairs], [pair.target for pair in pairs]
     encoded = template.encode_pairs(tokenizer, sources, targets, directions)
     return [
@@ -121,7 +121,7 @@ class TrainingStream:
             yield collate(examples, pad_id(self._tokenizer), "right")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is and what it has counted; plain numbers, strings and dicts."""
+        """Return where the stream is and what it has counted; plain numbers, strings and dicts."""
         return {
             "pool": self._next[0],
             "batch": self._next[1],
@@ -148,7 +148,7 @@ class TrainingStream:
         self._counts = {name: Counter(state["counts"][name]) for name in _COUNTED}
 
     def report(self) -> dict[str, Any]:
-        """What has been handed out since the run began, by all processes.
+        """Return what has been handed out since the run began, by all processes.
 
         - examples, target_tokens, too_long: counts by direction
         - share: of the examples, by direction; wanted_share: what the temperature asks for

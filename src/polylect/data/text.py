@@ -30,7 +30,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
-    """The text by the rule of this module; applied again it changes nothing.
+    """Return the text by the rule of this module; applied again it changes nothing.
 
     Raises:
         ValueError: half of a surrogate pair, with its position (from 1).
@@ -48,7 +48,7 @@ def one_line(text: str) -> str:
 
 
 def clean_texts(texts: Sequence[Any]) -> list[str]:
-    """Each text by the rule of this module.
+    """Return each text by the rule of this module.
 
     Raises:
         ValueError: what is no text, or half of a surrogate pair, with the number of the text.
@@ -65,7 +65,9 @@ def clean_texts(texts: Sequence[Any]) -> list[str]:
 
 
 def clean_lines(text: str) -> str:
-    """The text with each of its lines as `one_line` makes it, parted by LF, without empty ones."""
+    """Return the text with each of its lines as `one_line` makes it,
+    parted by LF, without empty ones.
+    """
     return "\n".join(filter(None, map(one_line, text.splitlines())))
 
 

@@ -81,7 +81,7 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
 def answer_score(
     metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]
 ) -> float:
-    """Mean of a metric over all questions, 0 to 100.
+    """Return the mean of a metric over all questions, 0 to 100.
 
     Args:
         metric: key of METRICS.
@@ -107,7 +107,8 @@ def oracle_share(
     oracle: Mapping[str, float | int],
     sizes: Mapping[str, int] | None = None,
 ) -> float:
-    """The normalised score of arXiv 2507.05346: how much of the oracle's score is reached, in %.
+    """Return the normalised score of arXiv 2507.05346:
+    how much of the oracle's score is reached, in %.
 
     The mean over the data sets of a task of score / oracle's score, weighted with their sizes. It
     can exceed 100. Over several tasks the paper takes the plain mean of the tasks' shares.

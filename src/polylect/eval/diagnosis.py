@@ -83,7 +83,7 @@ class Diagnosis:
     languages: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, rates that were not measured left out.
+        """Return everything as JSON values, rates that were not measured left out.
 
         A rate becomes ``{"count": 2, "of": 998, "rate": 0.002, "lines": [17, 340]}`` with the
         first line numbers, counted from 1; a rate or ratio of nothing is null.

@@ -29,7 +29,8 @@ _SIGNS = re.compile(r"([^\w\s])(?:\s*\1){11}")
 
 
 def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
-    """Numbers of the source, as written there but in ASCII digits, that the hypothesis lacks.
+    """Return the numbers of the source, as written there but in ASCII digits,
+    that the hypothesis lacks.
 
     Digits of all scripts count as the same, and so do all ways to group them: "1,87,500",
     "187 500" and "१८७५००" are one number, and "1.5" and "1,5" another. Where an ambiguous writing
@@ -53,12 +54,13 @@ def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -
 
 
 def numbers_expected(source: str, references: Sequence[str] = ()) -> bool:
-    """Whether there is a number that a translation should keep."""
+    """Return whether there is a number that a translation should keep."""
     return bool(numbers_lost(source, "", references))
 
 
 def placeholders_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
-    """Placeholders and tags of the source that the hypothesis has less often, or not at all.
+    """Return the placeholders and tags of the source
+    that the hypothesis has less often, or not at all.
 
     Format fields ("{0}", "%s", "${path}") and markup tags ("<b>"), sorted. As with numbers, what a
     reference leaves out need not be kept.
@@ -70,7 +72,7 @@ def placeholders_lost(source: str, hypothesis: str, references: Sequence[str] = 
 
 
 def loops(text: str) -> bool:
-    """Whether the text is stuck: one block again and again, with nothing in between.
+    """Return whether the text is stuck: one block again and again, with nothing in between.
 
     Either four times in a row over at least 12 characters ("No, no, no, no"), or three times if
     the block has 15 characters or more (a phrase). Case and punctuation may vary.
@@ -81,7 +83,7 @@ def loops(text: str) -> bool:
 
 
 def words(text: str) -> str:
-    """Letters, marks and digits in lower case, with one space between words."""
+    """Return the letters, marks and digits in lower case, with one space between words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
     return " ".join(spaced.split())

@@ -69,7 +69,9 @@ def detect(
 
 
 def letter_count(text: str) -> int:
-    """Letters and marks of some script, those that say as much as three letters thrice."""
+    """Return the letters and marks of some script,
+    those that say as much as three letters thrice.
+    """
     return len(_LETTER.findall(text)) + sum(2 * _count(text, name) for name in _DENSE_SCRIPTS)
 
 

@@ -111,7 +111,7 @@ def matrix_table(
     title: str = "adapter",
     mean: bool = False,
 ) -> Table:
-    """One metric for every adapter (or system, or run) in every direction.
+    """Return one metric for every adapter (or system, or run) in every direction.
 
     Args:
         results: for each adapter the scores of each direction; some may be missing.

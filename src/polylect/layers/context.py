@@ -122,7 +122,9 @@ class RoutingContext:
                 yield
 
     def mask_like(self, x: Tensor) -> Tensor | None:
-        """Which tokens of x (rows, length, …) are text; None if unknown for a tensor of its shape.
+        """Return which tokens of x (rows, length, …) are text.
+
+        It is None if that is unknown for a tensor of its shape.
 
         A generation step sees one token per row, and beam search more rows than the mask.
         """
@@ -130,7 +132,7 @@ class RoutingContext:
         return mask.bool() if mask is not None and mask.shape == x.shape[:2] else None
 
     def rows(self, n: int) -> tuple[str, ...]:
-        """The names of `n` rows: each repeated in place where beam search multiplied the batch.
+        """Return the names of `n` rows, each repeated where beam search multiplied the batch.
 
         Raises:
             RuntimeError: outside a route.
@@ -151,7 +153,10 @@ class RoutingContext:
         return tuple(name for name in names for _ in range(copies)) if copies > 1 else names
 
     def prompt_lengths(self, n: int) -> Tensor:
-        """Lengths of the prompts of `n` rows, (n,); raises as `rows`, or if none were given."""
+        """Return the lengths of the prompts of `n` rows, (n,).
+
+        Raises as `rows`, or if none were given.
+        """
         self.rows(n)
         if self._prompts is None:
             raise ValueError("the route has no prompt_lengths, which one of the layers needs")
@@ -176,7 +181,7 @@ class RoutingContext:
             raise ValueError(f"adapter {name!r} is in use: remove it when the batch is done")
 
     def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` returned when this key was first asked for within the present route."""
+        """Return what `make` returned when the present route was first asked for this key."""
         try:
             return self._memory[key]
         except KeyError:

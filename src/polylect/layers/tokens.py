@@ -92,7 +92,7 @@ class Tokens:
         cache: Any = None,
         past_length: int = 0,
     ) -> "Tokens":
-        """The tokens of a pass, from the attention mask of all tokens so far and `past_length`.
+        """Return the tokens of a pass, from the mask of all tokens so far and `past_length`.
 
         Args:
             mask: zero on padding.
@@ -106,7 +106,7 @@ class Tokens:
         )
 
     def recall(self, layer: nn.Module) -> Tensor | None:
-        """What `layer` kept in the pass before; None in a sentence's first pass.
+        """Return what `layer` kept in the pass before; None in a sentence's first pass.
 
         Raises:
             RuntimeError: the cache was filled while the layer was not told of it.
@@ -161,7 +161,7 @@ class TokenView:
         directions: Sequence[str],
         ended: Bool[Tensor, " rows"] | None = None,
     ) -> "TokenView":
-        """The view of a pass; rows that have `ended` have no tokens in it."""
+        """Return the view of a pass; rows that have `ended` have no tokens in it."""
         real = tokens.real if ended is None else tokens.real & ~ended[:, None]
         prompt = tokens.prompt.flatten()
         every = torch.arange(real.numel(), device=real.device)
@@ -171,14 +171,14 @@ class TokenView:
         return cls(tuple(directions), real, places, rows, prompt[routed], tokens.past_length)
 
     def gather(self, x: Float[Tensor, "rows length in"]) -> Float[Tensor, "tokens in"]:
-        """The routed tokens of a layer's input."""
+        """Return the routed tokens of a layer's input."""
         flat = x.reshape(-1, x.shape[-1])
         return flat if self.places is None else flat.index_select(0, self.places)
 
     def add_to(
         self, y: Float[Tensor, "rows length out"], update: Float[Tensor, "tokens out"]
     ) -> Float[Tensor, "rows length out"]:
-        """A layer's output, in place, with the updates of the routed tokens added to it."""
+        """Add the updates of the routed tokens to a layer's output, in place."""
         if self.places is None:
             return y.add_(update.view_as(y))
         return y.reshape(-1, y.shape[-1]).index_add_(0, self.places, update).view_as(y)

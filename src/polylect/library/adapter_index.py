@@ -71,7 +71,7 @@ class AdapterIndex(AdapterLibrary):
         self._index()
 
     def directions_of(self, name: str) -> tuple[str, ...]:
-        """The directions that an adapter serves; raises ValueError with the nearest name."""
+        """Return the directions that an adapter serves; raises ValueError with the nearest name."""
         self.folder(name)
         return self._directions[name]
 
@@ -83,7 +83,7 @@ class AdapterIndex(AdapterLibrary):
             self._index()
 
     def adapter_for(self, direction: str) -> str | None:
-        """The adapter that serves a direction; None if none does.
+        """Return the adapter that serves a direction; None if none does.
 
         Raises:
             ValueError: several do.
@@ -151,7 +151,7 @@ def _is_direction(word: str) -> bool:
 def adapters_by_direction(
     adapters: Mapping[str, Sequence[str]], known: Sequence[str]
 ) -> dict[str, str]:
-    """The setting `strategy.adapters`, from adapter to directions, as direction to adapter.
+    """Return the setting `strategy.adapters`, from adapter to directions, as direction to adapter.
 
     Raises ValueError for an adapter that is not known, and a direction that two are to serve.
     """

@@ -66,7 +66,7 @@ class AlignedLibrary:
         self._scaling = functools.lru_cache(_OPEN_FILES)(self._read_scaling)
 
     def state(self, name: str) -> str:
-        """Whether an adapter's file is "current", "stale" or "missing"."""
+        """Return whether an adapter's file is "current", "stale" or "missing"."""
         about = self._about(name)
         if about is None:
             return "missing"
@@ -112,7 +112,9 @@ class AlignedLibrary:
         return tensors, scaling
 
     def outline(self, name: str) -> Adapter:
-        """The adapter with tensors that have shapes and nothing else, to see whether it fits."""
+        """Return the adapter with tensors that have shapes and nothing else,
+        to see whether it fits.
+        """
         modules = {}
         for path in self.paths(name):
             a, b = (
@@ -125,17 +127,17 @@ class AlignedLibrary:
         return Adapter(modules, about, config)
 
     def paths(self, name: str) -> list[str]:
-        """The modules that an adapter updates, sorted."""
+        """Return the modules that an adapter updates, sorted."""
         held = name in self._in_memory
         keys = self._in_memory[name][0] if held else self._aligned_file(name).keys()
         return sorted(key.removesuffix(".a_star") for key in keys if key.endswith(".a_star"))
 
     def arrow(self, name: str, path: str) -> Float[Tensor, " in"]:
-        """The first row of A*, of which no more is read."""
+        """Return the first row of A*, of which no more is read."""
         return self._entry(name, f"{path}.a_star")[:1].flatten()
 
     def strengths(self, name: str) -> dict[str, Float[Tensor, " rank"]]:
-        """Singular values of the update of each module, largest first; read once."""
+        """Return the singular values of the update of each module, largest first; read once."""
         if name not in self._strengths:
             self._strengths[name] = {
                 path: self._entry(name, f"{path}.strengths")[:] for path in self.paths(name)
@@ -143,7 +145,7 @@ class AlignedLibrary:
         return self._strengths[name]
 
     def factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
-        """A factor of one module: "a_star" (rank, in) or "b_star" (out, rank)."""
+        """Return a factor of one module: "a_star" (rank, in) or "b_star" (out, rank)."""
         return self._entry(name, f"{path}.{factor}")[:]
 
     def trained_factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
@@ -158,7 +160,7 @@ class AlignedLibrary:
         return tensor if letter == "A" else tensor * self._scaling(name)[path]
 
     def weakness(self, name: str) -> str | None:
-        """What of an adapter the arrow tells little or nothing of, in one clause."""
+        """Return in one clause where the arrow of an adapter says little or nothing; else None."""
         strengths = self.strengths(name)
         zero = [path for path, s in strengths.items() if not s[0]]
         equal = [path for path, s in strengths.items() if len(s) > 1 and s[1] > EQUAL * s[0] > 0]

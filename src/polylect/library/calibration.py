@@ -14,7 +14,7 @@ FILE = "calibration.safetensors"
 
 
 def read_calibration(folder: Path, key: str) -> dict[str, Tensor] | None:
-    """What was kept last, by name; None unless it was kept under this key and is finite."""
+    """Return what was kept last, by name; None unless it was kept under this key and is finite."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             if (file.metadata() or {}).get("key") != key:

@@ -37,7 +37,7 @@ def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
 
 
 def fingerprints(model: nn.Module) -> dict[str, str]:
-    """The fingerprints that a model has in the precisions it can be loaded in, by their names.
+    """Return the model's fingerprints in the precisions it can be loaded in, by their names.
 
     Of one that is loaded in half precision only its own is known: what was rounded is lost.
     """
@@ -47,7 +47,7 @@ def fingerprints(model: nn.Module) -> dict[str, str]:
 
 
 def cut_from(model: nn.Module) -> str | None:
-    """The fingerprint of the model whose vocabulary was cut to make this one, in its precision.
+    """Return the fingerprint, in this precision, of the model that this one was cut from.
 
     None for one that was not cut by `polylect trim`. All weights but embeddings and head are
     those of that model, so an adapter trained on one of the two serves on the other.

@@ -124,7 +124,9 @@ class NeuronFile:
             )
 
     def scores(self, positions: str = "all") -> Float[Tensor, "directions layers neurons"]:
-        """Mean awareness over the tokens of one side, "source" or "target", or over "all"."""
+        """Return the mean awareness over the tokens of one side,
+        "source" or "target", or over "all".
+        """
         if positions != "all":
             return self.awareness[positions]
         counted = self.about["tokens"]
@@ -133,7 +135,7 @@ class NeuronFile:
         return total / sum(tokens.values())
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many neurons each direction owns, over the chosen layers that it uses.
+        """Return how many neurons each direction owns, over the chosen layers that it uses.
 
         "alone" counts the specific ones that no other direction owns, "of" all neurons there.
         """

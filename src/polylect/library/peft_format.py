@@ -88,7 +88,7 @@ def write_peft(folder: Path, modules: Mapping[str, LowRank], base_model: str) ->
 
 
 def read_peft(folder: Path) -> tuple[dict[str, LowRank], dict[str, Any]]:
-    """The updates by module path, and PEFT's configuration.
+    """Return the updates by module path, and PEFT's configuration.
 
     Raises:
         FileNotFoundError: a file is missing.

@@ -115,7 +115,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
             self._layers[path].remove(name)
 
     def nbytes(self, name: str) -> int:
-        """Bytes of an adapter's tensors, in memory or as they would be."""
+        """Return the bytes of an adapter's tensors, in memory or as they would be."""
         if name in self and not self._is_stale(name):
             return self.held_bytes(name)
         return self._library.nbytes(name)

@@ -85,7 +85,7 @@ def load_backbone(
 def load_tokenizer(
     path: str, revision: str | None = None
 ) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """The configuration and the tokenizer of a base model, without its weights.
+    """Return the configuration and the tokenizer of a base model, without its weights.
 
     Takes and raises what `load_backbone` does.
     """
@@ -102,7 +102,7 @@ def outline_backbone(
     gradient_checkpointing: bool = False,
     **_: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model on torch's meta device, where tensors have shapes alone, and its tokenizer.
+    """Return the model on torch's meta device, where tensors have shapes alone, and its tokenizer.
 
     Takes the settings of `load_backbone` and raises what `load_tokenizer` does. Weights that would
     be held in 4 bits have the size of `dtype`.
@@ -132,7 +132,7 @@ def tiny_backbone(
     seed: int = 0,
     gradient_checkpointing: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A random model of any family with a small tokenizer, made on the spot.
+    """Return a random model of any family with a small tokenizer, made on the spot.
 
     Args:
         family: a name of `FAMILIES`.
@@ -165,7 +165,7 @@ def random_model(
     context: int,
     seed: int,
 ) -> PreTrainedModel:
-    """An untrained model of a family around a tokenizer, with tied embeddings.
+    """Return an untrained model of a family around a tokenizer, with tied embeddings.
 
     BLOOM has no FFN width of its own: it is four times the hidden size.
     Raises ValueError for an unknown family or a hidden size the heads do not divide evenly.

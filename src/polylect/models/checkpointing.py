@@ -35,5 +35,5 @@ def checkpoint_layers(model: Any, context_fn: Callable[[], Contexts] = noop_cont
 
 
 def is_checkpointed(model: nn.Module) -> bool:
-    """Whether layers of the model run again in the backward pass."""
+    """Return whether layers of the model run again in the backward pass."""
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

@@ -108,7 +108,7 @@ class Mixture:
         return self.top is None and silent and not loses_experts
 
     def layer_numbers(self, count: int) -> list[int]:
-        """Numbers of the layers with experts in a model of `count` layers.
+        """Return the numbers of the layers with experts in a model of `count` layers.
 
         Raises:
             ValueError: there are none, or a layer that the model does not have.
@@ -137,7 +137,7 @@ class Mixture:
         return {"lm": lm, "mt": mt, "gating": self.gating, "top": top, "lm_scale": scale}
 
     def router(self, d: int, layer: int) -> Router:
-        """The router of one layer for inputs of width d."""
+        """Return the router of one layer for inputs of width d."""
         router = make_router(
             d,
             **self._router(),

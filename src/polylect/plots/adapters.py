@@ -57,7 +57,7 @@ def similarity(path: str | Path) -> Figure:
 
 
 def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """All pictures of what `LAG.routing_rows` returns, by name; none if nothing was counted.
+    """Return all pictures of what `LAG.routing_rows` returns, by name; none if nothing was counted.
 
     With several libraries the names end in theirs.
     """
@@ -109,7 +109,7 @@ def token_choices(
     library: str | None = None,
     title: str = "",
 ) -> Figure:
-    """The adapter of each token in each layer, along one sentence.
+    """Return the adapter of each token in each layer, along one sentence.
 
     Args:
         traced: from `LAG.trace`.
@@ -228,7 +228,7 @@ def _source_and_target(
 
 
 def transfer(measured: Mapping[str, Any]) -> Figure:
-    """A heat map of adapters by directions: what an adapter does to the loss of a direction.
+    """Return a heat map of adapters by directions: what an adapter does to the loss of a direction.
 
     0 is the base alone; below it an adapter helps, above it harms. On the diagonal of adapters that
     serve one direction each stands what they have learnt, elsewhere what comes of it for others.
@@ -251,7 +251,8 @@ def transfer(measured: Mapping[str, Any]) -> Figure:
 
 
 def update_overlap(library: AdapterLibrary) -> Figure:
-    """A heat map of adapters by adapters: cosine of their updates B A, mean over common layers.
+    """Return a heat map of adapters by adapters: cosine of their updates B A,
+    mean over common layers.
 
     0 is what unrelated updates have. The diagonal, always 1, is left away.
     """

@@ -19,7 +19,7 @@ Figure = Any
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in whose texts any script can be read; sizes in inches."""
+    """Return an empty figure in whose texts any script can be read; sizes in inches."""
     from polylect.plots.fonts import ReadableFigure
 
     return ReadableFigure((width, height), layout="constrained")
@@ -45,7 +45,7 @@ def heat_map(
     chance: float | None = None,
     **options: Any,
 ) -> Any:
-    """A heat map; returns its colour bar.
+    """Draw a heat map; returns its colour bar.
 
     Args:
         axes: to draw into.

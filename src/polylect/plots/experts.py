@@ -22,7 +22,7 @@ _GROUPS = ("lm", "mt")
 
 
 def expert_metrics(folder: str | Path) -> dict[str, Any]:
-    """What a run of Mix-MoE has counted: `rows`, and `sentences` with the gate along each.
+    """Return what a run of Mix-MoE has counted: `rows`, and `sentences` with the gate along each.
 
     Raises:
         FileNotFoundError: it has counted nothing.
@@ -34,7 +34,7 @@ def expert_metrics(folder: str | Path) -> dict[str, Any]:
 
 
 def of_experts(folder: str | Path) -> dict[str, Figure]:
-    """All pictures of the experts of a run, by name."""
+    """Return all pictures of the experts of a run, by name."""
     report = expert_metrics(folder)
     figures = {
         "experts": expert_shares(report["rows"]),
@@ -46,7 +46,8 @@ def of_experts(folder: str | Path) -> dict[str, Figure]:
 
 
 def by_language(rows: Rows, key: str) -> dict[str, dict[str, Float[Tensor, "*shape"]]]:
-    """Means of one of the numbers by layer and by language with its side: "en source", "de target".
+    """Return the means of one of the numbers by layer and by language with its side:
+    "en source", "de target".
 
     Directions with the same source, or target, are taken together, each with the weight of its
     tokens. Monolingual text has one side, the text: "de alone".

@@ -12,7 +12,8 @@ from polylect.plots.logged import Points, direction_legend, draw_directions, rea
 
 
 def openness(folder: str | Path) -> dict[int, dict[str, Points]]:
-    """What a run has logged of its gates: layer to direction to (optimizer step, mean openness).
+    """Return what a run has logged of its gates:
+    layer to direction to (optimizer step, mean openness).
 
     Raises:
         FileNotFoundError: the run folder has no metrics.csv.
@@ -30,7 +31,7 @@ def openness(folder: str | Path) -> dict[int, dict[str, Points]]:
 
 
 def of_gates(folder: str | Path) -> dict[str, Figure]:
-    """All pictures of the gates of a run, by name."""
+    """Return all pictures of the gates of a run, by name."""
     return {"gates": gates(folder), "gates_over_steps": gates_over_steps(folder)}
 
 
@@ -62,7 +63,9 @@ def gates(folder: str | Path) -> Figure:
 
 
 def gates_over_steps(folder: str | Path) -> Figure:
-    """How far gates were open over the training: a panel for each layer, a line per direction."""
+    """Return how far gates were open over the training:
+    a panel for each layer, a line per direction.
+    """
     layers = openness(folder)
     directions = _directions(layers)
     columns = min(len(layers), 4)

@@ -16,7 +16,7 @@ Points = list[tuple[int, float]]
 
 
 def read_metrics(folder: str | Path) -> dict[str, Points]:
-    """The values of each metric that a run has logged, by its name.
+    """Return the values of each metric that a run has logged, by its name.
 
     Raises:
         FileNotFoundError: the run folder has no metrics.csv.
@@ -34,7 +34,7 @@ def read_metrics(folder: str | Path) -> dict[str, Points]:
 
 
 def of_training(folder: str | Path) -> dict[str, Figure]:
-    """The curves of a training, by name; none of what the run has not logged."""
+    """Return the curves of a training, by name; none of what the run has not logged."""
     metrics = read_metrics(folder)
     figures = {}
     if any(name in metrics for name in ("train/loss", "val/loss", "train/lr")):
@@ -45,7 +45,7 @@ def of_training(folder: str | Path) -> dict[str, Figure]:
 
 
 def training(metrics: Mapping[str, Points]) -> Figure:
-    """The loss on training and validation text, and the learning rate, over the steps."""
+    """Return the loss on training and validation text, and the learning rate, over the steps."""
     picture = new_figure(6.4, 5.2)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _line(upper, metrics.get("train/loss", []), color="#aaaaaa", linewidth=1, label="one step")
@@ -77,7 +77,7 @@ _PANELS = (
 
 
 def directions(metrics: Mapping[str, Points]) -> Figure:
-    """Loss and chrF++ of each direction over the steps: a panel for each that was logged."""
+    """Return loss and chrF++ of each direction over the steps: a panel for each that was logged."""
     logged = [(by_direction(metrics, name), *texts) for name, *texts in _PANELS]
     logged = [panel for panel in logged if panel[0]]
     names = sorted({direction for lines, *_ in logged for direction in lines})

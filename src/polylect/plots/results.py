@@ -15,7 +15,7 @@ _METRICS = {"chrf++": "chrF++", "bleu": "BLEU"}
 
 
 def of_run(folder: str | Path, record: Mapping[str, Any] | None = None) -> dict[str, Figure]:
-    """The pictures that every run has, by name; none of what it has not measured.
+    """Return the pictures that every run has, by name; none of what it has not measured.
 
     Args:
         folder: of the run.
@@ -65,7 +65,7 @@ def scores(test: Scores, base: Scores | None = None) -> Figure:
 
 
 def data(draws: Mapping[str, Any], read: Mapping[str, Any] | None = None) -> Figure:
-    """Shares of the directions in the training text as it was read, and as it was drawn.
+    """Return the shares of the directions in the training text as it was read, and as it was drawn.
 
     Left the share of examples, right that of target tokens, which is what the loss sees.
 

@@ -71,7 +71,9 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def retrieve(questions: Sequence[Question], data: Any, how: str, words: int) -> list[Question]:
-    """The questions with what BM25 finds for them in the articles; as they are where it finds none.
+    """Return the questions with what BM25 finds for them in the articles.
+
+    They stay as they are where it finds none.
 
     "passage" shows the best passage, "adapter" names the article that has it, in place of the
     right one.

@@ -220,7 +220,7 @@ def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
-    """The file with layers and categories chosen from its scores as the configuration says."""
+    """Return the file with layers and categories chosen by the configuration from its scores."""
     generator = torch.Generator().manual_seed(cfg.seed)
     relevance = torch.tensor(file.about["relevance"][cfg.layers.form], dtype=torch.float64)
     k, count = cfg.layers.k, relevance.shape[1]

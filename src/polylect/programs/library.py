@@ -167,7 +167,10 @@ _MEANING = {
 
 
 def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]:
-    """How alike any two adapters are, by measure; None where they have no layer in common."""
+    """Return how alike any two adapters are, by measure.
+
+    It is None where they have no layer in common.
+    """
     aligned = AlignedLibrary(library, align)
     names = library.names
     members: dict[str, list[int]] = {}

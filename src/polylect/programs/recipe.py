@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def stages_of(cfg: DictConfig) -> dict[str, Stage]:
-    """The stages by name, in their order, with everything that they are given.
+    """Return the stages by name, in their order, with everything that they are given.
 
     Raises:
         ConfigError: a stage, a program or a name of `shared` that does not exist.

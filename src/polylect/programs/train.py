@@ -197,7 +197,7 @@ def _batches(cfg: DictConfig) -> int:
 
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
-    """The configured callbacks, and those of every run."""
+    """Return the configured callbacks, and those of every run."""
     from polylect.run.callbacks import DataReport, LastCheckpoint, RunningLossReport, StopTogether
     from polylect.run.monitor.progress import progress
 

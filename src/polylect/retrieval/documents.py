@@ -46,7 +46,7 @@ class BM25:
         self._vocabulary = frozenset(self._index.vocab_dict)
 
     def best(self, query: str, k: int) -> list[tuple[int, float]]:
-        """Positions and scores of the at most `k` best texts, the best first.
+        """Return the positions and scores of the at most `k` best texts, the best first.
 
         Of equal ones the first stand first. Texts without any of the query's terms are left out.
         """
@@ -111,12 +111,15 @@ class Documents:
         return len(self._passages)
 
     def hits(self, question: str, k: int = 1) -> list[Hit]:
-        """The `k` best passages, the best first; fewer where no more share a word with it."""
+        """Return the `k` best passages, the best first.
+
+        There are fewer where no more share a word with it.
+        """
         return [Hit(self._passages[i], score) for i, score in self._ranking.best(question, k)]
 
 
 def cut(text: str, words: int) -> list[str]:
-    """The text in passages of at most `words` words (letters, in scripts without spaces).
+    """Return the text in passages of at most `words` words (letters, in scripts without spaces).
 
     Only a sentence that is longer by itself makes a longer passage: none is cut.
     """

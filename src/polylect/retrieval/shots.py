@@ -40,7 +40,7 @@ class Shots:
         self.counts: dict[str, Counter[str]] = {}
 
     def find(self, source: str, direction: str) -> list[Match]:
-        """The examples of the direction, whatever the source."""
+        """Return the examples of the direction, whatever the source."""
         matches = [Match(*pair, 1.0) for pair in self.pairs[direction]]
         self.count(direction, {"sentences": 1, "matches": len(matches)})
         return matches
@@ -50,12 +50,12 @@ class Shots:
         self.counts.setdefault(direction, Counter()).update(counted)
 
     def report(self) -> dict[str, Any]:
-        """The examples and the counts, for a record."""
+        """Return the examples and the counts, for a record."""
         counts = {direction: dict(counter) for direction, counter in self.counts.items()}
         return {"seed": self.seed, "pairs": self.pairs, "counts": counts}
 
     def summary(self) -> str:
-        """The counts of all directions in a line."""
+        """Return the counts of all directions in a line."""
         total = sum(self.counts.values(), Counter())
         dropped = f", {total['dropped']} dropped for lack of room" if total["dropped"] else ""
         return f"fixed examples: {total['matches']} before {total['sentences']} sentences{dropped}"

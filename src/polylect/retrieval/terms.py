@@ -31,7 +31,7 @@ _JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d"))
 
 
 def tokens_of_text(text: str) -> list[str]:
-    """Words, letters of scripts without spaces, and punctuation marks, in lower case.
+    """Return words, letters of scripts without spaces, and punctuation marks, in lower case.
 
     One text in two Unicode forms has the same tokens.
     """
@@ -42,7 +42,7 @@ def tokens_of_text(text: str) -> list[str]:
 
 
 def terms(text: str) -> list[str]:
-    """What a search goes by: words, and neighbouring pairs of letters where words have no spaces.
+    """Return the terms of a search: words, and pairs of letters where words have no spaces.
 
     Pairs stand for words there, as single letters are found everywhere (the usual way for Chinese,
     Japanese and Korean); a letter alone is its own term. Punctuation is left out.

@@ -12,7 +12,9 @@ Setting = str | Sequence[str | None] | None
 def adapters_per_text(
     module: TranslationModule, adapter: Setting, default: str | None, count: int
 ) -> list[str | None]:
-    """The adapter named for each text, "" for the base alone; None where the direction decides.
+    """Return the adapter named for each text, "" for the base alone.
+
+    It is None where the direction decides.
 
     Raises ValueError for a name that is not there, and for numbers that do not match.
     """
@@ -29,7 +31,7 @@ def adapters_per_text(
 def directions_per_text(
     module: TranslationModule, direction: Setting, named: Sequence[str | None]
 ) -> list[str]:
-    """The direction of each text, given or the only one that its adapter serves.
+    """Return the direction of each text, given or the only one that its adapter serves.
 
     Raises ValueError for one that is not served, and for numbers that do not match.
     """

@@ -26,7 +26,7 @@ RUN_FOLDER = "POLYLECT_RUN_FOLDER"  # set for a job whose folder has been chosen
 def hydra_job(
     program: str, overrides: Sequence[str], codes: list[int], failures: list[Exception]
 ) -> Callable[[DictConfig], object]:
-    """The function Hydra calls per job, for a command line with these overrides.
+    """Return the function Hydra calls per job, for a command line with these overrides.
 
     The exit codes of a sweep's jobs are added to `codes`. What a single job raises is added to
     `failures`, since Hydra would print a line about it that helps nobody.

@@ -26,7 +26,7 @@ from polylect.strategies.loop.training import TrainingLoop
 
 
 def prompt_lengths(batch: TranslationBatch) -> Int[Tensor, " rows"]:
-    """Tokens of the source prompt of each row: those that are read and not learned."""
+    """Return the tokens of the source prompt of each row: those that are read and not learned."""
     return ((batch.labels == IGNORED) & batch.attention_mask.bool()).sum(1)
 
 
@@ -100,7 +100,9 @@ class TranslationModule(TrainingLoop):
         return self.context.route(batch.directions)
 
     def auxiliary_loss(self) -> Float[Tensor, "*units"]:
-        """Sum of what the layers left behind during the last `routing`: see `StepLoss.add`."""
+        """Return the sum of what the layers left behind during the last `routing`:
+        see `StepLoss.add`.
+        """
         return torch.zeros((), device=self.device)
 
     def units(self) -> Mapping[str, int]:
@@ -108,15 +110,18 @@ class TranslationModule(TrainingLoop):
         return dict.fromkeys(self.directions, 0) or {"": 0}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters for the optimizer; `unit` says which of `units` a group is."""
+        """Return trainable parameters for the optimizer.
+
+        `unit` says which of `units` a group is.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "unit": 0}]
 
     def telemetry(self) -> dict[str, float]:
-        """Numbers about the last forward, for dashboards."""
+        """Return the numbers about the last forward, for dashboards."""
         return {}
 
     def routing_rows(self) -> list[dict[str, Any]]:
-        """Which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
+        """Return which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
         return []
 
     def export(self, folder: Path) -> None:
@@ -127,11 +132,13 @@ class TranslationModule(TrainingLoop):
         return {}
 
     def merge_names(self) -> Sequence[str]:
-        """What `merged_model` takes: directions or adapters, or "model" where one is for all."""
+        """Return what `merged_model` takes: directions or adapters,
+        or "model" where one is for all.
+        """
         return [direction for direction in self.directions if "-" in direction]
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """A plain copy of the base with what was trained for `name` written into its weights.
+        """Return a plain copy of the base that has what was trained for `name` in its weights.
 
         Returns it, and the largest difference of its logits on the probe from those of this model.
         Raises ValueError where the strategy's function cannot be written so.
@@ -142,11 +149,14 @@ class TranslationModule(TrainingLoop):
         )
 
     def reads_examples(self, direction: str) -> bool:
-        """Whether examples in prompts of a direction are nothing new to what was trained for it."""
+        """Return whether what was trained for a direction has seen examples in its prompts."""
         return not self.trains or trained_with_examples(self.about)
 
     def structure(self) -> dict[str, Any]:
-        """What beside the configuration decides which layers `attach` makes; for checkpoints."""
+        """Return what beside the configuration decides which layers `attach` makes.
+
+        Checkpoints hold it.
+        """
         return {}
 
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
@@ -177,7 +187,7 @@ class TranslationModule(TrainingLoop):
     def cut_to_budget(
         self, named: Sequence[str | None], directions: Sequence[str]
     ) -> Iterator[list[int]]:
-        """Positions of rows, cut so that the adapters of each part fit into memory together.
+        """Yield positions of rows, cut so that the adapters of each part fit into memory together.
 
         Args:
             named: the adapter named for each row; None where its direction decides.
@@ -223,7 +233,9 @@ class TranslationModule(TrainingLoop):
         self.eval()
 
     def owned_names(self) -> set[str]:
-        """Names in the state dict that belong to the strategy: trainable, or not there before."""
+        """Return the names in the state dict that belong to the strategy:
+        trainable, or not there before.
+        """
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         return {n for n in self.state_dict() if n in trainable or n not in self._base_names}
 
@@ -243,7 +255,7 @@ class TranslationModule(TrainingLoop):
         return self.template.end_ids(self.tokenizer)
 
     def translate(self, prompts: Sequence[Example]) -> list[Translation]:
-        """Translations of the prompts, in their order."""
+        """Return the translations of the prompts, in their order."""
         translations = dict(self.translate_as_decoded(prompts))
         return [translations[i] for i in range(len(prompts))]
 
@@ -257,6 +269,6 @@ class TranslationModule(TrainingLoop):
             self.train(training)
 
     def prompt(self, source: str, direction: str) -> Example:
-        """The prompt that asks for the translation of a text."""
+        """Return the prompt that asks for the translation of a text."""
         ids = self.template.encode(self.tokenizer, source, direction)
         return Example(prompt=ids, target=[], direction=direction, source=source, references=())

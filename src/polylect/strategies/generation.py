@@ -233,7 +233,7 @@ class _ScoreWatch(LogitsProcessor):
         return scores
 
     def broken_rows(self) -> list[int]:
-        """The numbers of those rows; waits for the device."""
+        """Return the numbers of those rows; waits for the device."""
         return self._broken.nonzero().flatten().tolist()
 
 

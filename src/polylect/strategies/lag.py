@@ -186,7 +186,8 @@ class LAG(TranslationModule):
         )
 
     def telemetry(self) -> dict[str, float]:
-        """Each adapter's share of the tokens, and that of the right one: see `RouteCounts.means`.
+        """Return each adapter's share of the tokens, and that of the right one:
+        see `RouteCounts.means`.
 
         `routing/<layer>/<library>/<side>/share/<adapter>` and `…/agreement`.
         """
@@ -194,11 +195,11 @@ class LAG(TranslationModule):
         return {f"routing/{name}": value for name, value in means.items()}
 
     def routing_rows(self) -> list[dict[str, Any]]:
-        """Who was chosen, by library, layer, direction and side: see `RouteCounts.rows`."""
+        """Return who was chosen, by library, layer, direction and side: see `RouteCounts.rows`."""
         return [] if self.counts is None else self.counts.rows()
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """Whom the tokens chose, and how often that was the right one."""
+        """Draw which adapters the tokens chose, and how often that was the right one."""
         return plots.of_routing(self.routing_rows())
 
     def serve(self, adapters: Mapping[str, Mapping[str, str]]) -> None:

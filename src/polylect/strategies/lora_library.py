@@ -122,7 +122,7 @@ class LoRALibrary(TranslationModule):
                 self._override = before
 
     def adapter(self, direction: str) -> str:
-        """The adapter that serves a direction; monolingual text has the base alone.
+        """Return the adapter that serves a direction; monolingual text has the base alone.
 
         Raises ValueError with the nearest direction, or where several adapters of the library serve
         it.
@@ -141,7 +141,9 @@ class LoRALibrary(TranslationModule):
                 yield
 
     def adapters_of(self, named: Sequence[str | None], directions: Sequence[str]) -> list[str]:
-        """The adapter of each row: the one named for it, or the one that serves its direction."""
+        """Return the adapter of each row: the one named for it,
+        or the one that serves its direction.
+        """
         return [
             self.adapter(direction) if name is None or self._override is not None else name
             for name, direction in zip(named, directions, strict=True)
@@ -174,7 +176,7 @@ class LoRALibrary(TranslationModule):
         return self.adapter_index.names
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """The base with one adapter added to its weights."""
+        """Return the base with one adapter added to its weights."""
         with self.context.lock(), self.store.pin([name]):
             return merged_copy(self.backbone, name, probe)
 

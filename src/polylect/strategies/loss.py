@@ -24,7 +24,7 @@ _KNOWN = {kind for family in FAMILIES.values() for kind in family.model_types}
 def target_losses(
     backbone: nn.Module, batch: TranslationBatch
 ) -> tuple[Float[Tensor, " targets"], Int[Tensor, " targets"]]:
-    """Negative log-likelihood in nats of every target token, and the row each belongs to.
+    """Return the negative log-likelihood in nats of every target token, and the row of each.
 
     The output head runs on the positions that predict a target only: prompt and padding cost
     nothing there, which for a vocabulary of 256,000 is most of the memory. A head with adapters has
@@ -81,7 +81,7 @@ class StepLoss:
         self.sums: Tensor | None = None  # losses of this rank, for the log
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, for a checkpoint between two optimizer steps."""
+        """Return the sums so far, for a checkpoint between two optimizer steps."""
         return {name: getattr(self, name) for name in ("added", "first", "total", "sums")}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -97,7 +97,7 @@ class StepLoss:
         units: Int[Tensor, " targets"],
         auxiliary: Float[Tensor, "*units"],
     ) -> Float[Tensor, ""]:
-        """The value to differentiate for this micro-batch.
+        """Return the value to differentiate for this micro-batch.
 
         Args:
             losses: of the target tokens of this process.
@@ -131,7 +131,7 @@ class StepLoss:
         return ((sums + auxiliary * own) * share).sum()
 
     def mean(self) -> Float[Tensor, ""]:
-        """Loss per target token of the step so far, for the log."""
+        """Return the loss per target token of the step so far, for the log."""
         total, sums = self.total, self.sums
         if total is None or sums is None:
             raise RuntimeError("StepLoss.mean needs at least one call of add in the step.")
@@ -186,7 +186,10 @@ class RunningLosses:
         self._sums.mul_(self.DECAY).index_add_(1, own, values)
 
     def means(self) -> dict[str, float]:
-        """Nats per target token by direction, of this process; without those not seen yet."""
+        """Return nats per target token by direction, of this process.
+
+        Directions that were not seen yet are left out.
+        """
         if self._sums is None:
             return {}
         sums, counts = self._sums.tolist()

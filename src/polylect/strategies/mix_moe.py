@@ -171,7 +171,9 @@ class MixMoE(TranslationModule):
         return file.activation.permute(1, 2, 0)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters, by what they are: those of the experts and routers, and the rest."""
+        """Return all parameters, by what they are:
+        those of the experts and routers, and the rest.
+        """
         parts: dict[str, list[nn.Parameter]] = {name: [] for name in PARTS}
         for layer in expert_layers(self.backbone).values():
             for name, parameters in layer.parts().items():
@@ -208,18 +210,20 @@ class MixMoE(TranslationModule):
             yield
 
     def routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
-        """What each layer's router decided in the last forward, if that saw the whole batch."""
+        """Yield what each layer's router decided in the last forward,
+        if that saw the whole batch.
+        """
         for name, routing in self.context.routings.items():
             if self._mask is not None and len(routing.logits) == self._mask.numel():
                 yield name, routing, self._mask
 
     def groups(self) -> dict[str, range]:
-        """Numbers of the experts of each group, "lm" and, if there are any, "mt"."""
+        """Return the numbers of the experts of each group, "lm" and, if there are any, "mt"."""
         lm, mt = self.mixture.lm_experts, self.mixture.mt_experts
         return {"lm": range(lm)} | ({"mt": range(lm, lm + mt)} if mt else {})
 
     def auxiliary_loss(self) -> Float[Tensor, ""]:
-        """Mean over layers of the routers' losses times their factors."""
+        """Return the mean over layers of the routers' losses times their factors."""
         factors = {name: factor for name, factor in self.factors.items() if factor}
         groups = {n: g for n, g in self.groups().items() if f"{n}_router" in self.trained}
         text = torch.tensor(["-" not in d for d in self._directions], device=self.device)
@@ -269,7 +273,10 @@ class MixMoE(TranslationModule):
         save_mixture(self.backbone, self.mixture, self.tokenizer, folder / "model")
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """What the experts do with validation text, after training; numbers in experts.json."""
+        """Draw what the experts do with validation text, after training.
+
+        Writes the numbers to experts.json.
+        """
         data = self._trainer.datamodule if self._trainer is not None else None
         if data is None or not data.directions_of("val"):
             return {}
@@ -281,7 +288,7 @@ class MixMoE(TranslationModule):
 
     @torch.no_grad()
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """A plain model, the same for all directions, where the routers are constant.
+        """Return a plain model, the same for all directions, where the routers are constant.
 
         They are if they are uniform or a group has one expert; MT experts then widen the
         feed-forward networks. Else raises ValueError.

@@ -56,7 +56,7 @@ Synthetic = Mapping[str, Mapping[str, Any]]
 
 
 def tongue(code: str, synthetic: Synthetic | None = None) -> Tongue | SyntheticTongue:
-    """The tongue of a code: one of `TONGUES`, or one that `synthetic` describes.
+    """Return the tongue of a code: one of `TONGUES`, or one that `synthetic` describes.
 
     Raises ValueError for an unknown code or dial, and for tongues that share in a circle.
     """
@@ -84,7 +84,7 @@ def _resolve(code: str, synthetic: Synthetic, asking: tuple[str, ...]) -> Tongue
 
 
 def render(meaning: Meaning, code: str) -> str:
-    """The meaning as a sentence of one of `TONGUES`."""
+    """Return the meaning as a sentence of one of `TONGUES`."""
     return tongue(code).render(meaning)
 
 
@@ -124,7 +124,7 @@ def parallel(
 def monolingual(
     code: str, split: str, size: int, seed: int = 0, synthetic: Synthetic | None = None
 ) -> list[str]:
-    """Sentences of one tongue; each tongue says its own meanings, so no two are aligned.
+    """Return sentences of one tongue; each tongue says its own meanings, so no two are aligned.
 
     Raises ValueError as `parallel` does.
     """
@@ -141,7 +141,7 @@ def stories(
     sentences: int = 3,
     synthetic: Synthetic | None = None,
 ) -> list[str]:
-    """Texts of a few sentences which go on speaking of the same people and things.
+    """Return the texts of a few sentences which go on speaking of the same people and things.
 
     Raises ValueError as `parallel` does, and for a story without sentences.
     """
@@ -160,8 +160,9 @@ def retellings(
     seed: int = 0,
     synthetic: Synthetic | None = None,
 ) -> list[str]:
-    """Texts in two languages, now the one first, now the other: an event, told again in another
-    tense. A model that reads them learns which words belong together and sees no translation.
+    """Return the texts in two languages, now the one first, now the other: an event, told again in
+    another tense. A model that reads them learns which words belong together and sees no
+    translation.
 
     Raises ValueError as `parallel` does.
     """

@@ -263,7 +263,7 @@ def _relative(clause: Relative, head: NounPhrase) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One French sentence."""
+    """Return one French sentence."""
     subject, plural = _phrase(meaning.subject), meaning.subject.plural
     rest = (
         _verb(meaning.verb, meaning.tense, plural, meaning.negated),

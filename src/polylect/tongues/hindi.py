@@ -162,7 +162,7 @@ def _object(phrase: NounPhrase | None, takes_ko: bool) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One Hindi sentence."""
+    """Return one Hindi sentence."""
     subject, object_ = meaning.subject, meaning.object
     ergative = _ergative(meaning.verb, meaning.tense, object_ is not None)
     takes_ko = _takes_ko(meaning.verb, object_)

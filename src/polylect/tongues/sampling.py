@@ -151,8 +151,9 @@ def _time(rng: random.Random, tense: str, negated: bool, last_is_clause: bool) -
 
 
 def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
-    """One meaning of any split. `cast`: phrases of the sentence before, one of which is its
-    subject, and another, where the verb allows it, mostly its object."""
+    """Return one meaning of any split. `cast`: phrases of the sentence before,
+    one of which is its subject, and another, where the verb allows it, mostly its object.
+    """
     actors = [phrase for phrase in cast if phrase.noun in ANIMATE]
     actor = _repeated_phrase(_pick(rng, actors)) if actors else None
     verb = _pick(rng, _VERB_NAMES)
@@ -178,7 +179,7 @@ def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
 
 
 def split_of(meaning: Meaning) -> str:
-    """The split a meaning belongs to: 90 per cent "train", 5 "dev", 5 "test"."""
+    """Return the split a meaning belongs to: 90 per cent "train", 5 "dev", 5 "test"."""
     digest = hashlib.blake2b(str(meaning).encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "big") % 100
     for split, share in _HELD_OUT.items():
@@ -197,7 +198,7 @@ def check_request(split: str, size: int) -> None:
 
 
 def stream(split: str, seed: int, salt: str = "") -> Iterator[Meaning]:
-    """Endless distinct meanings of a split; another salt gives another stream."""
+    """Yield endless distinct meanings of a split; another salt gives another stream."""
     rng = random.Random(f"meanings:{salt}:{seed}")
     seen = set()
     while True:
@@ -208,7 +209,9 @@ def stream(split: str, seed: int, salt: str = "") -> Iterator[Meaning]:
 
 
 def story_stream(split: str, seed: int, sentences: int, salt: str) -> Iterator[tuple[Meaning, ...]]:
-    """Endless distinct stories: after the first sentence, who was spoken of is spoken of again."""
+    """Yield endless distinct stories: after the first sentence,
+    who was spoken of is spoken of again.
+    """
     rng = random.Random(f"stories:{salt}:{seed}")
     seen = set()
     while True:
@@ -225,7 +228,7 @@ def story_stream(split: str, seed: int, sentences: int, salt: str) -> Iterator[t
 
 
 def retelling_stream(split: str, seed: int, salt: str) -> Iterator[tuple[Meaning, Meaning]]:
-    """Endless distinct pairs of meanings that tell of the same, but in two tenses."""
+    """Yield endless distinct pairs of meanings that tell of the same, but in two tenses."""
     rng = random.Random(f"retellings:{salt}:{seed}")
     for first in stream(split, seed, f"retellings:{salt}"):
         tense = _other(rng, TENSES, first.tense)

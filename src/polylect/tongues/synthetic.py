@@ -98,7 +98,7 @@ class SyntheticTongue:
         self.lexicon: Mapping[str, str] = _lexicon(rng, script, shared_with, shared, contradicting)
 
     def render(self, meaning: Meaning) -> str:
-        """One sentence."""
+        """Return one sentence."""
         place, time = self._place(meaning.place), self._time(meaning.time)
         subject, verb = self._phrase(meaning.subject), self._verb(meaning.verb, meaning.tense)
         negation = self._word("not") if meaning.negated else ""

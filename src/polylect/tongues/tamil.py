@@ -125,7 +125,7 @@ def _join(words: list[str], end: str) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One Tamil sentence."""
+    """Return one Tamil sentence."""
     who = _class(meaning.subject)
     make = _negative if meaning.negated else _finite
     verb = make(meaning.verb, meaning.tense, who)

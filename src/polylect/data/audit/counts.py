@@ -23,7 +23,7 @@ Counts = dict[str, Any]
 
 
 def splits(data: Any) -> list[str]:
-    """The splits that have been read, in their usual order."""
+    """Return the splits that have been read, in their usual order."""
     return [split for split in ("train", "val", "test") if split in data.report]
 
 
@@ -104,7 +104,7 @@ def _count_draws(directions: Mapping[str, Counts], temperature: float | int) -> 
 
 
 def warnings(data: Any) -> list[str]:
-    """A sentence for each loss of at least WARN_SHARE of a corpus, with what changes it.
+    """Return a sentence for each loss of at least WARN_SHARE of a corpus, with what changes it.
 
     Of a test set every source that is too long is warned of.
     """

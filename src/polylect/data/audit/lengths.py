@@ -31,7 +31,7 @@ class Lengths:
 
 
 def measure(data: Any, direction: str, split: str, rows: Sequence[int]) -> Lengths:
-    """The lengths of these pairs of a direction, by their numbers in `data.pairs`.
+    """Return the lengths of these pairs of a direction, by their numbers in `data.pairs`.
 
     Matches of a translation memory are not counted: they are shown only as far as they fit.
 
@@ -58,7 +58,7 @@ def spread(begin: int, end: int, most: int | None) -> list[int]:
 
 
 def join(parts: Sequence[Lengths]) -> Lengths:
-    """The lengths of several parts of a direction."""
+    """Return the lengths of several parts of a direction."""
     return Lengths(
         np.concatenate([part.prompt for part in parts]),
         np.concatenate([part.target for part in parts]),

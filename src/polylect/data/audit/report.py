@@ -107,7 +107,7 @@ def _fertility(data: Any) -> dict[str, Any]:
 
 
 def report_page(data: Any, report: dict[str, Any]) -> str:
-    """The report as a page of text."""
+    """Return the report as a page of text."""
     pages = [counts_page(data), *_length_pages(data, report["lengths"])]
     if data.has_languages:
         pages += [_texts_page(report["texts"]), _repetitions_page(report["texts"])]

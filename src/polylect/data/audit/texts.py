@@ -31,7 +31,9 @@ class Side:
         self.words += len(text.split())
 
     def report(self) -> dict[str, Any]:
-        """Words, characters, and the share of the letters in each script, the largest first."""
+        """Return words, characters, and the share of the letters in each script,
+        the largest first.
+        """
         scripts: Counter[str] = Counter()
         for character, count in self.characters.items():
             if script := script_of(character):
@@ -103,7 +105,7 @@ class Texts:
 
 
 def fertility(tokenizer: Any, texts: Iterable[str], code: str) -> dict[str, Any]:
-    """How many tokens a tokenizer makes of texts in a language, special tokens left out.
+    """Return how many tokens a tokenizer makes of texts in a language, special tokens left out.
 
     `per_word` is None for scripts that do not part words by spaces; `unknown` is the share of
     tokens that stand for what the tokenizer cannot write.

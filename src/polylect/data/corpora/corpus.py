@@ -108,7 +108,7 @@ class Corpus:
             raise ValueError(f"{where}: delimiter must be one character, got {delimiter!r}")
 
     def rows(self) -> Iterator[Row]:
-        """The rows from `start` to `stop`, streamed.
+        """Yield the rows from `start` to `stop`, streamed.
 
         Raises:
             FileNotFoundError, ValueError: one sentence with file and line; texts that are clearly
@@ -189,7 +189,7 @@ def corpora(
     root: str | Path | None = None,
     check_sides: bool = True,
 ) -> dict[str, list[Corpus]]:
-    """The corpora of each direction, from the value of the setting "train", "val" or "test".
+    """Return the corpora of each direction, from the value of the setting "train", "val" or "test".
 
     The value is one spec for all directions, or a mapping from direction (or "*", any other) to
     specs; it may have more directions than this run. Directions whose spec is None are left out.

@@ -30,12 +30,13 @@ class SideNames:
     corpus_codes: Mapping[str, str]
 
     def best(self, side: str, names: Sequence[str]) -> int | None:
-        """The position of the name that names the side best, the first of equal ones."""
+        """Return the position of the name that names the side best, the first of equal ones."""
         ranks = [self._rank(name, side) for name in names]
         return ranks.index(max(ranks)) if any(ranks) else None
 
     def header(self, cells: Sequence[str]) -> dict[str, int]:
-        """The column of each side if the cells are a header that names them all, else nothing.
+        """Return the column of each side if the cells are a header
+        that names them all, else nothing.
 
         A line with a number in it is no header.
         """

@@ -38,7 +38,7 @@ class SpecReader:
     skip_counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     def read(self) -> Iterator[Row | None]:
-        """All rows; None stands for a header that is no row but counts as one."""
+        """Return all rows; None stands for a header that is no row but counts as one."""
         self.skip_counts.clear()
         return getattr(self, f"_{self.format}")()
 
@@ -83,7 +83,10 @@ class SpecReader:
         return _OWN.get(file_ending(str(path)), "hf") if is_file else "hf"
 
     def pattern(self, side: str) -> str | None:
-        """The file name of one side of aligned files; a single file can only be monolingual."""
+        """Return the file name of one side of aligned files.
+
+        A single file can only be monolingual.
+        """
         path = self.spec.get("path")
         usable = path and ("{lang}" in path or len(self.path_pattern.sides) == 1)
         return self.spec.get(side) or (path if usable else None)
@@ -170,14 +173,14 @@ class SpecReader:
         return [cells for number, cells in upto if number >= first]
 
     def with_columns(self, columns: Mapping[str, int]) -> str:
-        """The spec, as it would be written, with these columns of a table by side."""
+        """Return the spec, as it would be written, with these columns of a table by side."""
         spec = dict(self.spec)
         if spec["kind"] == "tsv" and any(isinstance(spec.get(side), str) for side in columns):
             spec["header"] = True  # the names have said so till now
         return _as_yaml(spec | columns)
 
     def swap_sides(self) -> str:
-        """The spec, as it would be written, with source and target swapped."""
+        """Return the spec, as it would be written, with source and target swapped."""
         spec = dict(self.spec)
         if self.format in ("tmx", "xliff"):
             theirs = self.path_pattern.sides
@@ -216,7 +219,7 @@ def _as_yaml(spec: Mapping[str, Any]) -> str:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list of what may be one or several; empty for None."""
+    """Return a list of what may be one or several; empty for None."""
     if value is None:
         return []
     is_one = isinstance(value, str | int | Mapping)

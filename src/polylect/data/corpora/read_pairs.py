@@ -13,7 +13,7 @@ from polylect.data.store import Pair, PairStore
 def read_pairs(
     corpora: Sequence[Corpus], keep: PairFilter | None = None
 ) -> tuple[PairStore, dict[str, Any]]:
-    """The pairs of the corpora of one direction, and what came of them.
+    """Return the pairs of the corpora of one direction, and what came of them.
 
     The report has the numbers of pairs read and kept, those dropped by each filter, the hash of
     what was kept, and the same numbers by corpus. What a reader passes over, as a unit without a

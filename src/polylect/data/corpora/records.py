@@ -34,7 +34,7 @@ class Fields:
     chosen: dict[str, str] = field(default_factory=dict)
 
     def row(self, record: Any, number: int, where: str) -> Row:
-        """The row of a record; dots in a field's name go into nested objects and lists.
+        """Return the row of a record; dots in a field's name go into nested objects and lists.
 
         Raises:
             ValueError: no record with fields, or a field that is missing, null, or not text.
@@ -73,7 +73,7 @@ class Fields:
 
 
 def read_json(path: Path, fields: Fields) -> Iterator[Row]:
-    """Rows of a file with one JSON object per line (empty lines are skipped), or of an array.
+    """Yield rows of a file with one JSON object per line (empty lines are skipped), or of an array.
 
     Objects of an array are counted instead of lines.
 
@@ -111,7 +111,7 @@ def _array(path: Path, lines: Iterator[tuple[int, str]]) -> list[Any]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """What the text says in JSON.
+    """Return what the text says in JSON.
 
     Raises:
         ValueError: with `where`: bad JSON, a field that an object has twice, too deep nesting.

@@ -78,7 +78,7 @@ class Column:
         yield joined
 
     def reads_as(self, side: str) -> bool:
-        """Whether nearly all that can be told is in the language of the side."""
+        """Return whether nearly all that can be told is in the language of the side."""
         return self.language_counts[side] >= max(self._least, _CLEAR * self.language_counts.total())
 
     @cached_property
@@ -89,7 +89,10 @@ class Column:
         return coded > 0 and coded >= _CLEAR * len(self.texts)
 
     def wrong_for(self, side: str) -> str:
-        """What these texts of a side are instead of texts in its language; empty if nothing."""
+        """Return what these texts of a side are instead of texts in its language.
+
+        It is empty if they are in it.
+        """
         total = self.language_counts.total()
         if self.holds_identifiers:
             return "holds identifiers"
@@ -126,7 +129,7 @@ def read_ahead(rows: Iterator[Row]) -> list[Row]:
 
 
 def are_swapped(columns: Mapping[str, Column]) -> bool:
-    """Whether each side clearly reads as the language of the other one."""
+    """Return whether each side clearly reads as the language of the other one."""
     return len(columns) == 2 and all(c.reads_as(_OPPOSITE[side]) for side, c in columns.items())
 
 

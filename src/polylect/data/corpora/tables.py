@@ -14,7 +14,7 @@ Line = tuple[int, list[str]]
 
 
 def tsv_lines(path: Path) -> Iterator[Line]:
-    """Number and cells of each line. There is no quoting: a quotation mark is a letter.
+    """Yield the number and cells of each line. There is no quoting: a quotation mark is a letter.
 
     Raises:
         ValueError: CR within a line, which may be the end of another one (and see `text_lines`).
@@ -29,7 +29,7 @@ def tsv_lines(path: Path) -> Iterator[Line]:
 
 
 def csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
-    """Number of the first line and cells of each record; blank lines are none.
+    """Yield the number of the first line and cells of each record; blank lines are none.
 
     Cells are text, whatever they look like. They may be in double quotes and then hold delimiters,
     line breaks and doubled quotes.
@@ -64,7 +64,7 @@ def table_rows(
     header: bool | None,
     names: SideNames,
 ) -> Iterator[Row | None]:
-    """Rows of a table.
+    """Yield rows of a table.
 
     Args:
         columns: by side, counted from 0, or named as in the header.

@@ -103,7 +103,7 @@ def gate_grad_kernel(
 
 
 def block(d: int) -> int:
-    """Columns of one program."""
+    """Return the columns of one program."""
     return min(1024, triton.next_power_of_2(d))
 
 
@@ -175,7 +175,7 @@ def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tenso
 
 
 def accumulation_dtype(x: Tensor) -> tl.dtype:
-    """What sums over `x` are taken in."""
+    """Return the precision in which sums over `x` are taken."""
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 
 def expert_order(indices: Tensor, experts: int, spare: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Slots sorted by expert, those of nobody (-1) last, in their own order within an expert.
+    """Return the slots sorted by expert, those of nobody (-1) last,
+    in their own order within an expert.
 
     Args:
         spare: rows of nobody that an expert may gain on average so that all have equally many;

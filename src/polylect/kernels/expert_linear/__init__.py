@@ -81,7 +81,7 @@ def expert_weight_grad(
     weight: Float[Tensor, "experts d_in d_out"],
     offsets: Int[Tensor, " experts_plus_1"],
 ) -> Float[Tensor, "experts d_in d_out"]:
-    """The gradient of `expert_linear(x, weight, offsets)` for `weight`, in its memory order.
+    """Return the gradient of `expert_linear(x, weight, offsets)` for `weight`, in its memory order.
 
     For a backward pass that computes `x` again instead of keeping it. Not differentiable.
 

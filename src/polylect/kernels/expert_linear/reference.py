@@ -73,7 +73,7 @@ def _even_weight_grad(rows: Tensor, grad: Tensor, weight: Tensor, each: int) -> 
 
 
 def group_sizes(offsets: Tensor, rows: int) -> list[int]:
-    """Rows of each expert, and of nobody.
+    """Return rows of each expert, and of nobody.
 
     Raises:
         ValueError: the offsets do not start at zero, or fall, or go beyond the rows.

@@ -21,7 +21,7 @@ def best_candidate(
     mean: Float[Tensor, "adapters"] | None = None,
     std: Float[Tensor, "adapters"] | None = None,
 ) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens rank"]]:
-    """The candidate with the highest (‖S A* x‖ - mean) / std, and its A* x.
+    """Return the candidate with the highest (‖S A* x‖ - mean) / std, and its A* x.
 
     Scores that differ by no more than rounding are ties, which the lowest adapter wins. Sums are
     taken in float32, those of float64 in float64; so is the product. Where a gradient is wanted, of

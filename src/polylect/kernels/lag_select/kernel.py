@@ -130,7 +130,7 @@ def best_candidate(
 
 
 def blocks(k: int, rank: int, d: int) -> dict[str, int]:
-    """Sizes of a program's tensors, powers of two."""
+    """Return the sizes of a program's tensors, powers of two."""
     slots, ranks = triton.next_power_of_2(k), triton.next_power_of_2(rank)
     wide = min(triton.next_power_of_2(d), max(16, TILE // ranks))
     return {"SLOTS": slots, "RANKS": ranks, "BLOCK": wide}

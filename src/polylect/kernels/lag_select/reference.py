@@ -20,7 +20,7 @@ def best_candidate(
     mean: Tensor | None,
     std: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The best candidate of each token (tokens,), and its A* x (tokens, rank)."""
+    """Return the best candidate of each token (tokens,), and its A* x (tokens, rank)."""
     dtype = accumulation_dtype(x, a_star)
     products = candidate_products(x.to(dtype), a_star.to(dtype), candidates)
     scores = _scores(products, candidates, strengths, mean, std)
@@ -35,7 +35,7 @@ def best_candidate(
 
 
 def accumulation_dtype(x: Tensor, a_star: Tensor) -> torch.dtype:
-    """What sums are taken in."""
+    """Return the precision in which sums are taken."""
     return torch.promote_types(torch.promote_types(x.dtype, a_star.dtype), torch.float32)
 
 

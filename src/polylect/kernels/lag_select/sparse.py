@@ -39,7 +39,7 @@ def is_faster(
     indices: Int[Tensor, "tokens k"],
     *factors: Float[Tensor, "adapters rank _"],
 ) -> bool:
-    """Whether the chosen products are faster than all tokens times all adapters.
+    """Return whether the chosen products are faster than all tokens times all adapters.
 
     A rule of shapes, not of values. On a CPU only, and without gradients.
 
@@ -62,7 +62,10 @@ def chosen_products(
     a: Float[Tensor, "adapters rank d"],
     indices: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "tokens k rank"]:
-    """A x for the chosen adapters of each token; x in the precision of a. Not differentiable."""
+    """Return a x for the chosen adapters of each token.
+
+    Here x has the precision of a. Not differentiable.
+    """
     rank, slots = a.shape[1], indices.numel() * a.shape[1]
     pattern = torch.sparse_csr_tensor(
         _starts(x.shape[0] + 1, indices.shape[1] * rank),
@@ -80,7 +83,7 @@ def chosen_sum(
     b: Float[Tensor, "adapters rank out"],
     indices: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "tokens out"]:
-    """The sum of B h over the chosen adapters of each token, b the transpose of each B."""
+    """Return the sum of B h over the chosen adapters of each token, b the transpose of each B."""
     starts = _starts(h.shape[0], indices.shape[1] * b.shape[1])
     rows, weights, options = b.flatten(0, 1), h.flatten(), (False, _SUM, False)
     return torch.embedding_bag(rows, _rows(indices, b), starts, *options, weights)[0]

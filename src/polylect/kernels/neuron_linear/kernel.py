@@ -132,7 +132,7 @@ def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim:
 
 
 def values_grad(grad: Tensor, x: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """The rows or columns `index` of gradᵀ x, accumulated in float32; dtype of `values`."""
+    """Return the rows or columns `index` of gradᵀ x, accumulated in float32; dtype of `values`."""
     if dim == 0:
         return _product(grad.index_select(1, index).t(), x, values.dtype)
     return _product(grad.t(), x.index_select(1, index), values.dtype)

@@ -18,7 +18,9 @@ def patched_linear(
     bias: Float[Tensor, " d_out"] | None = None,
     row_biases: Sequence[Tensor] = (),
 ) -> Float[Tensor, "*batch d_out"]:
-    """The plain linear layer; differentiable in x, and in values and row_biases as parts of it.
+    """Return the plain linear layer.
+
+    Differentiable in x, and in values and row_biases as parts of it.
 
     Gradients of the values are formed for them alone, in their dtype. A weight that is written to
     between forward and backward pass is refused by autograd, as any other.

@@ -32,7 +32,7 @@ def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim:
 
 
 def values_grad(grad: Tensor, x: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """The rows or columns `index` of gradᵀ x, formed alone; shape and dtype of `values`."""
+    """Return the rows or columns `index` of gradᵀ x, formed alone; shape and dtype of `values`."""
     if dim == 0:
         grad = grad.index_select(1, index)
     else:

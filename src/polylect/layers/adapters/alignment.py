@@ -90,7 +90,8 @@ def _short(dtype: torch.dtype) -> str:
 def singular_values(
     b_star: Float[Tensor, "*adapters out rank"],
 ) -> Float[Tensor, "*adapters rank"]:
-    """Singular values of aligned updates, largest first: the lengths of the columns of B*.
+    """Return the singular values of aligned updates, largest first:
+    the lengths of the columns of B*.
 
     The first is zero for an update that does nothing. The arrow means little where the second
     comes close to the first, and nothing where they are equal.
@@ -102,7 +103,7 @@ def singular_values(
 def update_cosines(
     a: Float[Tensor, "adapters rank in"], b: Float[Tensor, "adapters out rank"]
 ) -> Float[Tensor, "adapters adapters"]:
-    """How alike the updates of a layer are: the cosine of each two B A as vectors of numbers.
+    """Return the cosine of each two updates B A of a layer, as vectors of numbers.
 
     <B₁A₁, B₂A₂> is the sum over the entries of A₁A₂ᵀ times those of B₁ᵀB₂, so B A is never formed.
 
@@ -128,7 +129,7 @@ def update_cosines(
 def subspace_overlaps(
     a_star: Float[Tensor, "adapters rank in"],
 ) -> Float[Tensor, "adapters adapters"]:
-    """How much of their input space the adapters of a layer share, whatever the strengths.
+    """Return how much of their input space the adapters of a layer share, whatever the strengths.
 
     The mean squared cosine of the principal angles between the rows of each two A*: 1 where one
     space contains the other, 0 where they are orthogonal, and about r / in by chance.

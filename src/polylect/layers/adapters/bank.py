@@ -97,11 +97,14 @@ class AdapterBank(nn.Module):
     def unique_adapters(
         self, indices: Int[Tensor, "tokens k"]
     ) -> tuple[Int[Tensor, " used"] | None, Int[Tensor, "tokens k"]]:
-        """The adapters in use, ascending, and the indices among these; None if all are there."""
+        """Return the adapters in use, ascending, and the indices among these.
+
+        The first is None if all adapters are there.
+        """
         return torch.unique(indices, return_inverse=True) if self.is_paged else (None, indices)
 
     def blocks(self, size: int) -> list[Tensor | None]:
-        """All adapters, a part at a time where they are on disk."""
+        """Return all adapters, a part at a time where they are on disk."""
         if not self.is_paged:
             return [None]
         every = torch.arange(len(self.names), device=self.arrows.device)

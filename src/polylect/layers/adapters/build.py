@@ -34,7 +34,7 @@ def build_banks(
     *,
     trained: bool = False,
 ) -> tuple[dict[str, dict[str, AdapterBank]], Pages | None]:
-    """The banks by layer and library, and where their factors are held.
+    """Return the banks by layer and library, and where their factors are held.
 
     Args:
         aligned: the adapters, by library.

@@ -73,7 +73,7 @@ class EnergyStatistics:
 
 
 def statistics_of(banks: Mapping[str, AdapterBank]) -> dict[str, Tensor]:
-    """The statistics of a library's banks, under the names by which they are kept in a file."""
+    """Return the statistics of a library's banks, by the names that a file keeps them under."""
     return {f"{path}.{s}": getattr(bank, s) for path, bank in banks.items() for s in _STATISTICS}
 
 

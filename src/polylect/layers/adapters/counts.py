@@ -44,7 +44,7 @@ class RouteCounts:
         self._last_view = None
 
     def number(self, directions: Sequence[str]) -> list[int]:
-        """The numbers under which directions are counted."""
+        """Return the numbers under which directions are counted."""
         for direction in directions:
             if direction not in self.directions:
                 self.directions.append(direction)
@@ -95,7 +95,10 @@ class RouteCounts:
         self._slots = 0
 
     def layer_sums(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
-        """The sums of one layer; directions that came after its last token may not be there."""
+        """Return the sums of one layer.
+
+        Directions that came after its last token may not be there.
+        """
         self._count()
         return self._sums[library, layer]
 
@@ -122,7 +125,9 @@ class RouteCounts:
         return means
 
     def rows(self) -> list[dict[str, Any]]:
-        """One entry per library, layer, direction and side that occurred; plain numbers for JSON.
+        """Return one entry per library, layer, direction and side that occurred.
+
+        The numbers are plain ones, for JSON.
 
         "shares" has the adapters that were chosen at all; "agreement" is the share of the one that
         serves the direction, None where none is known to.
@@ -154,7 +159,7 @@ class RouteCounts:
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Share of the right adapter over all layers and tokens, by library and side.
+    """Return the share of the right adapter over all layers and tokens, by library and side.
 
     Args:
         rows: of `RouteCounts.rows`; those without a right adapter do not count.
@@ -173,7 +178,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def by_layer(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of `RouteCounts.rows` with all directions taken together."""
+    """Return the rows of `RouteCounts.rows` with all directions taken together."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["library"], row["layer"], row["side"]), []).append(row)

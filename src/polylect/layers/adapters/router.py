@@ -98,7 +98,7 @@ class AdapterRouter:
         self._route.view = TokenView.from_tokens(tokens, directions, self.context.ended)
 
     def tokens_of(self, x: Float[Tensor, "*tokens in"]) -> TokenView | None:
-        """The tokens of a layer's input; None if its shape is not that of the pass.
+        """Return the tokens of a layer's input; None if its shape is not that of the pass.
 
         Raises:
             RuntimeError: no route is open.
@@ -110,7 +110,7 @@ class AdapterRouter:
         return None
 
     def selector(self, library: str) -> Selector | None:
-        """What chooses among the adapters of a library in the open route."""
+        """Return what chooses among the adapters of a library in the open route."""
         return self._route.selectors.get(library)
 
     def select(
@@ -218,11 +218,11 @@ def attach_routing(
 
 
 def routed_layers(model: nn.Module) -> dict[str, RoutedLayer]:
-    """The layers of `model` that route among adapters, by path."""
+    """Return the layers of `model` that route among adapters, by path."""
     return {name: m for name, m in model.named_modules() if isinstance(m, RoutedLayer)}
 
 
 def banks_of(model: nn.Module, library: str) -> dict[str, AdapterBank]:
-    """The banks of one library, by the path of their layer."""
+    """Return the banks of one library, by the path of their layer."""
     layers = routed_layers(model)
     return {p: m.lora_banks[library] for p, m in layers.items() if library in m.lora_banks}

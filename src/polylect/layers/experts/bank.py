@@ -45,7 +45,8 @@ class Experts:
         x: Float[Tensor, "tokens d"],
         weights: Float[Tensor, "tokens all"],
     ) -> Float[Tensor, "tokens d"]:
-        """Sum of these experts' outputs times their weights, without the down projection's bias.
+        """Return the sum of these experts' outputs times their weights,
+        without the down projection's bias.
 
         Args:
             weights: of all experts of the layer.
@@ -78,7 +79,7 @@ class Experts:
         return routed_experts_out(activation, rows, down, routes)
 
     def owners(self) -> Int[Tensor, " neurons"]:
-        """Which of these experts each neuron belongs to, from 0."""
+        """Return which of these experts each neuron belongs to, from 0."""
         neurons = torch.arange(self.up.out_features, device=self.up.weight.device)
         by_place = neurons // (len(neurons) // len(self.numbers))
         if self.order is None:
@@ -86,7 +87,7 @@ class Experts:
         return torch.empty_like(by_place).scatter_(0, self.order, by_place)
 
     def by_expert(self, weight: Tensor, axis: int) -> Tensor:
-        """The axis of neurons as two: expert, and neuron of it."""
+        """Split the axis of neurons into two: expert, and neuron of the expert."""
         if self.order is not None:
             weight = weight.index_select(axis, self.order)
         return weight.unflatten(axis, (len(self.numbers), -1))

@@ -95,7 +95,7 @@ class RouterFeatures(nn.Module, ABC):
         """Features of each token from its own hidden state and, at most, earlier ones."""
 
     def spectrum(self, x: Float[Tensor, "rows length d"]) -> Float[Tensor, "rows length size"]:
-        """Magnitudes of the lowest frequencies along the hidden axis."""
+        """Return the magnitudes of the lowest frequencies along the hidden axis."""
         return _Magnitudes.apply(x, self.size)
 
 
@@ -261,7 +261,7 @@ FEATURES: dict[str, type[RouterFeatures]] = {
 def router_features(
     name: str, d: int, *, size: int | None = None, window: int = 32, seed: int = 0
 ) -> RouterFeatures:
-    """The features of that name; see the module's table.
+    """Return the features of that name; see the module's table.
 
     Args:
         d: width of the hidden states.

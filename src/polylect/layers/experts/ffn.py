@@ -81,7 +81,10 @@ class ExpertFFN(nn.Module):
         return getattr(self, self.nonlinearity)
 
     def experts(self) -> list[Experts]:
-        """All experts in the order of their numbers; the first group lies in the base's weights."""
+        """Return all experts in the order of their numbers.
+
+        The first group lies in the base's weights.
+        """
         base = {"gate": None} | {n: getattr(self, path) for n, path in self.projections.items()}
         parts = [Experts(range(self.slices), **base, order=self.expert_order)]
         lm, mt = self.expert_router.experts
@@ -92,7 +95,7 @@ class ExpertFFN(nn.Module):
         return parts
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by `PARTS`; lists may be empty."""
+        """Return the parameters by `PARTS`; lists may be empty."""
         router = self.expert_router
         base = [getattr(self, path) for path in self.projections.values()]
         modules = {
@@ -114,7 +117,7 @@ class ExpertFFN(nn.Module):
 
     @torch.no_grad()
     def constant_weights(self) -> Float[Tensor, " experts"] | None:
-        """Each expert's weight if it is the same for every token, else None."""
+        """Return each expert's weight if it is the same for every token, else None."""
         router = self.expert_router
         lm, mt = router.experts
         if router.top is not None:
@@ -207,5 +210,5 @@ def attach_experts(
 
 
 def expert_layers(model: nn.Module) -> dict[str, ExpertFFN]:
-    """The layers with experts, by name."""
+    """Return the layers with experts, by name."""
     return {m.layer_name: m for m in model.modules() if isinstance(m, ExpertFFN)}

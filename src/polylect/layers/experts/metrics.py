@@ -28,7 +28,7 @@ def router_losses(
     real: Bool[Tensor, " tokens"],
     monolingual: Bool[Tensor, " tokens"],
 ) -> dict[str, Float[Tensor, ""]]:
-    """The auxiliary losses of one layer, without their factors.
+    """Return the auxiliary losses of one layer, without their factors.
 
     "balance" is the sum over groups of the Switch loss, 1 each if uniform; "z" that of the router
     z-loss; "lm_prior" pulls monolingual tokens to the LM experts, where there is a choice.
@@ -54,7 +54,7 @@ def router_losses(
 def shares(
     routing: Routing, groups: Groups, real: Bool[Tensor, " tokens"]
 ) -> dict[str, Float[Tensor, " experts"]]:
-    """Each expert's share of its group's tokens that are no padding, by group."""
+    """Return each expert's share of its group's tokens that are no padding, by group."""
     return {
         name: expert_shares(assigned_shares(routing.indices, routing.weights, group), real)
         for name, group in groups.items()
@@ -68,7 +68,7 @@ def routing_metrics(
     real: Bool[Tensor, "rows length"],
     directions: Sequence[str],
 ) -> dict[str, float]:
-    """Numbers of one layer for dashboards, all means over tokens that are no padding.
+    """Return the numbers of one layer for dashboards, all means over tokens that are no padding.
 
     `lm/0`, `mt/1`: an expert's share of its group's tokens; `entropy/lm`: of the group's softmax in
     nats; `gate/en-de`: weight of the MT group, 0 to 1, in this direction.
@@ -143,7 +143,7 @@ class RoutingTally:
         self._sums[layer].index_add_(0, places.flatten(), values)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Means over tokens, one dict for each layer, direction and side that had any.
+        """Return the means over tokens, one dict for each layer, direction and side that had any.
 
         Keys: `layer`, `direction`, `side`, `tokens`; `lm` and `mt`, each expert's share of its
         group; `entropy/lm`, `entropy/mt` in nats; `gate`, the weight of the MT group. Groups and a

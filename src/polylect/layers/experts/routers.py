@@ -205,7 +205,7 @@ def make_router(
     mt_scale: float | int | None = None,
     seed: int = 0,
 ) -> Router:
-    """A router by the names of its gating ("group" or "joint") and features.
+    """Return a router by the names of its gating ("group" or "joint") and features.
 
     Args:
         d: width of the layer's input.

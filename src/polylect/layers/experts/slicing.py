@@ -17,7 +17,9 @@ def neuron_order(
     activations: Float[Tensor, "neurons features"] | None = None,
     seed: int = 0,
 ) -> Int[Tensor, " neurons"] | None:
-    """The neurons of the first slice, then those of the second, and so on; None is their own order.
+    """Return the neurons of the first slice, then those of the second, and so on.
+
+    None stands for their own order.
 
     Args:
         slicing: "contiguous", "interleaved" (each slice takes every so manieth), "random", or
@@ -46,8 +48,8 @@ def neuron_order(
 def balanced_clusters(
     points: Float[Tensor, "points features"], clusters: int, rounds: int = 30
 ) -> Int[Tensor, " points"]:
-    """The cluster of each point: k-means with clusters of one size (as MoEfication, arXiv
-    2110.01786, which clusters weights).
+    """Return the cluster of each point: k-means with clusters of one size (as MoEfication,
+    arXiv 2110.01786, which clusters weights).
 
     Deterministic: it begins with points far from each other, not with random ones.
     """

@@ -42,7 +42,7 @@ def check_adapter_name(name: str) -> None:
 
 
 def nearest_name(name: str) -> str:
-    """The name with "-" for what a name cannot hold."""
+    """Return the name with "-" for what a name cannot hold."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "NAME"
 
 

@@ -16,7 +16,7 @@ from polylect.layers.lora.layer import LoRALayer
 def merged_copy(
     model: nn.Module, adapter: str, probe: Int[Tensor, "rows length"]
 ) -> tuple[nn.Module, float]:
-    """A copy of `model` without adapters whose weights are W + s B A, computed in float32.
+    """Return a copy of `model` without adapters whose weights are W + s B A, computed in float32.
 
     For export alone: at run time adapters are never merged, so the base stays bit for bit itself.
 

@@ -148,20 +148,20 @@ class AwarenessMeter:
         return hook
 
     def awareness(self) -> dict[str, Float[Tensor, "directions layers neurons"]]:
-        """Mean |h dL/dh| in nats over the tokens of each side, "source" and "target"."""
+        """Return the mean |h dL/dh| in nats over the tokens of each side, "source" and "target"."""
         means = self._sums["awareness"] / self._sums["tokens"].clamp(min=1)[..., None, None]
         return {side: means[:, i] for i, side in enumerate(SIDES)}
 
     def activation(self) -> Float[Tensor, "directions layers neurons"]:
-        """Share of the tokens of both sides at which the neuron's activation is positive."""
+        """Return the share of the tokens of both sides at which an activation is positive."""
         return self._sums["active"] / self._sums["tokens"].sum(1).clamp(min=1)[:, None, None]
 
     def tokens(self) -> dict[str, list[int]]:
-        """Tokens counted of each side, by direction."""
+        """Return the tokens counted of each side, by direction."""
         return {s: self._sums["tokens"][:, i].long().tolist() for i, s in enumerate(SIDES)}
 
     def relevance(self, form: str = "vector") -> Float[Tensor, "directions layers"]:
-        """How much the FFN of a layer differs from that of the next, per direction.
+        """Return how much the FFN of a layer differs from that of the next, per direction.
 
         D_l = | mean_n A_{l,n} - mean_n A_{l+1,n} | over sentences n (LANDeRMT, equation 1), zero
         for the last layer, which has no next.
@@ -184,7 +184,7 @@ class AwarenessMeter:
         return nn.functional.pad(difference, (0, 1))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sums so far, on the CPU."""
+        """Return the sums so far, on the CPU."""
         return {name: total.cpu().clone() for name, total in self._sums.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

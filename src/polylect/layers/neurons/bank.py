@@ -78,7 +78,7 @@ class Plan:
         return self.owned.shape[-1]
 
     def reorder(self, tensor: Tensor, axis: int) -> Tensor:
-        """A copy of a weight or bias of the base with an entry per column."""
+        """Return a copy of a weight or bias of the base with an entry per column."""
         copied = tensor.index_select(axis, self.order)
         begin, end = self.zeros
         copied.narrow(axis, begin, end - begin).zero_()
@@ -124,15 +124,15 @@ class NeuronBank(nn.Module):
         self._planned: tuple[Any, Plan | None] = (None, None)
 
     def index(self, name: str) -> Int[Tensor, " n"]:
-        """The neurons of a set."""
+        """Return the neurons of a set."""
         return getattr(self, f"index_{name}")
 
     def serves(self, direction: str) -> bool:
-        """Whether a direction owns anything here."""
+        """Return whether a direction owns anything here."""
         return any(direction in s.owners for s in self.sets.values())
 
     def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
-        """The plan for a batch like x; None if no row owns anything here."""
+        """Return the plan for a batch like x; None if no row owns anything here."""
         owners = tuple(s.owners for s in self.sets.values())
         key = (self.context.rows(len(x)), owners, x.device)
         if self._planned[0] != key:
@@ -183,7 +183,8 @@ class NeuronBank(nn.Module):
         )
 
     def multiplies_in_place(self, plan: Plan) -> bool:
-        """Whether a kernel reads base and slices where they are, for which no matrix is made.
+        """Return whether a kernel reads base and slices where they are,
+        for which no matrix is made.
 
         On a CUDA device in training, where slices take the place of neurons.
         """
@@ -230,13 +231,13 @@ class NeuronBank(nn.Module):
         return self._open
 
     def scale(self, plan: Plan) -> Float[Tensor, "rows length weighted"]:
-        """The weights of the weighted columns; 1 long without a gate."""
+        """Return the weights of the weighted columns; 1 long without a gate."""
         if not self.gates or self.literal:  # the literal gate has weighed the input
             return plan.owned
         return self._gate_weights(plan, plan.weighted_columns)
 
     def input_scale(self, plan: Plan) -> Float[Tensor, "rows length n"]:
-        """What the literal gate multiplies the slices' input by."""
+        """Return what the literal gate multiplies the slices' input by."""
         return self._gate_weights(plan, len(plan.index))
 
     def _gate_weights(self, plan: Plan, columns: int) -> Tensor:
@@ -254,7 +255,7 @@ def ownership(
     specific: Bool[Tensor, "directions neurons"],
     selected: Bool[Tensor, " directions"],
 ) -> list[NeuronSet]:
-    """The sets of one layer: the general neurons, and the specific ones by who owns them.
+    """Return the sets of one layer: the general neurons, and the specific ones by who owns them.
 
     Args:
         directions: names of the second dimension of `specific`.
@@ -276,7 +277,7 @@ def ownership(
 
 
 def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """One tensor of several, without a copy if there is but one."""
+    """Return one tensor of several, without a copy if there is but one."""
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
 
 

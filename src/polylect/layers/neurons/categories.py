@@ -94,7 +94,7 @@ def choose_layers(
     *,
     generator: torch.Generator | None = None,
 ) -> Bool[Tensor, "layers directions"]:
-    """Which layers each direction uses.
+    """Return which layers each direction uses.
 
     Args:
         relevance: D_l, not negative; that of the last layer is not defined and counts for least.

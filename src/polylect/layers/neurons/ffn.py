@@ -57,15 +57,15 @@ class NeuronLayer(nn.Module):
     patched: PatchedWeight
 
     def values(self, plan: Plan) -> list[Tensor]:
-        """The plan's slices: rows of a projection in, columns of a projection out."""
+        """Return the plan's slices: rows of a projection in, columns of a projection out."""
         return [self.neuron_values[name] for name in plan.slices]
 
     def biases(self, plan: Plan) -> list[Tensor]:
-        """The slices' own biases, if the projection has them."""
+        """Return the slices' own biases, if the projection has them."""
         return [self.neuron_bias[name] for name in plan.slices] if len(self.neuron_bias) else []
 
     def patched_weight(self, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """The weight in the order of the plan's columns, its end being the slices; and the bias."""
+        """Return weight and bias in the order of the plan's columns, the slices at the end."""
         patched, context = self.patched, self.bank.context
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
         base = plan.added, plan.replaced, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
@@ -207,5 +207,5 @@ def _master(weight: Tensor) -> nn.Parameter:
 
 
 def neuron_banks(model: nn.Module) -> dict[str, NeuronBank]:
-    """The banks of a model, by the name of their layer."""
+    """Return the banks of a model, by the name of their layer."""
     return {m.name: m for m in model.modules() if isinstance(m, NeuronBank)}

@@ -39,7 +39,7 @@ class NeuronRows:
 
     @classmethod
     def from_model(cls, model: nn.Module, direction: str, fingerprint: str) -> "NeuronRows":
-        """The neurons a direction uses in a model with slices.
+        """Collect the neurons that a direction uses in a model with slices.
 
         Raises ValueError if it uses none.
         """
@@ -141,7 +141,7 @@ def _check_fit(path: str, layer: nn.Linear, new: Tensor, index: Tensor, axis: in
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model with slices, without them: the base as it was."""
+    """Return a copy of a model with slices, without them: the base as it was."""
     copied = copy.deepcopy(model)
     for module in copied.modules():
         if isinstance(module, NeuronLayer):

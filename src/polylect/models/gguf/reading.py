@@ -26,7 +26,8 @@ _LAYERS_OF_27B = {"gemma2": 46, "gemma3_text": 62}
 
 
 def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a GGUF file in float32, in which every quantised value is exact, and tokenizer.
+    """Return the model of a GGUF file in float32,
+    in which every quantised value is exact, and tokenizer.
 
     Raises:
         RuntimeError: the packages that read such files are missing.

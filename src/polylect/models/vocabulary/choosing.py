@@ -14,7 +14,7 @@ _BATCH = 10_000
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts as prompts and targets hold them: without special tokens."""
+    """Return the ids of texts as prompts and targets hold them: without special tokens."""
     if not texts:
         return []
     return tokenizer(
@@ -27,7 +27,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[int]:
-    """How often each id occurs in texts, their beginnings counted with a space before them too.
+    """Return how often each id occurs in texts,
+    their beginnings counted with a space before them too.
 
     Within a prompt a text follows a space, and then its first word is another token.
     """
@@ -43,7 +44,8 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Co
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerBase, directions: Iterable[str], own: str | None = None
 ) -> set[int]:
-    """Ids in the prompts of the directions, with every template that the tokenizer can serve.
+    """Return the ids in the prompts of the directions,
+    with every template that the tokenizer can serve.
 
     Args:
         own: the template that is going to be used; another's needs are met where they can be.
@@ -64,7 +66,7 @@ def prompt_tokens(
 
 
 def script_tokens(vocabulary: Vocabulary, languages: Iterable[str]) -> set[int]:
-    """Ids of the tokens whose letters are all of the scripts of these languages.
+    """Return the ids of the tokens whose letters are all of the scripts of these languages.
 
     Raises ValueError for an unknown code.
     """
@@ -87,7 +89,8 @@ def frequent_tokens(
     coverage: float | None = None,
     size: int | None = None,
 ) -> set[int]:
-    """The ids to keep, closed under merges: `required_ids`, and others by one of three rules.
+    """Return the ids to keep, closed under merges: `required_ids`,
+    and others by one of three rules.
 
     Args:
         count: those that occur at least so often.

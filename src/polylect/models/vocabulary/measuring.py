@@ -42,7 +42,7 @@ def compare_tokens(
     kept_ids: Sequence[int],
     texts: Sequence[str],
 ) -> Fit:
-    """How the cut tokenizer, whose entries are `kept_ids` of the whole one, splits texts."""
+    """Return how the cut tokenizer, whose entries are `kept_ids` of the whole one, splits texts."""
     before, after = encode(whole, texts), encode(cut, texts)
     same = sum(
         [kept_ids[i] if i < len(kept_ids) else -1 for i in new] == old
@@ -70,7 +70,7 @@ def _share(rows: Sequence[Sequence[int]], ids: frozenset[int]) -> float:
 def nats_per_character(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> float:
-    """Negative log-likelihood of texts, each after the begin token, per character of theirs.
+    """Return the negative log-likelihood per character of texts, each after the begin token.
 
     It compares vocabularies, which nats per token do not. Without a begin token the first token of
     a text is not counted; NaN where nothing is left to count.
@@ -92,7 +92,7 @@ def nats_per_character(
 
 @torch.no_grad()
 def next_token_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Logits after each token of each row, (tokens, entries) in float32."""
+    """Return the logits after each token of each row, (tokens, entries) in float32."""
     return [
         model(input_ids=torch.tensor([list(row)], device=model.device)).logits[0].float().cpu()
         for row in rows

@@ -65,7 +65,7 @@ class Vocabulary:
         return {index: token for token, index in self.ids.items()}
 
     def text(self, token: str) -> str | None:
-        """What a token writes, with a plain space; None for a part of a character."""
+        """Return what a token writes, with a plain space; None for a part of a character."""
         if not self.byte_level:
             return token.replace(_SPACE, " ")
         try:
@@ -74,7 +74,7 @@ class Vocabulary:
             return None
 
     def required_ids(self) -> set[int]:
-        """Ids of special and added tokens, bytes, digits and punctuation marks.
+        """Return the ids of special and added tokens, bytes, digits and punctuation marks.
 
         Special tokens that are only placeholders, such as <unused17>, are left out.
         """
@@ -95,13 +95,13 @@ class Vocabulary:
         return required | ({self.ids[_SPACE]} if _SPACE in self.ids else set())
 
     def byte_ids(self) -> frozenset[int]:
-        """Ids of tokens that are no more than a part of a character."""
+        """Return the ids of tokens that are no more than a part of a character."""
         if self.byte_level:
             return frozenset(i for token, i in self.ids.items() if self.text(token) is None)
         return frozenset(i for token, i in self.ids.items() if _BYTE.fullmatch(token))
 
     def closed_under_merges(self, ids: Iterable[int]) -> set[int]:
-        """The ids with those of all tokens that are merged on the way to them."""
+        """Return the ids with those of all tokens that are merged on the way to them."""
         result = set(ids)
         if self.state["model"]["type"] == "BPE":
             for index in list(result):
@@ -109,7 +109,8 @@ class Vocabulary:
         return result
 
     def merge_path(self, token: str) -> set[int]:
-        """Ids of the parts from which BPE makes a token, the characters and the token included.
+        """Return the ids of the parts from which BPE makes a token,
+        the characters and the token included.
 
         Of an added token, or one that no merges lead to, what they lead to.
         """
@@ -135,7 +136,7 @@ class Vocabulary:
 
 
 def merges(state: dict[str, Any]) -> list[tuple[str, str]]:
-    """The merges of a BPE in their order; old files write them as one text with a space."""
+    """Return the merges of a BPE in their order; old files write them as one text with a space."""
     listed = state["model"]["merges"]
     return [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in listed]
 

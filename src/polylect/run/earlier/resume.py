@@ -65,7 +65,10 @@ _ABSENT = object()
 
 
 def config_file(run: str | Path) -> Path:
-    """The configuration of a run: the file itself, or that of the folder; FileNotFoundError."""
+    """Return the configuration of a run: the file itself, or that of the folder.
+
+    Raises FileNotFoundError.
+    """
     path = Path(run)
     path = path / "config.yaml" if path.is_dir() else path
     if not run or not path.is_file():
@@ -76,7 +79,7 @@ def config_file(run: str | Path) -> Path:
 
 
 def repeat_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of the run that `cfg.config` names, changed by the overrides.
+    """Return the configuration of the run that `cfg.config` names, changed by the overrides.
 
     Raises as `resume_config`, and FileNotFoundError where there is no such configuration.
     """
@@ -91,7 +94,7 @@ def resume_config(
     overrides: Sequence[str],
     sections: Collection[str] = CONTINUED,
 ) -> DictConfig:
-    """The configuration of the run that goes on, and on top what the command line gives.
+    """Return the configuration of the run that goes on, and on top what the command line gives.
 
     Args:
         cfg: as composed from the files and the command line.
@@ -143,7 +146,7 @@ def _put_in_place(new: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def stored_values(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration in a checkpoint, as plain values that nobody has checked."""
+    """Return the configuration in a checkpoint, as plain values that nobody has checked."""
     return checkpoint["polylect"]["about"]["config"]
 
 
@@ -189,7 +192,10 @@ def check_stage(module: Any, checkpoint: Mapping[str, Any], path: Path) -> None:
 def describe_differences(
     old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()
 ) -> str:
-    """Each setting that differs, unless it fits a pattern of `but`, as a clause; empty for none."""
+    """Return each setting that differs, unless it fits a pattern of `but`, as a clause.
+
+    It is empty if none differs.
+    """
     return ", ".join(
         f"{key} was {_short_text(before)} and is {_short_text(after)}"
         for key, before, after in differences(old, new)

@@ -26,7 +26,7 @@ _DEEPEST = 50
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The plain values of a run's `config.yaml`; raises as `check_whole`."""
+    """Return the plain values of a run's `config.yaml`; raises as `check_whole`."""
     check_whole(path, "the configuration of a run")
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def stored_config(
     packages: Sequence[str] = (),
     command: str = "the same command with",
 ) -> DictConfig:
-    """The sections of a stored configuration that `keys` name, safe to be instantiated.
+    """Return the sections of a stored configuration that `keys` name, safe to be instantiated.
 
     Args:
         values: what the file at `path` holds.

@@ -31,7 +31,9 @@ class Pace:
         self._paused_seconds += seconds
 
     def values(self, trainer: L.Trainer, module: Any) -> dict[str, str]:
-        """The learning rate, losses by direction, tokens per second since last asked, time left."""
+        """Return the learning rate, losses by direction,
+        tokens per second since last asked, time left.
+        """
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         values = losses(module.running_losses.means()) | {"lr": f"{max(rates):.1e}"}
         tokens, now = self._tokens(trainer), time.monotonic()
@@ -72,14 +74,14 @@ def losses(means: Mapping[str, float]) -> dict[str, str]:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are some: 2:05, 1:02:05."""
+    """Return minutes and seconds, with hours where there are some: 2:05, 1:02:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def validation_line(trainer: L.Trainer) -> str:
-    """What a validation has found: the mean loss and chrF++, and the losses by direction."""
+    """Return what a validation has found: the mean loss and chrF++, and the losses by direction."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     means = {k: v for k, v in metrics.items() if k in ("val/loss", "val/chrf")}
     parts = losses({k[9:]: v for k, v in metrics.items() if k.startswith("val/loss/")})
@@ -177,5 +179,5 @@ class TerminalProgress(TQDMProgressBar):
 
 
 def progress() -> ProgressBar:
-    """A bar on a terminal, plain lines elsewhere."""
+    """Return a bar on a terminal, plain lines elsewhere."""
     return TerminalProgress() if sys.stderr.isatty() else PlainProgress()

@@ -53,7 +53,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def probe_ids(module: Any) -> Int[Tensor, "rows length"]:
-    """Rows of token ids, on the module's device, on which two models are compared."""
+    """Return rows of token ids, on the module's device, on which two models are compared."""
     size = module.backbone.config.vocab_size
     return torch.arange(256, device=module.device).remainder(size).view(4, 64)
 

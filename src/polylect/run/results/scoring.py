@@ -71,7 +71,10 @@ def _retry_command(folder: Path) -> str:
 
 @torch.no_grad()
 def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
-    """Mean negative log-likelihood of the targets in nats; raises ValueError where it is none."""
+    """Return the mean negative log-likelihood of the targets in nats.
+
+    Raises ValueError where it is none.
+    """
     from polylect.strategies.loss import target_losses
 
     total, count = 0.0, 0
@@ -100,7 +103,7 @@ def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]
 
 
 def translate_all(module: Any, prompts: Sequence[Any], doing: str) -> list[Any]:
-    """What the module makes of all prompts, with a progress bar on a terminal."""
+    """Return what the module makes of all prompts, with a progress bar on a terminal."""
     from tqdm.auto import tqdm
 
     translations: dict[int, Any] = {}
@@ -151,6 +154,6 @@ def _show_samples(direction: str, prompts: Sequence[Any], folder: Path, count: i
 
 
 def mean_chrf(scores: dict[str, dict[str, Any]]) -> float | None:
-    """Mean chrF++ over the directions; None where it was not computed."""
+    """Return the mean chrF++ over the directions; None where it was not computed."""
     chrf = [s["chrf++"]["value"] for s in scores.values() if "chrf++" in s]
     return sum(chrf) / len(chrf) if chrf else None

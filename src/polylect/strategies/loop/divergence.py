@@ -114,7 +114,8 @@ class Diverged(RuntimeError):
 
 
 def divergence_error(trainer: Any, what: str, directions: Iterable[str], step: int) -> Diverged:
-    """The end of a training in a sentence: what is not finite, when, for whom, and the way on.
+    """Return the end of a training in a sentence: what is not finite,
+    when, for whom, and the way on.
 
     Called in all processes at once.
     """
@@ -142,7 +143,7 @@ def _of_all_processes(directions: Iterable[str]) -> list[str]:
 
 
 def last_good(trainer: Any) -> Path | None:
-    """The checkpoint that was written last, by this run or the one that it goes on with."""
+    """Return the checkpoint that was written last, by this run or the one that it goes on with."""
     named = [
         getattr(callback, name, None)
         for callback in trainer.checkpoint_callbacks

@@ -108,7 +108,10 @@ class TrainingLoop(L.LightningModule, ABC):
         }
 
     def make_optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """The optimizer, and its schedule for so many steps; raises ValueError on bad settings."""
+        """Return the optimizer, and its schedule for so many steps.
+
+        Raises ValueError on bad settings.
+        """
         if self.optimizer is None:
             raise ValueError(f"{type(self).__name__} was made without an optimizer: give optim=…")
         try:

@@ -26,7 +26,7 @@ _GLUED = regex.compile(
 
 
 def segment_text(segment: Any) -> str:
-    """The text of an lxml element: what stands outside of markup, as one line.
+    """Return the text of an lxml element: what stands outside of markup, as one line.
 
     Markup are native codes (`bpt`, `ept`, `it`, `ph`, …) with all that is in them, subflows
     included, comments and processing instructions; the content of other elements (`hi`, `g`, `pc`,
@@ -75,7 +75,7 @@ def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict
 
 
 def languages_wanted(sides: Mapping[str, str]) -> str:
-    """The languages that are looked for, for errors."""
+    """Return the languages that are looked for, for errors."""
     return " and ".join(repr(sides[side]) for side in ("source", "target") if side in sides)
 
 

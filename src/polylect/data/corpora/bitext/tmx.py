@@ -15,7 +15,7 @@ _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 def read_tmx(
     path: Path, source: str | None, target: str, skipped: Counter[str] | None = None
 ) -> Iterator[Row]:
-    """Rows of the units that have both languages.
+    """Yield rows of the units that have both languages.
 
     A language matches its variants, see `pick_languages`; of several texts in one the first is
     taken. The text of a segment is what `segment_text` says.

@@ -20,7 +20,7 @@ _UNDONE = {"new", "needs-translation", "initial"}
 def read_xliff(
     path: Path, source: str | None, target: str, skipped: Counter[str] | None = None
 ) -> Iterator[Row]:
-    """Rows of the translated segments, in either orientation of the file.
+    """Yield rows of the translated segments, in either orientation of the file.
 
     A segment is a `trans-unit` of 1.2, or each `mrk` with mtype="seg" within it where source and
     target are segmented, and a `segment` of 2. Proposals (`alt-trans`) and notes are not read. A

@@ -143,7 +143,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """As `whole_file` for a folder, which is there, and empty, when the block begins.
+    """Do as `whole_file` for a folder, which is there, and empty, when the block begins.
 
     Args:
         path: must not exist, unless it is replaced.

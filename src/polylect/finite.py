@@ -25,7 +25,7 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
-    """In one clause which of the tensors has values that are not finite; None if none has."""
+    """Return in one clause which of the tensors is not finite; None if all are."""
     names = [name for name, tensor in tensors.items() if not all_finite(tensor)]
     if not names:
         return None

@@ -59,7 +59,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
         self.on_release(key, value)
 
     def on_release(self, key: Key, value: Value) -> None:
-        """Is called with what is let go; does nothing by default."""
+        """Do what the loss of a value asks for; nothing by default."""
 
     def make_room(self, nbytes: int, stay: Collection[Key] = ()) -> None:
         """Lets go of values, those in `stay` apart, until so many bytes more fit.

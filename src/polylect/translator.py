@@ -28,7 +28,7 @@ from polylect.strategies.lora_library import LoRALibrary
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one, else the CPU."""
+    """Return the device of a name; "auto" is the GPU where there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -89,7 +89,7 @@ class Translator:
         budget_mib: int | float = 1024,
         packages: Sequence[str] = (),
     ) -> "Translator":
-        """From a run folder or a checkpoint.
+        """Make a translator from a run folder or a checkpoint.
 
         A run folder with adapters is used through them: only those needed are in memory. Nothing
         in it is executed: what its configuration names must be of polylect, or defined in the
@@ -112,7 +112,7 @@ class Translator:
         device: str = "auto",
         budget_mib: int | float = 1024,
     ) -> "Translator":
-        """From a Hugging Face model and tokenizer, with the adapters of a folder, if any.
+        """Make a translator from a Hugging Face model and tokenizer, with a folder of adapters.
 
         What the model's own `generation_config` says has no part in its translations.
         """
@@ -156,7 +156,7 @@ class Translator:
         direction: Setting = None,
         adapter: Setting = None,
     ) -> list[Translation]:
-        """As `translate`, with the number of tokens and whether the length cap was hit.
+        """Do as `translate`, with the number of tokens and whether the length cap was hit.
 
         Raises ValueError for a text without room in the model's context, see `too_long`.
         """
@@ -192,7 +192,7 @@ class Translator:
 
     @_exclusive
     def remember(self, memory: Memory | None) -> None:
-        """From now on show the model pairs of the memory before each text; None ends that."""
+        """Show the model pairs of the memory before each text; None ends that."""
         self.module.template = self._own_template
         if memory is not None:
             show_matches(self.module, memory)
@@ -225,7 +225,7 @@ class Translator:
 
     @_exclusive
     def set_adapter(self, name: str | None) -> None:
-        """From now on texts go through this adapter where `translate` is given none.
+        """Send texts through this adapter where `translate` is given none.
 
         Whatever their direction. None ends that: each direction has its own adapter again.
         """
@@ -260,5 +260,5 @@ class Translator:
 
     @_exclusive
     def fingerprint(self) -> str:
-        """SHA-256 over the base's weights as they are now."""
+        """Return a SHA-256 over the base's weights as they are now."""
         return base_fingerprint(self.module.backbone)

@@ -12,7 +12,7 @@ from polylect.eval.metrics import TITLES, check_spbleu
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Values that would only be missed once the run has begun; raises ConfigError."""
+    """Check values that would only be missed once the run has begun; raises ConfigError."""
     check_metrics(cfg.metrics)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {cfg.seed}.")
@@ -55,7 +55,7 @@ def missing_devices(cfg: DictConfig) -> str | None:
 
 
 def crowded_cores(cfg: DictConfig) -> str | None:
-    """That more CPU processes are asked for than there are cores, as a sentence; None if not."""
+    """Return a sentence if more CPU processes are asked for than there are cores, else None."""
     accelerator, devices = cfg.trainer.get("accelerator", "auto"), cfg.trainer.get("devices", 1)
     cores = os.cpu_count() or 1
     if accelerator != "cpu" or not isinstance(devices, int) or devices <= cores:
@@ -87,7 +87,7 @@ def check_devices(cfg: DictConfig) -> None:
 
 
 def check_combination(module: Any, cfg: DictConfig) -> None:
-    """A strategy against the rest of the configuration; raises ConfigError."""
+    """Check a strategy against the rest of the configuration; raises ConfigError."""
     if not module.trains and not cfg.dry_run:
         raise ConfigError(
             f"strategy {type(module).__name__} does not train: score it with "
@@ -99,7 +99,7 @@ def check_combination(module: Any, cfg: DictConfig) -> None:
 
 
 def check_data(data: Any, cfg: DictConfig) -> None:
-    """The data against the base model, before hours are spent.
+    """Check the data against the base model, before hours are spent.
 
     All sets are read, for what would fail later should fail now, and before the run has a folder.
     Raises what reading raises, and ValueError for a validation set or a monolingual test set of

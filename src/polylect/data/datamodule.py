@@ -199,7 +199,7 @@ class TranslationData(LightningDataModule):
         return make_examples(pairs, [direction] * len(pairs), self._tokenizer(), template)
 
     def prompts(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
-        """As `examples`, with empty targets, to generate from. Long prompts are left whole."""
+        """Return `examples` with empty targets, to generate from. Long prompts are left whole."""
         pairs = self._first(direction, split, limit)
         sources = [pair.source for pair in pairs]
         ids = self.template.encode_many(self._tokenizer(), sources, [direction] * len(pairs))
@@ -228,7 +228,7 @@ class TranslationData(LightningDataModule):
         return self.training_stream(length, trainer.global_rank, trainer.world_size)
 
     def training_stream(self, length: int, rank: int = 0, world: int = 1) -> TrainingStream:
-        """`length` training batches for process `rank` of `world`, without a trainer.
+        """Return `length` training batches for process `rank` of `world`, without a trainer.
 
         Raises ValueError as `check_context` does.
         """

@@ -104,7 +104,7 @@ def normalise(text: str) -> str:
 
 
 def text_hash(code: str, text: str) -> int:
-    """64-bit hash of a text, normalised, in a language (regions and scripts of it are one).
+    """Return a 64-bit hash of a normalised text in a language, whatever region and script.
 
     It differs from process to process, as Python's hash does; only whether two are equal counts.
     """

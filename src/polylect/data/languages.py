@@ -158,7 +158,7 @@ def _guess_direction(text: str) -> str | None:
 
 
 def split_direction(direction: str) -> tuple[str | None, str]:
-    """("en", "de") for "en-de", and (None, "de") for monolingual text in "de".
+    """Return ("en", "de") for "en-de", and (None, "de") for monolingual text in "de".
 
     Raises:
         ValueError: not a direction, or a code in it is not known.

@@ -53,7 +53,7 @@ class Template(ABC):
         directions: Sequence[str],
         shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
-        """`encode` of many rows by one call of the tokenizer.
+        """Do `encode` for many rows by one call of the tokenizer.
 
         Args:
             shots: for each row sentence pairs in its direction that stand before it as examples,
@@ -84,14 +84,14 @@ class Template(ABC):
         targets: Sequence[str],
         directions: Sequence[str],
     ) -> list[tuple[list[int], list[int]]]:
-        """Prompt and target of many rows, to learn from; raises as `encode_many`."""
+        """Return prompt and target of many rows, to learn from; raises as `encode_many`."""
         prompts = self.encode_many(tokenizer, sources, directions)
         return list(zip(prompts, self.encode_targets(tokenizer, targets, directions), strict=True))
 
     def encode_targets(
         self, tokenizer: Any, targets: Sequence[str], directions: Sequence[str | None]
     ) -> list[list[int]]:
-        """`encode_target` of many rows by one call of the tokenizer."""
+        """Do `encode_target` for many rows by one call of the tokenizer."""
         lead = self._lead(tokenizer)
         texts = [
             target if direction is not None and "-" not in direction else lead + target
@@ -212,7 +212,7 @@ class QuestionTemplate(Template):
         directions: Sequence[str],
         shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
-        """`Template.encode_many`; raises ValueError where pairs are to be shown."""
+        """Do `Template.encode_many`; raises ValueError where pairs are to be shown."""
         if shots is not None:
             raise ValueError("questions show no sentence pairs: give them a passage instead")
         prompt_rows = [PromptRow(source) for source in sources if source is not None]
@@ -276,7 +276,7 @@ def begin_ids(tokenizer: Any) -> list[int]:
 
 
 def names(pair: tuple[str, str]) -> tuple[str, str]:
-    """English names of the languages of a pair of codes."""
+    """Return the English names of the languages of a pair of codes."""
     return language(pair[0]).name, language(pair[1]).name
 
 

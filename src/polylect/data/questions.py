@@ -16,7 +16,7 @@ Source = Facts | Kilt
 
 
 def adapter_of(article: str) -> str:
-    """Name of the adapter that knows an article."""
+    """Return the name of the adapter that knows an article."""
     return f"article_{article}"
 
 
@@ -88,11 +88,11 @@ class QuestionData(TranslationData):
         return [Example(ids, [], d, question.text, question.answers) for ids, d, question in rows]
 
     def direction(self, question: Question) -> str:
-        """Under this name the adapters that serve a question are known."""
+        """Return the name under which the adapters that serve a question are known."""
         return f"{self.source.data_sets[question.data_set].task}.{question.article}"
 
     def adapters_by_direction(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
-        """By direction the right adapter in the library "task" and in "knowledge"."""
+        """Return by direction the right adapter in the library "task" and in "knowledge"."""
         adapters = {}
         for question in questions:
             adapters[self.direction(question)] = {

@@ -17,7 +17,7 @@ _PUNCTUATION = frozenset({"Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sk"})
 
 
 def normalise(text: str) -> str:
-    """Lower case without punctuation and English articles, one space between words.
+    """Return lower case without punctuation and English articles, one space between words.
 
     For ASCII the answer normalisation of SQuAD, which KILT uses. Beyond it, punctuation of all
     scripts goes (and no combining mark), and one text in two Unicode forms becomes one.
@@ -39,17 +39,17 @@ def _strip_punctuation(text: str) -> str:
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the answers to the letter, but for outer spaces, else 0."""
+    """Return 1 if the prediction is one of the answers, but for outer spaces, else 0."""
     return _best(lambda ours, gold: float(ours.strip() == gold.strip()), prediction, answers)
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the answers after `normalise`, else 0."""
+    """Return 1 if the prediction is one of the answers after `normalise`, else 0."""
     return _best(lambda ours, gold: float(normalise(ours) == normalise(gold)), prediction, answers)
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall of the words after `normalise`, 0 to 1.
+    """Return the harmonic mean of precision and recall of the normalised words, 0 to 1.
 
     Words are what stands between spaces, so a script without spaces has one word per answer.
     """

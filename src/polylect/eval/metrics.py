@@ -164,7 +164,7 @@ def check_spbleu() -> None:
 def reference_streams(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[list[str | None]]:
-    """References as sacreBLEU wants them: stream i holds the i-th reference of every line.
+    """Return references as sacreBLEU wants them: stream i has the i-th one of every line.
 
     Lines with fewer references than others are filled with None, which sacreBLEU skips; an empty
     string would count as a reference, and give BLEU a reference length of zero to come close to.

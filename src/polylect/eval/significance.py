@@ -86,7 +86,7 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Holm 1979), in the order given.
+    """Return the p-values after Holm's step-down correction (Holm 1979), in their order.
 
     The k-th smallest of n p-values is multiplied by n - k + 1; none is smaller than the one before
     it, and none is larger than 1.

@@ -40,12 +40,12 @@ class Table:
         return "\n".join([*lines, *notes]) + "\n"
 
     def tsv(self) -> str:
-        """Tab-separated rows; the notes are lines that begin with #."""
+        """Return tab-separated rows; the notes are lines that begin with #."""
         rows = ["\t".join(cell.strip() for cell in row) for row in (self.header, *self.rows)]
         return "\n".join([*rows, *(f"# {note}" for note in self.notes)]) + "\n"
 
     def text(self) -> str:
-        """Aligned columns in plain characters."""
+        """Return aligned columns in plain characters."""
         table = (self.header, *self.rows)
         first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
         lines = [
@@ -76,7 +76,7 @@ def show(table: Table, stream: TextIOBase | None = None) -> None:
 
 
 def scores_table(results: Mapping[str, Results]) -> Table:
-    """Rows are directions, columns metrics, with the mean of each column below.
+    """Return directions by metrics, with the mean of each column below.
 
     Where a metric has several signatures, each gets its own column, named by what differs
     ("BLEU tok:13a", "BLEU tok:intl"), so that no mean is taken over both. A mean over fewer than
@@ -151,7 +151,7 @@ def matrix_table(
 
 
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> Table:
-    """Rows are directions, columns what can be wrong, as count out of what could be judged."""
+    """Return directions by what can be wrong, as count out of what could be judged."""
     rows = {
         direction: d.to_dict() if isinstance(d, Diagnosis) else d
         for direction, d in diagnoses.items()
@@ -167,7 +167,7 @@ def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> T
 def comparison_table(
     comparisons: Sequence[Comparison], *, level: float = 0.05, note: str = ""
 ) -> Table:
-    """Rows are systems in directions; a star marks what is significant after Holm's correction.
+    """Return systems in directions; a star marks what is significant after Holm's correction.
 
     A note, such as which system the baseline is, stands below.
 

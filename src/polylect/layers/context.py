@@ -101,7 +101,7 @@ class RoutingContext:
         mask: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
     ) -> Iterator[None]:
-        """Names the rows of the batch, one each; "" or None is the base alone.
+        """Open a route: name the rows of the batch, one each; "" or None is the base alone.
 
         Waits while another thread has a route open or holds the `lock`.
 
@@ -163,7 +163,7 @@ class RoutingContext:
         return self._prompts.repeat_interleave(n // len(self._prompts))
 
     def groups(self, n: int) -> RowGroups:
-        """`rows(n)` as equal groups; worked out once per route."""
+        """Return `rows(n)` as equal groups; worked out once per route."""
         return self.remember(("groups", n), lambda: RowGroups.from_names(self.rows(n)))
 
     def check_adapters(self, names: Sequence[str]) -> None:
@@ -195,7 +195,7 @@ class RoutingContext:
         self._memory.pop(key, None)
 
     def checkpointing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        """`context_fn` of `torch.utils.checkpoint`: the same route when a layer is run again.
+        """Open the same route when a layer is run again: `context_fn` of `torch.utils.checkpoint`.
 
         The second forward happens in the backward pass, when the route has long been closed.
         `TranslationModule` gives it to a base with model.gradient_checkpointing.

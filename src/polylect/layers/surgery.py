@@ -58,7 +58,7 @@ def find_linears(model: nn.Module, patterns: Patterns) -> dict[str, nn.Module]:
 
 
 def freeze(model: nn.Module) -> None:
-    """No parameter of `model` gets a gradient from now on."""
+    """Keep all parameters of `model` from getting gradients."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
 

@@ -76,7 +76,7 @@ class AdapterIndex(AdapterLibrary):
         return self._directions[name]
 
     def update(self, name: str, about: Mapping[str, Any]) -> None:
-        """An adapter has been read again, and its file may say that it serves others."""
+        """Take the directions of an adapter whose files were read again."""
         directions = self._read(name, about)
         if directions != self._directions[name]:
             self._directions[name] = directions
@@ -97,7 +97,7 @@ class AdapterIndex(AdapterLibrary):
         return names[0] if names else None
 
     def require_adapter(self, direction: str) -> str:
-        """As `adapter_for`, but raises ValueError with the nearest direction if there is none."""
+        """Do as `adapter_for`, but raise ValueError with the nearest direction if there is none."""
         if direction not in self._serving:
             for name in self._folders:
                 if self.version(name) is not None:

@@ -149,7 +149,7 @@ class AlignedLibrary:
         return self._entry(name, f"{path}.{factor}")[:]
 
     def trained_factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
-        """As `factor`, but as it was trained; B is multiplied by the scaling.
+        """Return a factor as it was trained, "a" or "b"; B is multiplied by the scaling.
 
         Read from PEFT's file, and in at least float32.
         """
@@ -236,7 +236,7 @@ class AlignedLibrary:
         )
 
     def digest(self, name: str) -> str:
-        """SHA-256 of the weights, and of the configuration since the scaling is there."""
+        """Return a SHA-256 of the weights, and of the configuration since the scaling is there."""
         total = hashlib.sha256()
         for part in (CONFIG, WEIGHTS):
             path = self.library.folder(name) / part

@@ -12,7 +12,7 @@ CUT_FROM = "polylect_cut_from"
 
 
 def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights but those that strategies add.
+    """Hash names, dtypes, shapes and bytes of all weights but those that strategies add: SHA-256.
 
     Parameters and persistent buffers in the order of their names; the same before and after
     adapters, slices or experts are attached, loaded or removed. A base loaded in another precision

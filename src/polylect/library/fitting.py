@@ -13,7 +13,7 @@ from polylect.library.folder import AdapterLibrary
 def adapters_by_layer(
     aligned: AlignedLibrary, base: nn.Module, fingerprint: str, *, any_base: bool = False
 ) -> dict[str, dict[str, int]]:
-    """For each layer, by path, the adapters that change it, and their ranks.
+    """Return for each layer, by path, the adapters that change it, and their ranks.
 
     Aligns the adapters where that has to be done, and says so; and which arrows say little.
 

@@ -115,7 +115,7 @@ def read_peft(folder: Path) -> tuple[dict[str, LowRank], dict[str, Any]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """PEFT's configuration, once it is sure that it describes a LoRA of the supported kind."""
+    """Read PEFT's configuration, and make sure that it describes a LoRA of the supported kind."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(

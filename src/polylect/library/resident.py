@@ -61,7 +61,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
 
     @contextmanager
     def pin(self, names: Iterable[str]) -> Iterator[None]:
-        """`acquire`; within it none of them is evicted, unloaded or read again."""
+        """Acquire adapters; within the block none is evicted, unloaded or read again."""
         used = [name for name in dict.fromkeys(names) if name]
         self.acquire(used)
         self._in_use.update(used)

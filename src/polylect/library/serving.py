@@ -58,7 +58,7 @@ class Serving:
                 )
 
     def assign(self, direction: str, name: str | None) -> None:
-        """From now on this adapter serves a direction; with None it stays with the one it had."""
+        """Let this adapter serve a direction; with None it stays with the one it had."""
         self.contested.pop(direction, None)
         if name is not None:
             self.adapter[direction] = name

@@ -11,7 +11,7 @@ Contexts = tuple[AbstractContextManager, AbstractContextManager]
 
 
 def checkpoint_layers(model: Any, context_fn: Callable[[], Contexts] = noop_context_fn) -> None:
-    """From now on each layer of the model keeps its input alone, in training.
+    """Let each layer of the model keep its input alone in training.
 
     Saves most of the memory that activations take, and costs a second forward pass.
 

@@ -27,7 +27,7 @@ _MEASURES = {
 
 
 def similarity(path: str | Path) -> Figure:
-    """Heat maps of adapters by adapters from the file of `polylect library action=compare`.
+    """Draw heat maps of adapters by adapters from the file of `polylect library action=compare`.
 
     One for each measure, over all of its range. The diagonal, on which all are alike, is left away.
 
@@ -73,7 +73,7 @@ def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 
 def adapter_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Heat maps of directions by adapters: shares of the tokens, over all layers."""
+    """Draw heat maps of directions by adapters: shares of the tokens, over all layers."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     adapters = sorted({name for row in rows for name in row["shares"]})
     values = [
@@ -86,7 +86,7 @@ def adapter_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def routing_accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Heat maps of layers by directions: how many tokens got the adapter that serves them."""
+    """Draw heat maps of layers by directions: how many tokens got the adapter that serves them."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     values = torch.full((len(SIDES), len(layers), len(directions)), torch.nan)
@@ -140,7 +140,7 @@ def token_choices(
 
 
 def short_names(layers: Iterable[str]) -> list[str]:
-    """ "3 q_proj" for "model.layers.3.self_attn.q_proj"."""
+    """Return "3 q_proj" for "model.layers.3.self_attn.q_proj"."""
     parts = [layer.split(".") for layer in layers]
     return [" ".join([*(p for p in path if p.isdigit()), path[-1]]) for path in parts]
 

@@ -53,7 +53,7 @@ def of_detection(file: NeuronFile) -> dict[str, Figure]:
 
 
 def neuron_map(file: NeuronFile) -> Figure:
-    """Heat maps of layers by directions: mean awareness, and the share of specific neurons.
+    """Draw heat maps of layers by directions: mean awareness, and the share of specific neurons.
 
     The first one has all layers; the second has those that detection has chosen.
     """
@@ -90,7 +90,7 @@ def neuron_map(file: NeuronFile) -> Figure:
 
 
 def overlap(file: NeuronFile) -> Figure:
-    """Jaccard index of the sets of specific neurons of every two directions.
+    """Draw the Jaccard index of the sets of specific neurons of every two directions.
 
     On the diagonal stands how many neurons a direction has; red in the colour bar is the mean over
     pairs of what unrelated sets of these sizes would have. That is no placebo: compare pairs of

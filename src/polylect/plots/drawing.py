@@ -26,7 +26,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def heat_map_size(rows: int, columns: int) -> tuple[float, float]:
-    """Inches of a heat map with its labels and its colour bar."""
+    """Return the inches of a heat map with its labels and its colour bar."""
     width = 0.6 if columns <= MOST_ANNOTATED else 0.25
     height = 0.45 if rows <= MOST_ANNOTATED else 0.2
     return max(2.0 + width * columns, 3.2), max(1.6 + height * rows, 2.4)

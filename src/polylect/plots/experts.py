@@ -69,7 +69,7 @@ def by_language(rows: Rows, key: str) -> dict[str, dict[str, Float[Tensor, "*sha
 
 
 def expert_shares(rows: Rows) -> Figure:
-    """Heat maps of layers by languages for every expert: its share of its group's tokens.
+    """Draw heat maps of layers by languages for every expert: its share of its group's tokens.
 
     White is a fair share: 1 / the number of experts in the group.
     """
@@ -90,7 +90,7 @@ def expert_shares(rows: Rows) -> Figure:
 
 
 def expert_entropy(rows: Rows) -> Figure:
-    """Heat maps of layers by languages: how undecided the routers are.
+    """Draw heat maps of layers by languages: how undecided the routers are.
 
     Entropy of a group's softmax, in nats: 0 where one expert gets all, log(experts) where all get
     the same.
@@ -109,7 +109,7 @@ def expert_entropy(rows: Rows) -> Figure:
 
 
 def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
-    """Heat maps of layers by tokens, one for each sentence: the weight of the MT experts.
+    """Draw heat maps of layers by tokens, one for each sentence: the weight of the MT experts.
 
     0 shuts them off, 1 lets them through; where a gate has learnt nothing, it is 0.5. Behind the
     line begins the translation.

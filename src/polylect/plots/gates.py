@@ -36,7 +36,7 @@ def of_gates(folder: str | Path) -> dict[str, Figure]:
 
 
 def gates(folder: str | Path) -> Figure:
-    """Heat map of layers by directions: how far gates were open when last logged.
+    """Draw a heat map of layers by directions: how far gates were open when last logged.
 
     1 lets general neurons through alone, 0 specific ones. Training adds noise to the gates.
     """

@@ -64,7 +64,7 @@ def training(metrics: Mapping[str, Points]) -> Figure:
 
 
 def by_direction(metrics: Mapping[str, Points], name: str) -> dict[str, Points]:
-    """Direction to the values of `name/<direction>`."""
+    """Return the values of `name/<direction>` by direction."""
     own = {key.removeprefix(f"{name}/"): key for key in metrics if key.startswith(f"{name}/")}
     return {direction: metrics[key] for direction, key in sorted(own.items())}
 
@@ -93,7 +93,7 @@ def directions(metrics: Mapping[str, Points]) -> Figure:
 
 
 def draw_directions(axes: Any, lines: Mapping[str, Points], names: Sequence[str]) -> None:
-    """A line per direction: those of the same name are alike in all panels.
+    """Draw a line per direction; those of the same name are alike in all panels.
 
     Where they are more than can be told apart, all are grey but the three that end lowest and the
     three that end highest, which are named at their ends.
@@ -113,7 +113,7 @@ def draw_directions(axes: Any, lines: Mapping[str, Points], names: Sequence[str]
 
 
 def line_style(index: int) -> dict[str, str]:
-    """Colour and dashes of the line with that number."""
+    """Return colour and dashes of the line with that number."""
     return {
         "color": LINES[index % len(LINES)],
         "linestyle": DASHES[index // len(LINES) % len(DASHES)],
@@ -121,7 +121,7 @@ def line_style(index: int) -> dict[str, str]:
 
 
 def direction_legend(picture: Figure, panels: Iterable[Any], names: Sequence[str]) -> None:
-    """One legend for all panels, of all directions that any of them shows."""
+    """Add one legend for all panels, of all directions that any of them shows."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -38,7 +38,7 @@ def of_run(folder: str | Path, record: Mapping[str, Any] | None = None) -> dict[
 
 
 def scores(test: Scores, base: Scores | None = None) -> Figure:
-    """Bars by direction, the best at the top, with a ring at the untouched base's value.
+    """Draw bars by direction, the best at the top, with a ring at the untouched base's value.
 
     One panel for each of chrF++ and BLEU that was computed; both go from 0 to 100.
     """

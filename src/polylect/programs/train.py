@@ -170,7 +170,7 @@ def _build(cfg: DictConfig) -> tuple[Any, Any]:
 
 
 def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """With `resume` or `config`, the configuration of that run, and on top the `overrides`."""
+    """Return the configuration of the run that `resume` or `config` names, with `overrides`."""
     if cfg.resume and cfg.config:
         raise ConfigError("give config=… to begin again or resume=… to go on, not both.")
     if cfg.config:
@@ -228,7 +228,7 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
 
 
 def resume_path(resume: str) -> Path:
-    """To go on means from where it stopped: the last checkpoint of a run folder."""
+    """Return where a run goes on: at the last checkpoint of its folder."""
     from polylect.run.build import checkpoint_path
 
     last = Path(resume) / "checkpoints" / "last.ckpt"

@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
     resumed: Path | None = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run has its own folder, into which the best checkpoint so far is copied.
+        """Copy the best checkpoint so far into the folder of the resumed run.
 
         It is looked for beside the checkpoint that the run goes on from: the run folder may have
         moved, and what is copied must not be any file that a checkpoint names.

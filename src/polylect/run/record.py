@@ -41,7 +41,7 @@ def advise_on_failure(how: str) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and commit, as far as they can be told."""
+    """Return machine, versions and commit, as far as they can be told."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()

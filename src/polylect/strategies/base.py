@@ -93,7 +93,7 @@ class TranslationModule(TrainingLoop):
         """Freeze the backbone and put this strategy's layers into it, in place, once."""
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
-        """Within it every injected layer knows each row's direction.
+        """Let every injected layer know each row's direction, within the block.
 
         What it changes of the module, it changes after the route is open or within `context.lock`.
         """
@@ -106,7 +106,7 @@ class TranslationModule(TrainingLoop):
         return torch.zeros((), device=self.device)
 
     def units(self) -> Mapping[str, int]:
-        """Direction to the set of parameters that learns from its rows alone; one by default."""
+        """Return by direction which set of parameters learns from its rows; one by default."""
         return dict.fromkeys(self.directions, 0) or {"": 0}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ class TranslationModule(TrainingLoop):
         """Write what was trained in a form other programs read; nothing by default."""
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """matplotlib figures of what was trained in the run `folder`, by name; none by default."""
+        """Draw what was trained in the run `folder`: figures by name; none by default."""
         return {}
 
     def merge_names(self) -> Sequence[str]:
@@ -165,7 +165,7 @@ class TranslationModule(TrainingLoop):
     # Adapters that are named: for programs that use strategies which load and switch them.
 
     def named_adapters(self) -> "TranslationModule":
-        """This strategy, where it loads and switches adapters by name: see `LoRALibrary`.
+        """Return this strategy, if it loads and switches adapters by name: see `LoRALibrary`.
 
         Raises:
             ValueError: it does not.
@@ -244,14 +244,14 @@ class TranslationModule(TrainingLoop):
         self.load_owned(checkpoint)
 
     def forward(self, batch: TranslationBatch) -> None:
-        """The batch through the layers, within `routing`, for what they note on the way."""
+        """Send the batch through the layers, within `routing`, for what they note on the way."""
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         self.backbone.base_model(**inputs, use_cache=False)
 
     # Translation.
 
     def ends(self) -> list[int]:
-        """Token ids at which a translation stops."""
+        """Return the token ids at which a translation stops."""
         return self.template.end_ids(self.tokenizer)
 
     def translate(self, prompts: Sequence[Example]) -> list[Translation]:

@@ -35,7 +35,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def path_in_errors(path: str | Path | None) -> Iterator[None]:
-    """Within it the sentence of a ValueError about a checkpoint begins with the checkpoint's path.
+    """Put the checkpoint's path before the sentence of a ValueError about it.
 
     None, where nobody knows it, leaves the sentence as it is.
     """

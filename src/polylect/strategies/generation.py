@@ -54,7 +54,7 @@ class Generation:
             raise ValueError("generation.ratio and generation.extra leave no token to generate.")
 
     def cap(self, prompt: int, context: float | int = math.inf) -> int:
-        """Most new tokens for a prompt of so many tokens, in a context of so many."""
+        """Return the most new tokens for a prompt of so many tokens, in a context of so many."""
         most = min(self.limit, int(self.ratio * prompt) + self.extra, context - prompt)
         return int(max(1, most))
 
@@ -91,7 +91,7 @@ class Generator(Protocol):
 def batches(
     lengths: Sequence[int], generation: Generation, context: Context = UNLIMITED
 ) -> Iterator[list[int]]:
-    """Indices of the prompts of each batch, longest prompts first, within rows and tokens.
+    """Yield the indices of the prompts of each batch, longest first, within rows and tokens.
 
     The longest prompt of a batch and the longest translation that one of its rows may have fit
     into the context together, for some models have no positions beyond it, not even for padding.

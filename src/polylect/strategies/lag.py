@@ -106,7 +106,7 @@ class LAG(TranslationModule):
         self.route_by(self.settings)
 
     def route_by(self, settings: RouterSettings) -> None:
-        """From now on libraries that are not `named` are routed by other settings.
+        """Route the libraries that are not `named` by other settings.
 
         Raises:
             ValueError: another `mixing`, for which other factors would have to be read.
@@ -178,7 +178,7 @@ class LAG(TranslationModule):
         return {name: Named(vote.winners()) for name, vote in votes.items()}
 
     def reads_examples(self, direction: str) -> bool:
-        """Any adapter may be chosen."""
+        """Return whether all adapters were trained with examples, since any may be chosen."""
         return all(
             trained_with_examples(library.about(name))
             for library in self.libraries.values()
@@ -255,7 +255,7 @@ class LAG(TranslationModule):
 
     @torch.no_grad()
     def trace(self, batch: TranslationBatch) -> dict[Place, tuple[tuple[str, ...], Tensor]]:
-        """By library and layer the names of its adapters there, and the strongest of each token.
+        """Return by library and layer the adapters there, and the strongest of each token.
 
         (rows, length), positions in the names, -1 on padding.
         """

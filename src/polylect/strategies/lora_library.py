@@ -110,7 +110,7 @@ class LoRALibrary(TranslationModule):
 
     @contextmanager
     def use_adapter(self, name: str | None) -> Iterator[None]:
-        """Within it every row uses this adapter ("" is the base alone), whatever its direction.
+        """Send every row through this adapter ("" is the base alone), whatever its direction.
 
         Other threads wait until it ends.
         """
@@ -152,7 +152,7 @@ class LoRALibrary(TranslationModule):
     def cut_to_budget(
         self, named: Sequence[str | None], directions: Sequence[str]
     ) -> Iterator[list[int]]:
-        """As the hook says; rows of one adapter stay together, and most often all are one part."""
+        """Yield parts as the hook says; rows of one adapter stay together."""
         names = self.adapters_of(named, directions)
         sizes: dict[str, int] = {}
         part: list[int] = []

@@ -182,7 +182,7 @@ class MixMoE(TranslationModule):
         return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in expert_ids]}
 
     def owned_names(self) -> set[str]:
-        """With what another stage has trained, or may have: it is not the base's any more."""
+        """Return also what another stage has trained, or may have: it is no longer the base's."""
         parts = self.parts()
         tuned = parts["lm_experts"] + (parts["rest"] if self._owns_rest else [])
         tuned_ids = {id(p) for p in tuned}

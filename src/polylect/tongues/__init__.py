@@ -89,7 +89,9 @@ def render(meaning: Meaning, code: str) -> str:
 
 
 def meanings(split: str, size: int, seed: int = 0) -> list[Meaning]:
-    """Distinct meanings of a split ("train", "dev", "test"); a longer list begins with the shorter.
+    """Return distinct meanings of a split ("train", "dev", "test").
+
+    A longer list begins with the shorter.
 
     Raises ValueError for an unknown split or a negative size.
     """
@@ -104,7 +106,7 @@ def parallel(
     seed: int = 0,
     synthetic: Synthetic | None = None,
 ) -> list[tuple[str, str]]:
-    """(source, target) pairs. Every direction says the same meanings, in the same order.
+    """Return (source, target) pairs. Every direction says the same meanings, in the same order.
 
     Args:
         direction: "en-de" or ("en", "de").

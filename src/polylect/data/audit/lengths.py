@@ -50,7 +50,7 @@ def measure(data: Any, direction: str, split: str, rows: Sequence[int]) -> Lengt
 
 
 def spread(begin: int, end: int, most: int | None) -> list[int]:
-    """At most so many of the numbers from `begin` to `end` (excluded), evenly spaced."""
+    """Return at most so many numbers from `begin` to `end` (excluded), evenly spaced."""
     size = end - begin
     if most is None or size <= most:
         return list(range(begin, end))

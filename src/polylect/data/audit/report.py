@@ -21,7 +21,7 @@ _FERTILITY_TEXTS = 2000
 
 
 def data_report(data: Any, sample: int | None) -> dict[str, Any]:
-    """Counts, lengths, texts and fertility as plain values, for JSON.
+    """Return counts, lengths, texts and fertility as plain values, for JSON.
 
     Args:
         data: a `TranslationData` with the tokenizer and context of its base model, set up for all

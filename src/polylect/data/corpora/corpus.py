@@ -143,7 +143,7 @@ class Corpus:
         return " + ".join(map(str, below))
 
     def location(self, line: int, side: str = "target") -> str:
-        """ "file:line" of one side of a row."""
+        """Return "file:line" of one side of a row."""
         files = self._reader.files
         return f"{files.get(side) or files['target']}:{line}"
 

@@ -166,7 +166,7 @@ class SpecReader:
         return self._path if is_local or self._path.exists() else name
 
     def cells(self, first: int, last: int) -> list[list[str]]:
-        """Of a table, the cells of the lines from `first` to `last`; of other kinds nothing."""
+        """Return the cells of a table's lines from `first` to `last`; nothing of other kinds."""
         if self.format not in ("tsv", "csv"):
             return []
         upto = takewhile(lambda line: line[0] <= last, self._lines())
@@ -227,5 +227,5 @@ def as_list(value: Any) -> list[Any]:
 
 
 def file_ending(name: str) -> str:
-    """That of a file's name, without the dot and without .gz."""
+    """Return the ending of a file's name, without the dot and without .gz."""
     return Path(name.removesuffix(".gz")).suffix.removeprefix(".")

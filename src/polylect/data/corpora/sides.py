@@ -116,7 +116,7 @@ def _are_varieties(code: str, other: str = "") -> bool:
 
 
 def read_ahead(rows: Iterator[Row]) -> list[Row]:
-    """As many of the first rows as tell enough, within a bound on their length."""
+    """Read as many of the first rows as tell enough, within a bound on their length."""
     ahead: list[Row] = []
     length = 0
     while len(ahead) < SAMPLE_ROWS and length < SAMPLE_CHARACTERS:
@@ -134,7 +134,7 @@ def are_swapped(columns: Mapping[str, Column]) -> bool:
 
 
 def likely_columns(rows: Iterable[Sequence[str]], codes: Mapping[str, str]) -> dict[str, int]:
-    """By side the column of a table that reads most as its language; empty unless all have one."""
+    """Return by side the column that reads most as its language; empty unless all have one."""
     columns = [Column(texts, codes) for texts in zip(*rows, strict=False)]
     likely = {}
     for side in codes:

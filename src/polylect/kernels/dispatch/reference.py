@@ -50,7 +50,7 @@ def _even_size(bounds: list[int], spare: int) -> int:
 def gather(
     x: Tensor, gates: Tensor | None, tokens: Tensor, offsets: Tensor, places: Tensor
 ) -> Tensor:
-    """Row r is `gates[r] * x[tokens[r]]`, and zero where it belongs to nobody."""
+    """Return rows r = `gates[r] * x[tokens[r]]`, zero where a row belongs to nobody."""
     rows = x.index_select(0, tokens)
     if gates is not None:
         rows.mul_(gates.unsqueeze(1))
@@ -63,7 +63,7 @@ def gather(
 def combine(
     y: Tensor, gates: Tensor | None, tokens: Tensor, offsets: Tensor, places: Tensor
 ) -> Tensor:
-    """Token t is the sum of `gates[r] * y[r]` over its rows r: the transpose of `gather`.
+    """Sum `gates[r] * y[r]` over the rows r of each token: the transpose of `gather`.
 
     Takes the rows of each token in the order of its slots, so that the sum has one order.
     """
@@ -84,7 +84,7 @@ def combine(
 
 
 def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-    """Row r is `y[r] · grad[tokens[r]]`, and zero where it belongs to nobody; float32 or wider."""
+    """Return `y[r] · grad[tokens[r]]` by row, zero where it is nobody's; float32 or wider."""
     rows = len(y)
     y, tokens = _drop_unused(offsets, y, tokens)
     precise = torch.promote_types(y.dtype, torch.float32)

@@ -40,7 +40,7 @@ def accumulation_dtype(x: Tensor, a_star: Tensor) -> torch.dtype:
 
 
 def candidate_products(x: Tensor, a_star: Tensor, candidates: Tensor) -> Tensor:
-    """A* x of each candidate (tokens, k, rank), in the precision of both."""
+    """Return A* x of each candidate (tokens, k, rank), in the precision of both."""
     if is_faster(x, candidates, a_star):
         return chosen_products(x, a_star, candidates)
     every = (x @ a_star.flatten(0, 1).T).view(x.shape[0], *a_star.shape[:2])

@@ -21,7 +21,7 @@ _BLOCK = 64
 def align(
     a: Float[Tensor, "rank in"], b: Float[Tensor, "out rank"], scaling: float | int
 ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]]:
-    """A* with orthonormal rows, strongest first, and B* with B* A* = scaling B A.
+    """Return A* with orthonormal rows, strongest first, and B* with B* A* = scaling B A.
 
     Two QR decompositions and an SVD of r x r in float64, so it is exact and never forms B A. Each
     row of A* has the sign that makes its largest entry positive.

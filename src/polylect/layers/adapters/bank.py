@@ -71,7 +71,7 @@ class AdapterBank(nn.Module):
                 self.register_buffer(which, every, persistent=False)
 
     def serve(self, direction: str, name: str | None) -> None:
-        """From now on this adapter serves a direction; none, if it does not change the layer."""
+        """Let this adapter serve a direction; none does if it does not change the layer."""
         self.serving.pop(direction, None)
         if name in self.position:
             self.serving[direction] = self.position[name]
@@ -84,7 +84,7 @@ class AdapterBank(nn.Module):
     def factor(
         self, which: str, used: Int[Tensor, " used"] | None = None
     ) -> Float[Tensor, "adapters rank width"]:
-        """A* ("a", of width `in`) or the transpose of B* ("b", `out`) of these adapters, or all."""
+        """Return A* ("a", width `in`) or transposed B* ("b", `out`) of these adapters, or all."""
         if self._pages is None:
             every = getattr(self, which)
             return every if used is None else every.index_select(0, used)

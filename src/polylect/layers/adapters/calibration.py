@@ -89,7 +89,7 @@ def calibration_key(
     libraries: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]],
     texts: Iterable[tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"], Sequence[str]]],
 ) -> str:
-    """SHA-256 of all that decides what is measured.
+    """Return a SHA-256 of all that decides what is measured.
 
     Args:
         base: fingerprint of the base model.

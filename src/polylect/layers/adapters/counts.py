@@ -103,7 +103,7 @@ class RouteCounts:
         return self._sums[library, layer]
 
     def means(self) -> dict[str, float]:
-        """Over all directions, by "<layer>/<library>/<side>/…".
+        """Return means over all directions, by "<layer>/<library>/<side>/…".
 
         `share/<adapter>`, of those that were chosen at all, and `agreement`: the share of the
         adapter that serves the direction, over directions that one is known to serve.

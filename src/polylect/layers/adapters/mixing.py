@@ -35,7 +35,7 @@ def weighted_update(
     *,
     mix_factors: bool = False,
 ) -> Float[Tensor, "tokens out"]:
-    """sum_s w_s B_s A_s x over the chosen adapters s of each token.
+    """Compute sum_s w_s B_s A_s x over the chosen adapters s of each token.
 
     With `mix_factors` (sum_s w_s B_s) (sum_s w_s A_s) x, another function: it has the products of
     each adapter's B with every other's A, and depends on how an update is factorised.
@@ -65,7 +65,7 @@ def up_project(
     b: Float[Tensor, "adapters rank out"],
     indices: Int[Tensor, "tokens"],
 ) -> Float[Tensor, "tokens out"]:
-    """B h for the one adapter of each token, whose A x is h already."""
+    """Compute B h for the one adapter of each token, whose A x is h already."""
     slots = indices.unsqueeze(1)
     path = _choose_path(h, slots, b)
     if path == "sparse":

@@ -93,7 +93,7 @@ class AdapterRouter:
                 self._route = None
 
     def on_forward(self, tokens: Tokens) -> None:
-        """A forward pass over these tokens begins."""
+        """Make the view of a forward pass over these tokens, which is about to begin."""
         directions = self.context.rows(len(tokens.real))
         self._route.view = TokenView.from_tokens(tokens, directions, self.context.ended)
 
@@ -116,7 +116,7 @@ class AdapterRouter:
     def select(
         self, place: Place, bank: AdapterBank, x: Float[Tensor, "tokens in"], view: TokenView | None
     ) -> Selection | None:
-        """What is selected for the tokens, of which the observers are told; None for nothing.
+        """Select adapters for the tokens and tell the observers; returns None for none.
 
         Raises:
             ValueError: the selector needs to know the rows of tokens, and there is no view.
@@ -151,7 +151,7 @@ class RoutedLayer(nn.Module):
     layer_name: str
 
     def forward(self, x: Float[Tensor, "*tokens in"]) -> Float[Tensor, "*tokens out"]:
-        """Each token through the base and the adapters chosen for it; padding through the base."""
+        """Send tokens through the base and the adapters chosen for them; padding has the base."""
         y = super().forward(x)
         view = self.router.tokens_of(x)
         tokens = x.reshape(-1, x.shape[-1]) if view is None else view.gather(x)

@@ -27,7 +27,7 @@ FORMS = ("proj", "energy", "calibrated")
 def arrow_scores(
     x: Float[Tensor, "tokens d"], arrows: Float[Tensor, "adapters d"]
 ) -> Float[Tensor, "tokens adapters"]:
-    """|v · x| for the arrow v of each adapter; the arrow's sign does not matter.
+    """Return |v · x| for the arrow v of each adapter; the arrow's sign does not matter.
 
     Args:
         x: the layer's input.
@@ -149,7 +149,7 @@ def _margin(scores: Tensor, sign: int) -> Tensor:
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager:
-    """Inside it products keep the precision of their factors, under autocast too."""
+    """Keep products in the precision of their factors inside the block, under autocast too."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):  # to enter this context takes as long as a small product
         return torch.autocast(kind, enabled=False)

@@ -18,7 +18,9 @@ def dense_experts_out(
     down: Float[Tensor, "neurons d"],
     members: Float[Tensor, "experts neurons"] | None = None,
 ) -> Float[Tensor, "tokens d"]:
-    """activation(gate) · up · w, or activation(up) · w, times `down`; w weighs a neuron's expert.
+    """Compute activation(gate) · up · w, or activation(up) · w, times `down`.
+
+    Here w is the weight of a neuron's expert.
 
     Keeps what is given for the backward pass and computes the rest again: 2 numbers per neuron and
     token in a gated network and 1 in a plain one, where autograd would keep 6 and 4.
@@ -40,7 +42,7 @@ def routed_experts_out(
     down: Float[Tensor, "experts neurons d"],
     dispatch: Dispatch,
 ) -> Float[Tensor, "tokens d"]:
-    """The same of rows that are sorted by expert, summed over the rows of each token.
+    """Do as `dense_experts_out` with rows sorted by expert, summed over the rows of each token.
 
     Args:
         inward: as above, of each expert's own neurons.

@@ -65,7 +65,7 @@ class Experts:
         indices: Int[Tensor, "tokens k"],
         weights: Float[Tensor, "tokens k"],
     ) -> Float[Tensor, "tokens d"]:
-        """The same for the experts that each token has chosen; those of others are passed over.
+        """Return the same sum for the experts that each token has chosen, passing over others.
 
         With an `order` of its own the projections are copied into that order, in every pass.
         """
@@ -135,7 +135,7 @@ class AddedExperts(nn.Module):
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator, *, down: bool, std: float = 0.02) -> None:
-        """Random normal weights; the down projection stays zero unless `down`."""
+        """Draw random normal weights; the down projection stays zero unless `down`."""
         for layer in (self.gate, self.up, self.down if down else None):
             if layer is not None:
                 random = torch.randn(layer.weight.shape, generator=generator)

@@ -85,14 +85,14 @@ class RouterFeatures(nn.Module, ABC):
         self.d, self.size, self.window, self.seed = d, size, window, seed
 
     def generator(self) -> torch.Generator:
-        """Random numbers for fixed tensors: the same whatever else drew some before."""
+        """Return a generator for fixed tensors: the same whatever else drew numbers before."""
         return torch.Generator().manual_seed(self.seed)
 
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
-        """Features of each token from its own hidden state and, at most, earlier ones."""
+        """Compute the features of each token from its own hidden state and earlier ones."""
 
     def spectrum(self, x: Float[Tensor, "rows length d"]) -> Float[Tensor, "rows length size"]:
         """Return the magnitudes of the lowest frequencies along the hidden axis."""
@@ -191,7 +191,7 @@ class RandomProjection(RouterFeatures):
         self.register_buffer("projection", projection / math.sqrt(d))
 
     def project(self, x: Float[Tensor, "rows length d"]) -> Float[Tensor, "rows length size"]:
-        """P x."""
+        """Compute P x."""
         x = _at_least_float32(x)
         return x @ self.projection.to(x.dtype)
 

@@ -110,7 +110,7 @@ class ExpertFFN(nn.Module):
         }
 
     def copy_to_mt(self) -> None:
-        """MT experts become copies of the LM experts as they are now."""
+        """Make the MT experts copies of the LM experts as they are now."""
         lm, mt = self.expert_router.experts
         if self.expert_mt is not None:
             self.expert_mt.copy([e for e in self.experts() if e.numbers.stop <= lm], mt)

@@ -52,7 +52,7 @@ class RouterHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
 
     def learned_logits(self, f: Float[Tensor, "tokens size"]) -> Float[Tensor, "tokens rows"]:
-        """W_f gelu(W_h f')."""
+        """Compute W_f gelu(W_h f')."""
         h = F.gelu(F.linear(f[:, : self.hidden.shape[1]], self.hidden.to(f.dtype)))
         return F.linear(h, self.spectral.to(f.dtype))
 

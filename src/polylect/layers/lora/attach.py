@@ -53,7 +53,7 @@ def detach_lora(module: nn.Module) -> nn.Module:
 def attach_all(
     model: nn.Module, targets: Patterns, context: RoutingContext
 ) -> dict[str, LoRALayer]:
-    """`attach_lora` on every linear layer of `model` that `targets` name, by path."""
+    """Attach LoRA to every linear layer of `model` that `targets` name; returns them by path."""
     return {
         name: attach_lora(module, context, name)
         for name, module in find_linears(model, targets).items()

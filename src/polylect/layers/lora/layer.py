@@ -86,7 +86,7 @@ class LoRALayer(nn.Module):
         init_scale: float | int = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        """A new trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
+        """Add a trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
 
         Args:
             adapter: letters, digits, "_" and "-".
@@ -163,7 +163,7 @@ class LoRALayer(nn.Module):
         self.revision += 1
 
     def forward(self, x: Float[Tensor, "rows *length in"]) -> Float[Tensor, "rows *length out"]:
-        """Each row through the base and its own adapter."""
+        """Send each row through the base and its own adapter."""
         if not torch.is_grad_enabled():
             return self._infer(x)
         self.revision += 1  # a training step may follow: nothing gathered before it may be reused

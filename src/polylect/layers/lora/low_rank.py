@@ -93,7 +93,7 @@ def add_update(
     b: Float[Tensor, "groups out rank"],
     scaling: Float[Tensor, "groups 1 1"],
 ) -> Float[Tensor, "groups tokens out"]:
-    """y + s (x Aᵀ) Bᵀ for every group: the definition, differentiable in all but `scaling`."""
+    """Compute y + s (x Aᵀ) Bᵀ for every group: the definition, differentiable but in `scaling`."""
     h = torch.bmm(x, a.transpose(1, 2)) * scaling.to(x.dtype)
     return torch.baddbmm(y, h, b.transpose(1, 2))
 

@@ -53,7 +53,7 @@ def merged_copy(
 
 
 def merged_weight(layer: LoRALayer, adapter: str) -> Tensor:
-    """W + s B A in the precision of W, added up in float32 or better."""
+    """Return W + s B A in the precision of W, added up in float32 or better."""
     precise = torch.promote_types(layer.weight.dtype, torch.float32)
     a, b = layer.lora_a[adapter].to(precise), layer.lora_b[adapter].to(precise)
     weight = torch.addmm(layer.weight.to(precise), b, a, alpha=layer.scaling[adapter])

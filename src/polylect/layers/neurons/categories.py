@@ -38,7 +38,7 @@ def categorise(
     activation: Float[Tensor, "directions neurons"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Categories:
-    """General neurons, and specific ones with their owners.
+    """Sort neurons into general ones, and specific ones with their owners.
 
     Rows are first divided by their means, or directions with a high loss would decide alone. Of
     the n neurons that take part floor(rho n) are general; each of the others is specific to every

@@ -106,7 +106,7 @@ class NeuronIn(nn.Linear, NeuronLayer):
     axis = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, length, hidden) to (rows, length, columns of the plan)."""
+        """Project (rows, length, hidden) to (rows, length, columns of the plan)."""
         bank = self.bank
         if self.first:
             bank.compute_gates(x)
@@ -135,7 +135,7 @@ class NeuronOut(nn.Linear, NeuronLayer):
     axis = 1
 
     def forward(self, h: Tensor) -> Tensor:
-        """(rows, length, columns of the plan) to (rows, length, hidden)."""
+        """Project (rows, length, columns of the plan) to (rows, length, hidden)."""
         plan = self.bank.plan(h)
         if plan is None:
             return F.linear(h, self.weight, self.bias)

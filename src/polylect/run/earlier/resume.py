@@ -208,7 +208,7 @@ def _short_text(value: Any) -> str:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Settings with other values, as (config path, old, new).
+    """Yield settings with other values, as (config path, old, new).
 
     A setting that one side does not have counts as what its target takes by default.
     """

@@ -58,7 +58,7 @@ MOST_LOSSES = 6
 
 
 def losses(means: Mapping[str, float]) -> dict[str, str]:
-    """Running losses for a line: their mean and each; of many directions the lowest and highest."""
+    """Return running losses for a line: their mean and each, or of many the lowest and highest."""
     if not means:
         return {}
     values = {"loss": f"{sum(means.values()) / len(means):.3f}"}
@@ -104,7 +104,7 @@ class PlainProgress(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Lightning's wish in all processes but the first."""
+        """Say nothing: Lightning calls this in all processes but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -68,7 +68,7 @@ class ScoredRun:
         return lines
 
     def fingerprint(self, direction: str) -> str | None:
-        """Of the set that was translated, as it was read; None where the record has none."""
+        """Return the hash of the set that was translated; None where the record has none."""
         data = self.record.data
         report = data.get("read", data).get(self.split)
         return report[direction].get("sha256") if report and direction in report else None

@@ -31,7 +31,7 @@ _TOLERANCE = 1e-3
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that gets the name `out` when all that was written into it is there and checked.
+    """Give a folder that is named `out` when all that was written into it is checked.
 
     Raises ConfigError where it cannot be written, as on a full disk; nothing of it stays.
     """

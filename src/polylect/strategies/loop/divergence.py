@@ -156,7 +156,7 @@ def last_good(trainer: Any) -> Path | None:
 
 
 def broken_state(checkpoint: Mapping[str, Any]) -> str | None:
-    """What is not finite in that from which a training goes on, in one clause; None if nothing."""
+    """Return in one clause what a checkpoint holds that is not finite; None if nothing."""
     tensors = dict(checkpoint["state_dict"])
     for optimizer in checkpoint.get("optimizer_states", ()):
         for number, state in optimizer["state"].items():

@@ -58,7 +58,7 @@ def _breaks_line(code: Any) -> bool:
 
 
 def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict[str, str]:
-    """By side the language of the file that it takes; no two sides take the same.
+    """Return by side the language of the file that it takes; no two sides take the same.
 
     A language matches its variants: `en` also takes "en-US", `pt_BR` takes only "pt-BR". Of several
     variants the one with the shortest code is taken.

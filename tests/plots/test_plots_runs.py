@@ -22,7 +22,7 @@ from polylect.run.results.scoring import nats_per_token
 
 
 @pytest.fixture
-def logged_values(tmp_path: Path) -> Path:
+def logged(tmp_path: Path) -> Path:
     rows = [
         {"step": 4, "train/loss": 3.0, "train/lr": 0.1},
         {"step": 4, "train/running/en-de": 3.0, "train/running/en-ta": 4.0},

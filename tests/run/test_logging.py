@@ -76,7 +76,7 @@ def items(entries: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def logged_values(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with two loggers, and the CSV file beside them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_SILENT", "true")

@@ -25,7 +25,7 @@ def randomize(layers, seed=0):
 
 
 @pytest.fixture
-def attach_random_adapters(llama):
+def adapted(llama):
     """The model, its context and its layers with three trained adapters of different ranks."""
     context = RoutingContext()
     layers = attach_all(llama, "all-linear", context)

@@ -12,7 +12,7 @@ PROBE = torch.arange(3, 23).view(2, 10)
 
 
 @pytest.fixture
-def attach_random_adapters(llama):
+def adapted(llama):
     layers = attach_all(llama, ["q_proj", "down_proj"], RoutingContext())
     for layer in layers.values():
         for adapter in ("de", "fr"):

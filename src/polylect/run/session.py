@@ -17,7 +17,7 @@ from polylect.run.sweep import RUN_FOLDER
 
 
 def local_rank() -> int:
-    """Which of the processes on this machine this is."""
+    """Return which of the processes on this machine this is."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 

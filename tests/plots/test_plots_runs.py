@@ -144,13 +144,13 @@ def test_transfer_is_the_loss_of_each_direction_with_each_adapter(tmp_path: Path
 def no_memory() -> Iterator[None]:
     """Fonts are looked for anew, and the user is told anew."""
     fonts.family_with.cache_clear()
-    fonts._told.clear()
+    fonts._noted_scripts.clear()
     before = list(font_manager.fontManager.ttflist)
     yield
     font_manager.fontManager.ttflist = before
     font_manager.fontManager._findfont_cached.cache_clear()
     fonts.family_with.cache_clear()
-    fonts._told.clear()
+    fonts._noted_scripts.clear()
 
 
 LETTER = "\U00016a40"  # of Mro, which no usual font has

@@ -69,6 +69,7 @@ class TranslationBatch:
 
     @property
     def rows(self) -> int:
+        """Number of the examples."""
         return self.input_ids.shape[0]
 
     @cached_property

@@ -36,6 +36,7 @@ class Rate:
 
     @property
     def count(self) -> int:
+        """Number of the lines."""
         return len(self.lines)
 
     @property
@@ -44,6 +45,7 @@ class Rate:
         return self.count / self.of if self.of else math.nan
 
     def to_dict(self) -> dict[str, Any]:
+        """Return count, rate and the first line numbers from 1, for JSON."""
         lines = [line + 1 for line in self.lines[:_LISTED_LINES]]
         return {"count": self.count, "of": self.of, "rate": _finite(self.rate), "lines": lines}
 

@@ -47,6 +47,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
+        """The system's score less the baseline's."""
         return self.system - self.baseline
 
 

@@ -33,6 +33,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
+        """Return the rows as a Markdown table, the notes below it."""
         rule = ("---", *("---:" for _ in self.header[1:]))
         rows = (self.header, rule, *self.rows)
         lines = [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in rows]

@@ -32,6 +32,7 @@ class RowGroups:
 
     @classmethod
     def from_names(cls, names: tuple[str, ...]) -> "RowGroups":
+        """Cut rows with these names into the largest groups of one size that share a name."""
         runs = [(name, len(list(run))) for name, run in groupby(names)]
         rows = gcd(*(length for _, length in runs))
         distinct = tuple(dict.fromkeys(name for name in names if name))

@@ -26,6 +26,7 @@ class LowRank:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of both factors."""
         return self.a.nbytes + self.b.nbytes
 
 

@@ -94,6 +94,7 @@ class Record:
 
     @property
     def scratch(self) -> bool:
+        """Whether the working tree was changed or the commit is unknown."""
         return bool(self.environment.get("dirty")) or not self.environment.get("commit")
 
     def write(self, folder: Path) -> None:

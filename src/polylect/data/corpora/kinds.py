@@ -44,6 +44,7 @@ class SpecReader:
 
     @cached_property
     def path_pattern(self) -> PathPattern:
+        """What fills the placeholders in the spec's paths."""
         return PathPattern(self.direction, self.spec.get("codes") or {}, self.root)
 
     @cached_property
@@ -58,6 +59,7 @@ class SpecReader:
 
     @cached_property
     def files(self) -> dict[str, Path | str]:
+        """The file of each side, or the name of a dataset."""
         kind = self.spec["kind"]
         if kind == "aligned":
             sides = self.path_pattern.sides

@@ -211,6 +211,7 @@ class _Batch:
     def from_masks(
         cls, source: Bool[Tensor, "rows length"], target: Bool[Tensor, "rows length"]
     ) -> "_Batch":
+        """Weigh the positions by the masks of source and target."""
         sides = torch.stack([source, target]).float()
         tokens = sides.sum(0)
         lengths = tokens.sum(1, keepdim=True)

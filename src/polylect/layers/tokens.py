@@ -155,7 +155,7 @@ class TokenView:
     past_length: int
 
     @classmethod
-    def from_mask(
+    def from_tokens(
         cls,
         tokens: Tokens,
         directions: Sequence[str],

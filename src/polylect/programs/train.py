@@ -219,7 +219,7 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
     resume = resume_path(cfg.resume).absolute() if cfg.resume else None
     for callback in trainer.callbacks:
         if isinstance(callback, BestCheckpoint):
-            callback.resume_config = resume
+            callback.resumed = resume
     # Ctrl-C ends the run as SIGTERM does: at once while it loads, then after a batch, with a
     # checkpoint. A terminal sends it to all processes, and the first passes it on.
     end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if local_rank() == 0 else signal.SIG_IGN

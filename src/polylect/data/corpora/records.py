@@ -30,7 +30,7 @@ class Fields:
     candidates: Mapping[str, Sequence[str]]
     references: str
     names: SideNames
-    languages_wanted: Sequence[str]
+    named: Sequence[str]
     chosen: dict[str, str] = field(default_factory=dict)
 
     def row(self, record: Any, number: int, where: str) -> Row:

@@ -34,9 +34,7 @@ def find_nonfinite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def unusable_scores(where: str, dtype: torch.dtype) -> str:
-    """Return the sentence for a model that gives NaN or infinite scores,
-    there and in that precision.
-    """
+    """Return the sentence for a model that gives NaN or infinite scores: where, in what dtype."""
     return (
         f"the model's scores are NaN or infinite in {where}: its weights or those of an adapter "
         "are damaged (polylect library action=check looks at adapters), or too large for "

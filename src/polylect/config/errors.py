@@ -106,9 +106,7 @@ def _reworded(message: str, key: str) -> str:
 
 
 def is_own_error(error: BaseException) -> bool:
-    """Return whether the error was raised in this package:
-    then it is a sentence meant for the user.
-    """
+    """Return whether this package raised the error: then it is a sentence meant for the user."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

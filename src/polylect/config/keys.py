@@ -32,8 +32,7 @@ def _takes_text(cfg: DictConfig, key: str) -> bool:
 
 
 def takes_place(value: Any, cfg: DictConfig, key: str) -> bool:
-    """Return whether a list or mapping is another thing than the mapping at the key, such as a
-    corpus.
+    """Return whether a list or mapping is something else than what is at the key, as a corpus.
 
     Hydra would merge the two. A mapping of keys that are there already changes those.
     """
@@ -44,8 +43,7 @@ def takes_place(value: Any, cfg: DictConfig, key: str) -> bool:
 
 
 def keys_ending_in(cfg: DictConfig, ending: str) -> str:
-    """Return the whole keys that a short one may stand for,
-    and what they are: `lr` for the optimizer's.
+    """Return the whole keys that a short one may stand for: `lr` for the optimizer's.
 
     What the files set comes before what else a `_target_` takes. Empty where there is none.
     """

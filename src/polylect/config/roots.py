@@ -276,9 +276,7 @@ for _name, _schema in SCHEMAS.items():
 
 
 def conf_folder() -> Path:
-    """Return the folder of YAML files: beside `src` in a checkout,
-    inside the package in a wheel.
-    """
+    """Return the folder of YAML files: beside `src` in a checkout, in the package in a wheel."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"

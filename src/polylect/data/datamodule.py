@@ -191,9 +191,7 @@ class TranslationData(LightningDataModule):
             yield from corpus.rows()
 
     def examples(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
-        """Return the first `limit` pairs of a direction as token ids,
-        in their order, of any length.
-        """
+        """Return the first `limit` pairs of a direction as token ids, of any length."""
         pairs = self._first(direction, split, limit)
         template = self.lessons or self.template
         return make_examples(pairs, [direction] * len(pairs), self._tokenizer(), template)

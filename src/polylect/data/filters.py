@@ -97,9 +97,7 @@ _MASK = 2**64 - 1
 
 
 def normalise(text: str) -> str:
-    """Return the text without case, punctuation and white space,
-    as it is compared with other texts.
-    """
+    """Return the text without case, punctuation and white space, to compare it with others."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_IGNORED) or text
 
 

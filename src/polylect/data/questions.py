@@ -78,9 +78,7 @@ class QuestionData(TranslationData):
         return [question for questions in by_set.values() for question in questions]
 
     def ask(self, questions: Sequence[Question]) -> list[Example]:
-        """Return prompts; the direction of each is its task
-        and the article whose adapter is named.
-        """
+        """Return prompts; each has as direction its task and the article whose adapter is named."""
         directions = [self.direction(question) for question in questions]
         sources = [question.source for question in questions]
         prompts = self.template.encode_many(self._tokenizer(), sources, directions)

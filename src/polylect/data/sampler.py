@@ -60,9 +60,7 @@ class PoolSampler:
         self.size = pool_size(self.sizes, self.shares, self.wanted)
 
     def pool(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the directions and rows of the examples of a pool,
-        two equally long arrays of int64.
-        """
+        """Return directions and rows of a pool's examples, two equally long arrays of int64."""
         rows = [self._rows(d, *self._span(number, d)) for d in range(len(self.sizes))]
         directions = np.repeat(np.arange(len(self.sizes)), [len(r) for r in rows])
         return directions, np.concatenate(rows)

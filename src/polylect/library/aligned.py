@@ -112,9 +112,7 @@ class AlignedLibrary:
         return tensors, scaling
 
     def outline(self, name: str) -> Adapter:
-        """Return the adapter with tensors that have shapes and nothing else,
-        to see whether it fits.
-        """
+        """Return the adapter with tensors that have shapes alone, to see whether it fits."""
         modules = {}
         for path in self.paths(name):
             a, b = (

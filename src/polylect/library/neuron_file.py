@@ -124,9 +124,7 @@ class NeuronFile:
             )
 
     def scores(self, positions: str = "all") -> Float[Tensor, "directions layers neurons"]:
-        """Return the mean awareness over the tokens of one side,
-        "source" or "target", or over "all".
-        """
+        """Return mean awareness over the tokens of one side, "source" or "target", or "all"."""
         if positions != "all":
             return self.awareness[positions]
         counted = self.about["tokens"]

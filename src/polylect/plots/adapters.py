@@ -251,8 +251,7 @@ def transfer(measured: Mapping[str, Any]) -> Figure:
 
 
 def update_overlap(library: AdapterLibrary) -> Figure:
-    """Return a heat map of adapters by adapters: cosine of their updates B A,
-    mean over common layers.
+    """Draw a heat map of adapters by adapters: cosine of their updates, mean over common layers.
 
     0 is what unrelated updates have. The diagonal, always 1, is left away.
     """

@@ -46,8 +46,7 @@ def of_experts(folder: str | Path) -> dict[str, Figure]:
 
 
 def by_language(rows: Rows, key: str) -> dict[str, dict[str, Float[Tensor, "*shape"]]]:
-    """Return the means of one of the numbers by layer and by language with its side:
-    "en source", "de target".
+    """Return the means of a number by layer and by language and side: "en source", "de target".
 
     Directions with the same source, or target, are taken together, each with the weight of its
     tokens. Monolingual text has one side, the text: "de alone".

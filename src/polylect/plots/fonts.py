@@ -67,9 +67,7 @@ def _by_script(letters: Iterable[str]) -> dict[str, frozenset[str]]:
 
 @cache
 def family_with(letters: frozenset[str]) -> str | None:
-    """Return the family of an upright regular font of this system
-    that has all the letters, or None.
-    """
+    """Return the family of an upright regular font here that has all the letters, or None."""
     characters = {ord(letter) for letter in letters}
     paths = {entry.fname for entry in font_manager.fontManager.ttflist}
     if family := _search(paths, characters):

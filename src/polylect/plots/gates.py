@@ -63,9 +63,7 @@ def gates(folder: str | Path) -> Figure:
 
 
 def gates_over_steps(folder: str | Path) -> Figure:
-    """Return how far gates were open over the training:
-    a panel for each layer, a line per direction.
-    """
+    """Draw how far gates were open over the training: a panel per layer, a line per direction."""
     layers = openness(folder)
     directions = _directions(layers)
     columns = min(len(layers), 4)

@@ -100,9 +100,7 @@ class TranslationModule(TrainingLoop):
         return self.context.route(batch.directions)
 
     def auxiliary_loss(self) -> Float[Tensor, "*units"]:
-        """Return the sum of what the layers left behind during the last `routing`:
-        see `StepLoss.add`.
-        """
+        """Return the sum of what layers left during the last `routing`: see `StepLoss.add`."""
         return torch.zeros((), device=self.device)
 
     def units(self) -> Mapping[str, int]:
@@ -132,9 +130,7 @@ class TranslationModule(TrainingLoop):
         return {}
 
     def merge_names(self) -> Sequence[str]:
-        """Return what `merged_model` takes: directions or adapters,
-        or "model" where one is for all.
-        """
+        """Return what `merged_model` takes: directions, adapters, or "model" for all."""
         return [direction for direction in self.directions if "-" in direction]
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
@@ -233,9 +229,7 @@ class TranslationModule(TrainingLoop):
         self.eval()
 
     def owned_names(self) -> set[str]:
-        """Return the names in the state dict that belong to the strategy:
-        trainable, or not there before.
-        """
+        """Return the state dict's names that are the strategy's: trainable, or not there before."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         return {n for n in self.state_dict() if n in trainable or n not in self._base_names}
 

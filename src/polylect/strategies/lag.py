@@ -186,8 +186,7 @@ class LAG(TranslationModule):
         )
 
     def telemetry(self) -> dict[str, float]:
-        """Return each adapter's share of the tokens, and that of the right one:
-        see `RouteCounts.means`.
+        """Return the shares of the adapters and of the right one: see `RouteCounts.means`.
 
         `routing/<layer>/<library>/<side>/share/<adapter>` and `…/agreement`.
         """

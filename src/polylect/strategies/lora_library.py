@@ -141,9 +141,7 @@ class LoRALibrary(TranslationModule):
                 yield
 
     def adapters_of(self, named: Sequence[str | None], directions: Sequence[str]) -> list[str]:
-        """Return the adapter of each row: the one named for it,
-        or the one that serves its direction.
-        """
+        """Return each row's adapter: the one named for it, or the one that serves its direction."""
         return [
             self.adapter(direction) if name is None or self._override is not None else name
             for name, direction in zip(named, directions, strict=True)

@@ -178,8 +178,7 @@ class LoRASwitch(TranslationModule):
 
     @torch.no_grad()
     def transfer(self, data: Any, sentences: int = 32) -> dict[str, Any]:
-        """Return the validation loss of every direction with every adapter,
-        and with the base alone.
+        """Return the validation loss of every direction with every adapter, and with none.
 
         Args:
             data: a `TranslationData` with validation corpora.

@@ -210,9 +210,7 @@ class MixMoE(TranslationModule):
             yield
 
     def routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
-        """Yield what each layer's router decided in the last forward,
-        if that saw the whole batch.
-        """
+        """Yield what each layer's router decided in the last forward, if it saw the whole batch."""
         for name, routing in self.context.routings.items():
             if self._mask is not None and len(routing.logits) == self._mask.numel():
                 yield name, routing, self._mask

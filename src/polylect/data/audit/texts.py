@@ -31,9 +31,7 @@ class Side:
         self.words += len(text.split())
 
     def report(self) -> dict[str, Any]:
-        """Return words, characters, and the share of the letters in each script,
-        the largest first.
-        """
+        """Return words, characters, and shares of letters by script, the largest first."""
         scripts: Counter[str] = Counter()
         for character, count in self.characters.items():
             if script := script_of(character):

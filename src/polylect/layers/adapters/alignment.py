@@ -90,8 +90,7 @@ def _short(dtype: torch.dtype) -> str:
 def singular_values(
     b_star: Float[Tensor, "*adapters out rank"],
 ) -> Float[Tensor, "*adapters rank"]:
-    """Return the singular values of aligned updates, largest first:
-    the lengths of the columns of B*.
+    """Return the singular values of aligned updates, largest first: the columns' lengths of B*.
 
     The first is zero for an update that does nothing. The arrow means little where the second
     comes close to the first, and nothing where they are equal.

@@ -45,8 +45,7 @@ class Experts:
         x: Float[Tensor, "tokens d"],
         weights: Float[Tensor, "tokens all"],
     ) -> Float[Tensor, "tokens d"]:
-        """Return the sum of these experts' outputs times their weights,
-        without the down projection's bias.
+        """Sum these experts' outputs times their weights, without the down projection's bias.
 
         Args:
             weights: of all experts of the layer.

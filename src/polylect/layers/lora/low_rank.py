@@ -44,8 +44,7 @@ class Plan:
 
 
 def stack_factors(factors: Sequence[Tensor], rank_dim: int, dtype: torch.dtype) -> Tensor:
-    """Return the factors of several adapters as one tensor,
-    and zeros for the base alone as the last.
+    """Stack the factors of several adapters, and zeros for the base alone as the last.
 
     Lower ranks are filled up with zeros.
     """

@@ -183,8 +183,7 @@ class NeuronBank(nn.Module):
         )
 
     def multiplies_in_place(self, plan: Plan) -> bool:
-        """Return whether a kernel reads base and slices where they are,
-        for which no matrix is made.
+        """Return whether a kernel reads base and slices where they are, without a matrix of both.
 
         On a CUDA device in training, where slices take the place of neurons.
         """

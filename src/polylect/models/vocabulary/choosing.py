@@ -89,8 +89,7 @@ def frequent_tokens(
     coverage: float | None = None,
     size: int | None = None,
 ) -> set[int]:
-    """Return the ids to keep, closed under merges: `required_ids`,
-    and others by one of three rules.
+    """Return ids to keep, closed under merges: `required_ids`, and others by one of three rules.
 
     Args:
         count: those that occur at least so often.

@@ -19,8 +19,7 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder
 def cut_tokenizer(
     tokenizer: PreTrainedTokenizerBase, kept_ids: Sequence[int], new: Sequence[str] = ()
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer with only the entries `kept_ids`,
-    renumbered in their order, and new ones.
+    """Return the tokenizer with the entries `kept_ids`, renumbered in their order, and new ones.
 
     Args:
         kept_ids: old ids, ascending; closed under merges (`Vocabulary.closed_under_merges`).

@@ -55,7 +55,7 @@ def chrf(folder: Path) -> dict[str, float]:
     return {d: row["chrf++"]["value"] for d, row in read(folder / "scores.json").items()}
 
 
-def logged(folder: Path) -> dict[str, float]:
+def logged_values(folder: Path) -> dict[str, float]:
     """The last value of every column of metrics.csv."""
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         return {k: float(v) for row in csv.DictReader(file) for k, v in row.items() if v}
@@ -87,7 +87,7 @@ def test_resume_goes_on_with_the_settings_of_the_run(trained: Path, place: Path)
     record = read(longer / "record.json")
     assert record["metrics"]["steps"] == 45
     assert record["config"]["data"]["directions"] == list(DIRECTIONS)
-    assert logged(longer)["val/loss"] < logged(trained)["val/loss"]
+    assert logged_values(longer)["val/loss"] < logged_values(trained)["val/loss"]
 
 
 def test_an_evaluation_scores_as_training_did_and_logs(trained: Path, place: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_evaluation_scores_as_training_did_and_logs(trained: Path, place: Pat
     subprocess.run([sys.executable, "-m", "polylect.cli", *arguments], check=True)
     scored = only(place / "scored" / "evaluate")
     assert chrf(scored) == chrf(trained)
-    values = logged(scored)
+    values = logged_values(scored)
     for direction in DIRECTIONS:
         assert math.isclose(values[f"test/chrf++/{direction}"], chrf(trained)[direction])
     assert list((scored / "wandb").glob("offline-run-*/*.wandb"))

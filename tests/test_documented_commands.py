@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.documented import ROOT, documented, words
+from helpers.documented import ROOT, documented_commands, words
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
@@ -25,7 +25,7 @@ from polylect.programs import data, evaluate
 from polylect.programs.recipe import stages_of
 from polylect.run.session import register_resolvers
 
-COMMANDS = sorted({command for _, command in documented()})
+COMMANDS = sorted({command for _, command in documented_commands()})
 MINE = """
 from polylect.strategies.lora_switch import LoRASwitch
 
@@ -98,7 +98,7 @@ def composed(program: str, overrides: list[str]) -> DictConfig:
 
 
 def test_the_documents_have_commands_of_every_program() -> None:
-    files = {path for path, _ in documented()}
+    files = {path for path, _ in documented_commands()}
     assert {"README.md", "experiments/kilt/README.md", "conf/train.yaml"} <= files
     assert {words(command)[0] for command in COMMANDS} == set(PROGRAMS)
 

@@ -151,9 +151,9 @@ def test_a_plain_peft_folder_serves_the_direction_it_is_named_after(tmp_path: Pa
 def test_using_another_adapter_than_the_direction_s_own(library: Path) -> None:
     t = translator(library)
     own = t.translate([TEXTS[0]], "en-de")
-    with t.module.using("en-fr"):
+    with t.module.use_adapter("en-fr"):
         wrong = t.translate([TEXTS[0]], "en-de")
-    with t.module.using(""):
+    with t.module.use_adapter(""):
         base = t.translate([TEXTS[0]], "en-de")
     assert own not in (wrong, base)
     assert t.translate([TEXTS[0]], "en-de") == own
@@ -211,7 +211,7 @@ def test_the_adapter_that_is_set_is_the_one_that_is_used(library: Path, second: 
 
 def test_any_adapter_takes_any_direction_and_none_is_the_base(library: Path) -> None:
     t = translator(library)
-    with t.module.using("en-fr"):
+    with t.module.use_adapter("en-fr"):
         expected = t.translate(TEXTS, "en-hi")
     assert t.translate(TEXTS, "en-hi", adapter="en-fr") == expected
     assert t.translate(TEXTS, "en-hi", adapter="") == translator(None).translate(
@@ -370,7 +370,7 @@ def test_a_merged_export_is_a_plain_model_that_says_the_same(library: Path, tmp_
     plain = Translator.from_base(
         *load_backbone(str(tmp_path / "merged")), template="tag", generation=SHORT, device="cpu"
     )
-    with plain.module.using(""):
+    with plain.module.use_adapter(""):
         assert plain.translate(TEXTS, "en-de") == t.translate(TEXTS, "en-de")
     assert t.fingerprint() == before
     with pytest.raises(FileExistsError, match="not overwritten"):

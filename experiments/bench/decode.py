@@ -92,7 +92,7 @@ def case(
 @torch.no_grad()
 def generate_in_input_order(module: TranslationModule, prompts: list[Example]) -> list[str]:
     """What a user of transformers writes: batches as the lines come, `generate`, `batch_decode`."""
-    rows, cap, found = module.generation.rows, module.generation.cap, []
+    rows, cap, hypotheses = module.generation.rows, module.generation.cap, []
     for begin in range(0, len(prompts), rows):
         part = prompts[begin : begin + rows]
         batch = collate(part, pad_id(module.tokenizer), "left")
@@ -108,8 +108,8 @@ def generate_in_input_order(module: TranslationModule, prompts: list[Example]) -
             )
         ids = [o[width : width + cap(len(p.prompt))] for o, p in zip(output, part, strict=True)]
         texts = module.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        found += [one_line(text) for text in texts]
-    return found
+        hypotheses += [one_line(text) for text in texts]
+    return hypotheses
 
 
 def mixed_lines(split: str, size: int) -> list[tuple[str, str]]:
@@ -117,8 +117,10 @@ def mixed_lines(split: str, size: int) -> list[tuple[str, str]]:
     draw, lines = Random(1), []
     pairs = iter(parallel("en-de", split, SENTENCES * size))
     for _ in range(size):
-        taken = [next(pairs) for _ in range(draw.randint(1, SENTENCES))]
-        lines.append((" ".join(s for s, _ in taken), " ".join(t for _, t in taken)))
+        sentence_pairs = [next(pairs) for _ in range(draw.randint(1, SENTENCES))]
+        lines.append(
+            (" ".join(s for s, _ in sentence_pairs), " ".join(t for _, t in sentence_pairs))
+        )
     return lines
 
 

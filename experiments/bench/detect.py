@@ -33,7 +33,7 @@ LENGTHS = (8, 48)  # of a sentence: prompt and target have half each
 
 def run(arguments: argparse.Namespace) -> list[Row]:
     cases = [(family, 32, 2, 256) for family, *_ in CASES] if arguments.tiny else CASES
-    return [case(arguments, *chosen) for chosen in cases]
+    return [case(arguments, *settings) for settings in cases]
 
 
 def case(arguments: argparse.Namespace, family: str, hidden: int, layers: int, tokens: int) -> Row:
@@ -44,7 +44,7 @@ def case(arguments: argparse.Namespace, family: str, hidden: int, layers: int, t
     paths = family_of(watched.config)
     blocks = watched.get_submodule(paths.layers)
     meter = AwarenessMeter([block.get_submodule(paths.down) for block in blocks], 1)
-    batches = made(tokens, watched.config.vocab_size)
+    batches = make_batches(tokens, watched.config.vocab_size)
     losses: dict[str, Tensor] = {}
 
     def ours() -> None:
@@ -75,7 +75,7 @@ def learn(model: nn.Module, batch: TranslationBatch) -> float:
     return float(loss.detach())
 
 
-def made(tokens: int, vocabulary: int) -> list[TranslationBatch]:
+def make_batches(tokens: int, vocabulary: int) -> list[TranslationBatch]:
     """Batches of random sentences, each of about one length, as the data module makes them."""
     shortest, longest = LENGTHS
     batches = []

@@ -116,7 +116,7 @@ class Job:
     toward: Tensor
 
     @classmethod
-    def of(cls, case: Case) -> "Job":
+    def of_case(cls, case: Case) -> "Job":
         config = MixtralConfig(
             hidden_size=case.hidden,
             intermediate_size=case.width,
@@ -136,8 +136,8 @@ class Job:
         weights, indices = logits.softmax(-1).topk(case.top)
         groups = []
         for experts, width, learns in case.groups():
-            given = [weight.detach()[experts] for weight in theirs.parameters()]
-            layers = (linear(weight, learns) for weight in side_by_side(*given, width))
+            expert_weights = [weight.detach()[experts] for weight in theirs.parameters()]
+            layers = (linear(weight, learns) for weight in side_by_side(*expert_weights, width))
             groups.append(Experts(range(experts.start, experts.stop), *layers))
         toward = torch.randn_like(x)
         return cls(case, theirs, groups, x, indices, weights.requires_grad_(), toward)
@@ -175,10 +175,10 @@ class Job:
 
     def difference(self) -> float:
         """Ends the run where output or gradients differ."""
-        found = self.variants()
-        y, of_x, of_gates, *of_ours = found.pop("ours")()
+        variants = self.variants()
+        y, of_x, of_gates, *of_ours = variants.pop("ours")()
         differences = []
-        for run in found.values():
+        for run in variants.values():
             *common, of_gate_up, of_down = run()
             theirs = [*common]
             for experts, width, learns in self.case.groups():
@@ -207,10 +207,10 @@ class Job:
 
         return run
 
-    def kept(self, forward: Callable[[], Tensor]) -> float:
+    def kept_floats(self, forward: Callable[[], Tensor]) -> float:
         """Hidden-size floats that wait for the backward pass, for each choice of each token."""
-        given = (self.x, self.weights, *self.theirs.parameters(), *self.parameters())
-        there = {tensor.untyped_storage().data_ptr() for tensor in given}
+        inputs = (self.x, self.weights, *self.theirs.parameters(), *self.parameters())
+        there = {tensor.untyped_storage().data_ptr() for tensor in inputs}
         held: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -227,17 +227,17 @@ class Job:
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:
-    cases = [compared(case, arguments) for case in CASES]
+    cases = [comparison(case, arguments) for case in CASES]
     return cases + [features(top, arguments) for top in (None, 1)]
 
 
-def compared(case: Case, arguments: argparse.Namespace) -> Row:
+def comparison(case: Case, arguments: argparse.Namespace) -> Row:
     torch.manual_seed(arguments.seed)
     if arguments.tiny:
         half = case.second_width and 8
         sizes = {"tokens": 24, "experts": 4, "hidden": 8, "width": 16, "second_width": half}
         case = replace(case, **sizes)
-    job = Job.of(case)
+    job = Job.of_case(case)
     difference = job.difference()
     timed = job.variants() | {"products alone": job.products()}
     times = measure(timed, arguments.seconds, arguments.rounds)
@@ -248,8 +248,8 @@ def compared(case: Case, arguments: argparse.Namespace) -> Row:
     result = with_goal(result, fastest, least=case.least)
     forwards = {"ours": job.ours}
     forwards |= {peer: lambda peer=peer: job.of_transformers(peer) for peer in case.peers}
-    kept = {f"kept for backward, {name}": job.kept(f) for name, f in forwards.items()}
-    return result | {"figures": kept}
+    figures = {f"kept for backward, {name}": job.kept_floats(f) for name, f in forwards.items()}
+    return result | {"figures": figures}
 
 
 def features(top: int | None, arguments: argparse.Namespace) -> Row:
@@ -261,7 +261,7 @@ def features(top: int | None, arguments: argparse.Namespace) -> Row:
     toward = torch.randn_like(x)
     context = RoutingContext()
     mask = torch.ones(1, tokens, dtype=torch.long)
-    context.tokens = Tokens.of(mask, torch.tensor([tokens // 2]))
+    context.tokens = Tokens.from_mask(mask, torch.tensor([tokens // 2]))
 
     def layer(name: str) -> ExpertFFN:
         router = make_router(hidden, 4, 4, top=top, features=name)

@@ -66,9 +66,9 @@ def row(what: dict, times: dict[str, list[float]], ours: str, difference: float)
         f"over_{ours}": ratios,
         "largest_difference": difference,
     }
-    shown = "  ".join(f"{name} {r['median']:.2f}" for name, r in ratios.items())
+    medians = "  ".join(f"{name} {r['median']:.2f}" for name, r in ratios.items())
     label = "  ".join(f"{key} {value}" for key, value in what.items())
-    print(f"{label}: {shown}   ({result['rounds']} rounds)", flush=True)
+    print(f"{label}: {medians}   ({result['rounds']} rounds)", flush=True)
     return result
 
 

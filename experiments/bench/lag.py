@@ -74,8 +74,8 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     rows = []
     for case in cases:
         torch.manual_seed(arguments.seed)
-        found = case(share, arguments.rounds)
-        rows += found if isinstance(found, list) else [found]
+        result = case(share, arguments.rounds)
+        rows += result if isinstance(result, list) else [result]
     return rows
 
 
@@ -90,7 +90,7 @@ class Layer:
         self.peft = in_peft(base, a, b) if peft else None
         self.router = AdapterRouter(RoutingContext(), {})
         banks = {"library": bank_of(a, b, 1.0)}
-        self.routed = attach_routing(base, self.router, banks, "layer")
+        self.layer = attach_routing(base, self.router, banks, "layer")
         if peft:
             arrow = self.peft.base_model.model.layer.lora_arrow["arrow_router"]
             arrow.register_buffer("prototypes", banks["library"].arrows, persistent=False)
@@ -98,14 +98,16 @@ class Layer:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, settings: RouterSettings) -> Tensor:
-        chosen = {"library": PerToken(settings)}
-        with self.router.route(["all"], torch.tensor([x.shape[1]]), selectors=chosen):
-            return self.routed(x)
+        selectors = {"library": PerToken(settings)}
+        with self.router.route(["all"], torch.tensor([x.shape[1]]), selectors=selectors):
+            return self.layer(x)
 
 
 def bank_of(a: Tensor, b: Tensor, scaling: float) -> AdapterBank:
     """Adapters (adapters, rank, in) and (adapters, out, rank) of one layer."""
-    factors = {str(i): align(*of, scaling) for i, of in enumerate(zip(a, b, strict=True))}
+    factors = {
+        str(i): align(*factor_pair, scaling) for i, factor_pair in enumerate(zip(a, b, strict=True))
+    }
     return AdapterBank(
         list(factors),
         torch.stack([a_star[0] for a_star, _ in factors.values()]),
@@ -138,7 +140,7 @@ def in_peft(base: nn.Linear, a: Tensor, b: Tensor) -> PeftModel:
 def layer(adapters: int, count: int, seconds: float, rounds: int) -> list[Row]:
     """Arrow against PEFT's: the update alone, and the layer with it."""
     one = Layer(adapters, peft=True)
-    bank, settings = one.routed.lora_banks["library"], RouterSettings("arrow", k=TOP)
+    bank, settings = one.layer.lora_banks["library"], RouterSettings("arrow", k=TOP)
     theirs = one.peft.base_model.model.layer
     arrow, nothing = theirs.lora_arrow["arrow_router"], nn.Identity()
     x = torch.randn(1, count, WIDTH)
@@ -179,7 +181,7 @@ def routers(adapters: int, count: int, seconds: float, rounds: int) -> Row:
         agreement(one(x, RouterSettings("lag", k=1)), one(x, ROUTERS["arrow top 1"])),
         agreement(one(x, RouterSettings("lag", k=adapters)), one(x, ROUTERS["spectr"])),
     )
-    variants = {name: lambda of=of: one(x, of) for name, of in ROUTERS.items()}
+    variants = {name: lambda router=router: one(x, router) for name, router in ROUTERS.items()}
     times = measure(variants, seconds, rounds)
     what = {"what": "router", "adapters": adapters, "tokens": count}
     return row(what, times, "lag", difference)
@@ -192,9 +194,9 @@ def scale(sizes: Iterable[int], count: int, seconds: float, rounds: int) -> Row:
     smallest, *_, largest = layers
     every = RouterSettings("lag", k=int(largest))
     difference = agreement(layers[largest](x, every), layers[largest](x, ROUTERS["spectr"]))
-    variants = {name: lambda of=of: of(x, LAG) for name, of in layers.items()}
+    variants = {name: lambda layer=layer: layer(x, LAG) for name, layer in layers.items()}
     times = measure(variants, seconds, rounds)
-    times = {name if name == smallest else f"{name} adapters": of for name, of in times.items()}
+    times = {name if name == smallest else f"{name} adapters": ms for name, ms in times.items()}
     what = {"what": f"library, adapters {smallest}", "tokens": count}
     return row(what, times, smallest, difference)
 
@@ -226,32 +228,35 @@ def model(library: int, phase: str, seconds: float, rounds: int) -> Row:
     ids = tokens(LENGTH + 1)
     with ExitStack() as open_routes:
         start = PHASES[phase]
-        variants = {name: start(*of, ids, open_routes) for name, of in routes.items()}
+        variants = {
+            name: start(*module_and_router, ids, open_routes)
+            for name, module_and_router in routes.items()
+        }
         difference = agreement(variants["ours"](), variants["one plain adapter"]())
         selectors["library"] = PerToken(LAG)
         observers.append(RouteCounts())
         variants["products alone"] = products_alone(base, ROWS * {"prefill": LENGTH}.get(phase, 1))
         times = measure(variants, seconds, rounds)
         spent = shares(variants["ours"])
-    found = row({"what": f"model, {phase}", "adapters": library}, times, "ours", difference)
+    result = row({"what": f"model, {phase}", "adapters": library}, times, "ours", difference)
     figures = {"figures": {f"profile, {k} %": v for k, v in spent.items()}}
-    return with_goal(found, "one plain adapter", least=1 / MOST) | figures
+    return with_goal(result, "one plain adapter", least=1 / MOST) | figures
 
 
 def products_alone(base: nn.Module, count: int) -> Callable[[], None]:
     """What LAG multiplies in a pass of so many tokens, with nothing between the products."""
-    given = []
+    operands = []
     for bank in banks_of(base, "library").values():
         candidates = torch.rand(count, len(bank.names)).argsort(1)[:, : LAG.k]
         x, h = torch.randn(count, bank.arrows.shape[1]), torch.randn(count, RANK)
-        given.append((x, h, bank, candidates, candidates[:, 0].contiguous()))
+        operands.append((x, h, bank, candidates, candidates[:, 0].contiguous()))
 
     @torch.inference_mode()
     def step() -> None:
-        for x, h, bank, candidates, chosen in given:
+        for x, h, bank, candidates, best in operands:
             torch.mm(x, bank.arrows.T)
             candidate_products(x, bank.a, candidates)
-            up_project(h, bank.b, chosen)
+            up_project(h, bank.b, best)
 
     return step
 
@@ -290,11 +295,11 @@ PHASES: Mapping[str, Callable] = {"prefill": prefill, "decode": decode}
 
 def shares(step: Callable[[], Tensor]) -> dict[str, float]:
     """Per cent of the processor's time by kind of operation."""
-    with profile(activities=[ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(3):
             step()
     spent = dict.fromkeys([*KINDS, "rest"], 0.0)
-    for event in found.key_averages():
+    for event in profiler.key_averages():
         parts = set(event.key.removeprefix("aten::").split("_"))
         kind = next((kind for kind, names in KINDS.items() if parts & names), "rest")
         spent[kind] += event.self_cpu_time_total

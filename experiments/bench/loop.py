@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     texts = [text for code in LANGUAGES for text in monolingual(code, "train", 3000)]
     tags = [f"<2{code}>" for code in LANGUAGES]
     tokenizer = train_tokenizer(texts, 2048 if arguments.tiny else 8192, tags)
-    return [case(arguments, tokenizer, *chosen) for chosen in CASES]
+    return [case(arguments, tokenizer, *case_settings) for case_settings in CASES]
 
 
 def case(arguments: argparse.Namespace, tokenizer: Any, strategy: str, tokens: int) -> Row:
@@ -124,14 +124,14 @@ def case(arguments: argparse.Namespace, tokenizer: Any, strategy: str, tokens: i
             _convert_="all",
         )
         trainer.fit(module, datamodule=data)
-    losses = {name: torch.stack(found) for name, found in turns.losses.items()}
+    losses = {name: torch.stack(values) for name, values in turns.losses.items()}
     difference = agreement(losses["ours"], losses["bare_loop"])
     times, processor = (  # the first round holds start-up
         {name: series[1:] for name, series in both.items()}
         for both in (turns.times, turns.processor)
     )
-    seen = batches[steps : len(turns.losses["ours"])]
-    read = sum(int(batch.attention_mask.sum()) for batch in seen)
+    timed_batches = batches[steps : len(turns.losses["ours"])]
+    read = sum(int(batch.attention_mask.sum()) for batch in timed_batches)
     what = {"strategy": strategy, "tokens per batch": tokens}
     result = with_goal(row(what, times, "ours", difference), "bare_loop", least=0.95)
     figures = {

@@ -30,19 +30,19 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     for name, share in SHARE.items():
         torch.manual_seed(arguments.seed)
         rows += PHASES[name](share * arguments.seconds, arguments.rounds)
-    return [with_goals(found) for found in rows]
+    return [with_goals(result) for result in rows]
 
 
-def with_goals(found: Row) -> Row:
+def with_goals(result: Row) -> Row:
     """The row with the goal of every PEFT variant."""
-    if "over_ours_1" in found:
-        return with_goal(found, "ours_32", most=FLAT)
-    goals: Mapping[int, float] = TIMES_FASTER[found["phase"]]
-    if found["adapters"] in goals:
-        for variant in found["over_ours"]:
+    if "over_ours_1" in result:
+        return with_goal(result, "ours_32", most=FLAT)
+    goals: Mapping[int, float] = TIMES_FASTER[result["phase"]]
+    if result["adapters"] in goals:
+        for variant in result["over_ours"]:
             if variant.startswith("peft"):
-                found = with_goal(found, variant, least=goals[found["adapters"]])
-    return found
+                result = with_goal(result, variant, least=goals[result["adapters"]])
+    return result
 
 
 def prefill(seconds: float, rounds: int) -> Iterator[Row]:

@@ -77,8 +77,8 @@ class Side:
         self, ffns: Sequence[nn.Module], x: Tensor, context: RoutingContext | None = None
     ) -> None:
         self.ffns, self.x, self.context = ffns, x, context
-        learned = [p for ffn in ffns for p in ffn.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(learned, lr=1e-4, weight_decay=0, fused=True)
+        trainable = [p for ffn in ffns for p in ffn.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trainable, lr=1e-4, weight_decay=0, fused=True)
 
     def step(self) -> Tensor:
         """The output before the step."""
@@ -126,11 +126,11 @@ def training(arguments: argparse.Namespace, ffns: Sequence[Plain], x: Tensor, sh
     width, context = ffns[0].up.out_features, RoutingContext()
     ours, masked, full = [], copy.deepcopy(ffns), copy.deepcopy(ffns)
     for ffn, with_mask in zip(ffns, masked, strict=True):
-        chosen = torch.randperm(width)[: round(share * width)]
-        general, own = (half.sort().values for half in chosen.chunk(2))
+        neurons = torch.randperm(width)[: round(share * width)]
+        general, own = (half.sort().values for half in neurons.chunk(2))
         sets = [NeuronSet(DIRECTIONS, True, general), NeuronSet(DIRECTIONS[:1], False, own)]
         ours.append(with_slices(ffn, sets, context))
-        mask_gradients(with_mask, chosen)
+        mask_gradients(with_mask, neurons)
     sides = {
         "ours": Side(ours, x, context),
         "full_backward_and_mask": Side(masked, x),
@@ -201,8 +201,8 @@ def check(ours: Side, masked: Side) -> float:
             if whole.count_nonzero() > sum(v.numel() for v in layer.neuron_values.values()):
                 raise SystemExit("the mask lets gradients through: no times from a wrong result")
             for key, value in layer.neuron_values.items():
-                kept = whole.index_select(layer.axis, layer.bank.index(key))
-                differences.append(agreement(value.grad, kept))
+                expected = whole.index_select(layer.axis, layer.bank.index(key))
+                differences.append(agreement(value.grad, expected))
     return max(differences)
 
 

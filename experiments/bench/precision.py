@@ -17,8 +17,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from polylect.models.backbone import load_backbone, random_model
+from polylect.models.precision import bfloat16_units
 from polylect.models.tokenizer import train_tokenizer
-from polylect.run.precision import training_precision
 from polylect.tongues import monolingual
 
 ROWS, STEPS, RATE = 20, 2, 5e-4
@@ -36,8 +36,9 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
     times = measure(variants, arguments.seconds, arguments.rounds)
     apart = max(abs(a - b) / a for a, b in zip(*losses.values(), strict=False))
     result = row({"rows": ROWS, "base": bool(arguments.base)}, times, "bfloat16", apart)
-    chosen, why = training_precision("cpu")
-    return [result | {"losses": losses, "auto": {"precision": chosen, "why": why}}]
+    is_fast, why = bfloat16_units("cpu")
+    precision = "bf16-mixed" if is_fast else "32-true"
+    return [result | {"losses": losses, "auto": {"precision": precision, "why": why}}]
 
 
 def _trainer(

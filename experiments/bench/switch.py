@@ -197,7 +197,7 @@ def switching(
         }
         times = per_call(measure(variants, arguments.seconds, arguments.rounds), SWITCHES)
         label = {"switch": "switch", "use": "switch and use"}[what]
-        rows += compared({"what": label}, times, difference)
+        rows += comparison({"what": label}, times, difference)
     return rows
 
 
@@ -212,12 +212,12 @@ def loading(
     times = measure(variants, arguments.seconds, arguments.rounds)
     rows = []
     for act in ("load", "unload"):
-        chosen = {name: times[f"{name}/{act}"] for name in sides}
-        rows += compared({"what": act}, chosen, difference)
+        act_times = {name: times[f"{name}/{act}"] for name in sides}
+        rows += comparison({"what": act}, act_times, difference)
     return rows
 
 
-def compared(what: dict, times: dict[str, list[float]], difference: float) -> list[Row]:
+def comparison(what: dict, times: dict[str, list[float]], difference: float) -> list[Row]:
     """Against PEFT with as many adapters in memory, and ours with many against ours with few."""
     few, many = (name.removeprefix("ours_") for name in times if name.startswith("ours_"))
     pairs = [(count, f"ours_{count}", f"peft_{count}") for count in (few, many)]

@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     arguments = parser.parse_args()
 
-    cfg = composed(SWITCH, arguments.base, arguments.library)
+    cfg = compose_config(SWITCH, arguments.base, arguments.library)
     module = build_strategy(cfg)
     load_backbone_into(module, None, cfg)
     module.eval()
@@ -93,15 +93,15 @@ def main() -> None:
     for name in arguments.systems:
         begin = time.monotonic()
         record = Record(run=str(arguments.library), config=config(arguments, SYSTEMS[name]))
-        translations = translated(module, SYSTEMS[name], tests)
+        translations = translate(module, SYSTEMS[name], tests)
         record.metrics = {
             "test": {n: scores(tests[n], texts, n) for n, texts in translations.items()},
             "routing": routing(module),
         }
-        record.data = {domain: of.report for domain, of in data.items()}
+        record.data = {domain: domain_data.report for domain, domain_data in data.items()}
         record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
-        written = asdict(record) | {"scratch": record.scratch}
-        write_published(arguments.out / f"lag_{name}.json", written)
+        content = asdict(record) | {"scratch": record.scratch}
+        write_published(arguments.out / f"lag_{name}.json", content)
         for test, texts in translations.items() if arguments.outputs else ():
             write_text(arguments.outputs / name / f"{test}.txt", "\n".join(texts) + "\n")
         mean = sum(s["chrf++"]["value"] for s in record.metrics["test"].values()) / len(tests)
@@ -120,7 +120,7 @@ def domains(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(split(name)[0] for name in names))
 
 
-def composed(domain: str, base: str, library: Path | str = "none") -> DictConfig:
+def compose_config(domain: str, base: str, library: Path | str = "none") -> DictConfig:
     overrides = [f"data={domain}", "model=local", f"model.path={base}", "+generation.ratio=1.5"]
     with initialize_config_dir(str(conf_folder()), version_base=None):
         return compose("evaluate", [*overrides, "strategy=lag", f"strategy.library={library}"])
@@ -128,7 +128,7 @@ def composed(domain: str, base: str, library: Path | str = "none") -> DictConfig
 
 def read(domain: str, base: str, module: LAG) -> TranslationData:
     """The test and val sets of a domain."""
-    cfg = composed(domain, base)
+    cfg = compose_config(domain, base)
     cfg.data.train = None
     data = build_data(cfg)
     data.tokenizer, data.template = module.tokenizer, module.template
@@ -142,8 +142,8 @@ def examples(
 ) -> list[Example]:
     """The first sentences of the set of an adapter, which name the adapter as their direction."""
     domain, direction = split(name)
-    found = data[domain].examples(direction, which, limit)
-    return [replace(example, direction=name) for example in found]
+    prompts = data[domain].examples(direction, which, limit)
+    return [replace(example, direction=name) for example in prompts]
 
 
 def calibration(
@@ -151,12 +151,12 @@ def calibration(
 ) -> Iterable[TranslationBatch]:
     """Each adapter's own domain and direction; not the sentences that it was trained on."""
     for name in names:
-        found = examples(data, name, "val", limit)
-        for begin in range(0, len(found), 20):
-            yield collate(found[begin : begin + 20], pad_id(module.tokenizer), "right")
+        prompts = examples(data, name, "val", limit)
+        for begin in range(0, len(prompts), 20):
+            yield collate(prompts[begin : begin + 20], pad_id(module.tokenizer), "right")
 
 
-def translated(
+def translate(
     module: LAG, system: System, tests: Mapping[str, Sequence[Example]]
 ) -> dict[str, list[str]]:
     """The translations of every set."""
@@ -164,19 +164,19 @@ def translated(
     module.counts.clear()
     prompts = [
         replace(example, direction=system.named(name), target=[])
-        for name, found in tests.items()
-        for example in found
+        for name, examples in tests.items()
+        for example in examples
     ]
     texts = iter([t.text for t in module.translate(prompts)])
-    return {name: [next(texts) for _ in found] for name, found in tests.items()}
+    return {name: [next(texts) for _ in examples] for name, examples in tests.items()}
 
 
-def scores(found: Sequence[Example], texts: Sequence[str], name: str) -> dict[str, Any]:
+def scores(prompts: Sequence[Example], texts: Sequence[str], name: str) -> dict[str, Any]:
     target = split(name)[1].split("-")[1]
-    references = [example.references for example in found]
-    of = score(list(texts), references, metrics=["bleu", "chrf++"], target=target)
-    values = {s.name: {"value": s.value, "signature": s.signature} for s in of}
-    return {**values, "sentences": len(found)}
+    references = [example.references for example in prompts]
+    results = score(list(texts), references, metrics=["bleu", "chrf++"], target=target)
+    values = {s.name: {"value": s.value, "signature": s.signature} for s in results}
+    return {**values, "sentences": len(prompts)}
 
 
 def routing(module: LAG) -> dict[str, Any]:
@@ -188,14 +188,14 @@ def routing(module: LAG) -> dict[str, Any]:
     """
     if module.settings.router == "oracle":
         return {}
-    rows = module.routed()
+    rows = module.routing_rows()
     return {
         "all": _sides(rows),
-        "layers": {layer: _sides(of) for layer, of in _by(rows, "layer").items()},
-        "tests": {test: _sides(of) for test, of in _by(rows, "direction").items()},
+        "layers": {layer: _sides(own) for layer, own in _by(rows, "layer").items()},
+        "tests": {test: _sides(own) for test, own in _by(rows, "direction").items()},
         "chosen": {
-            side: {test: _chosen(found) for test, found in _by(of, "direction").items()}
-            for side, of in _by(rows, "side").items()
+            side: {test: _adapter_shares(own) for test, own in _by(side_rows, "direction").items()}
+            for side, side_rows in _by(rows, "side").items()
         },
     }
 
@@ -203,11 +203,11 @@ def routing(module: LAG) -> dict[str, Any]:
 def _sides(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return {
         side: {
-            "adapter": _mean(of, lambda own, other: own == other),
-            "direction": _mean(of, partial(_same, part=1)),
-            "domain": _mean(of, partial(_same, part=0)),
+            "adapter": _mean(side_rows, lambda own, other: own == other),
+            "direction": _mean(side_rows, partial(_same, part=1)),
+            "domain": _mean(side_rows, partial(_same, part=0)),
         }
-        for side, of in _by(rows, "side").items()
+        for side, side_rows in _by(rows, "side").items()
     }
 
 
@@ -226,22 +226,22 @@ def _mean(rows: Sequence[Mapping[str, Any]], fits: Callable[[str, str], bool]) -
     return round(hits / tokens, 4)
 
 
-def _chosen(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _adapter_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Adapters and their shares."""
     names = sorted({name for row in rows for name in row["shares"]})
     return {name: _mean(rows, lambda own, adapter, name=name: adapter == name) for name in names}
 
 
 def _by(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row[key], []).append(row)
-    return found
+        groups.setdefault(row[key], []).append(row)
+    return groups
 
 
 def config(arguments: argparse.Namespace, system: System) -> dict[str, Any]:
-    shown = {key: str(value) for key, value in vars(arguments).items() if key != "systems"}
-    return {**shown, "router": asdict(system.settings)}
+    settings = {key: str(value) for key, value in vars(arguments).items() if key != "systems"}
+    return {**settings, "router": asdict(system.settings)}
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ def main() -> None:
 
 def readable(module: LAG, data: Any, limit: int) -> dict[str, Any]:
     """By side, means over the layers: "all", and by name of the linear layer."""
-    found: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
-    inputs, about = observed(module, data, limit)
+    by_group: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    inputs, about = collect_inputs(module, data, limit)
     for path, layer in routed_layers(module.backbone).items():
         (bank,) = layer.lora_banks.values()
         right = torch.tensor([bank.serving[direction] for direction in about["direction"]])
@@ -93,9 +93,10 @@ def readable(module: LAG, data: Any, limit: int) -> dict[str, Any]:
                 fitted = (torch.tensor(about["sentence"]) % 2 == 0)[of_side]
                 measured = measure(inputs[path][of_side], right[of_side], fitted, bank)
                 for group in ("all", path.rsplit(".", 1)[-1]):
-                    found[group][side].append(measured)
+                    by_group[group][side].append(measured)
     return {
-        group: {side: mean(rows) for side, rows in sides.items()} for group, sides in found.items()
+        group: {side: mean(rows) for side, rows in sides.items()}
+        for group, sides in by_group.items()
     }
 
 
@@ -104,14 +105,14 @@ def likelihoods(module: LAG, data: Any, limit: int) -> dict[str, float]:
     texts = list(batches(module, data, limit))
     unnamed = [replace(batch, directions=("",) * len(batch.directions)) for batch in texts]
     module.route_by(ROUTERS["oracle"])
-    found = {"none": nats_per_token(module, unnamed)}
+    nats = {"none": nats_per_token(module, unnamed)}
     for name, settings in ROUTERS.items():
         module.route_by(settings)
-        found[name] = nats_per_token(module, texts)
-    return {name: round(value, 4) for name, value in found.items()}
+        nats[name] = nats_per_token(module, texts)
+    return {name: round(value, 4) for name, value in nats.items()}
 
 
-def observed(module: LAG, data: Any, limit: int) -> tuple[dict[str, Tensor], dict[str, list]]:
+def collect_inputs(module: LAG, data: Any, limit: int) -> tuple[dict[str, Tensor], dict[str, list]]:
     """Inputs of each adapted layer, (tokens, in), and of each token direction, side, sentence."""
     inputs: dict[str, list[Tensor]] = defaultdict(list)
     about: dict[str, list] = defaultdict(list)
@@ -153,18 +154,18 @@ def measure(x: Tensor, right: Tensor, fitted: Tensor, bank: AdapterBank) -> dict
         "spectr_proj": spectral_scores(x, a_star),
         "spectr_energy": spectral_scores(x, a_star, "energy", **own),
     }
-    found = {name: 100 * hits(score, right) for name, score in scores.items()}
+    shares = {name: 100 * hits(score, right) for name, score in scores.items()}
     wide = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-    wanted = one_hot(right, len(bank.names)).to(x.dtype)
+    targets = one_hot(right, len(bank.names)).to(x.dtype)
     gram = wide[fitted].T @ wide[fitted]
     ridge = RIDGE * wide.square().mean() * torch.eye(len(gram))
-    weight = torch.linalg.solve(gram + ridge, wide[fitted].T @ wanted[fitted])
-    found["probe"] = 100 * hits(wide[~fitted] @ weight, right[~fitted])
+    weight = torch.linalg.solve(gram + ridge, wide[fitted].T @ targets[fitted])
+    shares["probe"] = 100 * hits(wide[~fitted] @ weight, right[~fitted])
     lengths = spectral_scores(x, a_star).gather(1, right.unsqueeze(1))
-    found["span"] = 100 * (lengths.square().sum() / x.square().sum()).item()
-    found["span_by_chance"] = 100 * a_star.shape[1] / a_star.shape[2]
-    found["chance"] = 100 / len(bank.names)
-    return found
+    shares["span"] = 100 * (lengths.square().sum() / x.square().sum()).item()
+    shares["span_by_chance"] = 100 * a_star.shape[1] / a_star.shape[2]
+    shares["chance"] = 100 / len(bank.names)
+    return shares
 
 
 def hits(scores: Tensor, right: Tensor) -> float:

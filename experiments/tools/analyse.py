@@ -61,13 +61,13 @@ def analyse(run: Path, text: DictConfig, matrix: int) -> dict[str, Any]:
     adapters = translator.adapters if trained and _is_library(translator) else []
     nats: dict[str, dict[str, float]] = {}
     if before := record.config.get("init_from"):
-        tested = Record.read(Path(before)).metrics["test"]
-        nats["stage 1"] = {name: scores["nats_per_token"] for name, scores in tested.items()}
+        test_scores = Record.read(Path(before)).metrics["test"]
+        nats["stage 1"] = {name: scores["nats_per_token"] for name, scores in test_scores.items()}
     for adapter in ("", *adapters):
-        with using(translator, adapter):
+        with use_adapter(translator, adapter):
             nats[adapter or "none"] = likelihoods(translator, text)
     own = OmegaConf.create({"data": record.config["data"]})
-    with nullcontext() if trained else using(translator, ""):
+    with nullcontext() if trained else use_adapter(translator, ""):
         analysis: dict[str, Any] = {
             "nats_per_token": nats,
             "nats_per_target": likelihoods(translator, own),
@@ -100,7 +100,7 @@ def row(translator: Translator, cfg: DictConfig, adapter: str, sentences: int) -
     by_direction = {}
     for direction in data.directions:
         prompts = data.prompts(direction, "test", sentences)
-        with using(translator, adapter):
+        with use_adapter(translator, adapter):
             hypotheses = [t.text for t in translator.module.translate(prompts)]
         references = [prompt.references for prompt in prompts]
         by_direction[direction] = scores(hypotheses, references, direction)
@@ -116,9 +116,9 @@ def scores(
     return {s.name: {"value": s.value, "signature": s.signature} for s in values}
 
 
-def using(translator: Translator, adapter: str) -> AbstractContextManager[Any]:
+def use_adapter(translator: Translator, adapter: str) -> AbstractContextManager[Any]:
     """Every row through this adapter of a library, or none; other strategies as they are."""
-    return translator.module.using(adapter) if _is_library(translator) else nullcontext()
+    return translator.module.use_adapter(adapter) if _is_library(translator) else nullcontext()
 
 
 def _is_library(translator: Translator) -> bool:

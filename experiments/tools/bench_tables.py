@@ -13,7 +13,7 @@ COLUMNS = ("case", "against", "its time / ours", "quartiles", "goal", "rounds")
 
 def benchmark(record: Record) -> str:
     """A line for every variant that ours is compared with; below, where it comes from."""
-    lines = tuple(line for row in record["rows"] for line in _compared(row))
+    lines = tuple(line for row in record["rows"] for line in _comparison_lines(row))
     figures = [f"- {_case(r)}: {_figures(r)}\n" for r in record["rows"] if "figures" in r]
     listed = f"\n{''.join(figures)}" if figures else ""
     command = " ".join(record["command"])
@@ -35,7 +35,7 @@ def _origin(record: Record) -> str:
     )
 
 
-def _compared(row: Record) -> list[tuple[str, ...]]:
+def _comparison_lines(row: Record) -> list[tuple[str, ...]]:
     """Lines of the table: one for every variant beside the reference."""
     reference = next((k.removeprefix("over_") for k in row if k.startswith("over_")), None)
     if reference is None:
@@ -65,12 +65,12 @@ def _case(row: Record) -> str:
 def _figures(row: Record) -> str:
     # A speed of this machine says nothing elsewhere; it stays in the record.
     figures = {k: v for k, v in row["figures"].items() if "per second" not in k}
-    return "; ".join(f"{key} {_shown(value)}" for key, value in figures.items())
+    return "; ".join(f"{key} {_figure_text(value)}" for key, value in figures.items())
 
 
-def _shown(value: Any) -> str:
+def _figure_text(value: Any) -> str:
     if isinstance(value, list):
-        return " and ".join(map(_shown, value))
+        return " and ".join(map(_figure_text, value))
     return f"{value:,}"
 
 

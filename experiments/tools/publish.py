@@ -64,28 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--scratch", action="store_true", help="also runs that no table counts; they stay marked"
     )
     parser.add_argument("--replace", action="store_true", help="a record of that name, if another")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        publish(given)
+        publish(options)
     except (OSError, ValueError) as error:
         sys.exit(f"publish: {error}")
 
 
-def publish(given: argparse.Namespace) -> None:
+def publish(options: argparse.Namespace) -> None:
     """Write the records, or none of them: all runs are checked first."""
-    runs = [read(path, given.name) for path in given.runs]
-    targets = [given.out / f"{run.name}.json" for run in runs]
-    texts = [records.layout(published(run.record, run.source)) + "\n" for run in runs]
+    runs = [read(path, options.name) for path in options.runs]
+    targets = [options.out / f"{run.name}.json" for run in runs]
+    texts = [records.layout(condensed_record(run.record, run.source)) + "\n" for run in runs]
     for run, target, text in zip(runs, targets, texts, strict=True):
-        check(run, target, text, given)
+        check(run, target, text, options)
         if targets.count(target) > 1:
             raise ValueError(f"several runs would be {target}: give each its own --name.")
     for run, target, text in zip(runs, targets, texts, strict=True):
         records.write_text(target, text)
         before = len(run.source.splitlines())
         print(f"{target}: {len(text.splitlines()):,} lines, {before:,} before")
-        if given.outputs:
-            copy_outputs(run, given.outputs / run.name)
+        if options.outputs:
+            copy_outputs(run, options.outputs / run.name)
 
 
 def read(path: Path, name: str) -> Run:
@@ -114,18 +114,18 @@ def own_name(path: Path, record: Record) -> str:
     return str((record.get("config") or {}).get("name") or path.resolve().name)
 
 
-def check(run: Run, target: Path, text: str, given: argparse.Namespace) -> None:
+def check(run: Run, target: Path, text: str, options: argparse.Namespace) -> None:
     """Raise ValueError where a run must not be published, or not over what is there."""
     reason = records.proves_nothing(run.record)
-    if reason and not given.scratch:
+    if reason and not options.scratch:
         raise ValueError(
             f"{run.file} proves nothing ({reason}): commit and run again, or give --scratch."
         )
-    if target.is_file() and not given.replace and target.read_text(encoding="utf-8") != text:
+    if target.is_file() and not options.replace and target.read_text(encoding="utf-8") != text:
         raise ValueError(
             f"{target} holds something else: give another --name, or --replace to lose it."
         )
-    if given.outputs and not list(run.file.parent.glob("outputs/*.txt")):
+    if options.outputs and not list(run.file.parent.glob("outputs/*.txt")):
         raise ValueError(f"{run.file.parent} has no translations in outputs/.")
 
 
@@ -139,11 +139,11 @@ def copy_outputs(run: Run, folder: Path) -> None:
 
 
 def write_published(path: Path, record: Record, source: bytes | None = None) -> None:
-    """Write the record to commit of one that a script has made; see `published`."""
-    records.write(path, published(record, source))
+    """Write the record to commit of one that a script has made; see `condensed_record`."""
+    records.write(path, condensed_record(record, source))
 
 
-def published(record: Record, source: bytes | None = None) -> dict[str, Any]:
+def condensed_record(record: Record, source: bytes | None = None) -> dict[str, Any]:
     """The record with what is bulk condensed, and a note "published" of what that was.
 
     Args:
@@ -153,24 +153,26 @@ def published(record: Record, source: bytes | None = None) -> dict[str, Any]:
     shorter = copy.deepcopy(dict(record))
     former = shorter.pop("published", None)
     note = dict(former or ({"sha256": hashlib.sha256(source).hexdigest()} if source else {}))
-    note["condensed"] = note.get("condensed", {}) | dict(condense(shorter.get("metrics") or {}))
+    note["condensed"] = note.get("condensed", {}) | dict(
+        shorten_metrics(shorter.get("metrics") or {})
+    )
     return shorter | {"published": note}
 
 
-def condense(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def shorten_metrics(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Shorten the metrics in place; yields where they were, and what stood there."""
     routing = metrics.get("routing", {})
     for key, rows_were in ROWS.items():
         if isinstance(routing.get(key), list):
             routing |= routing_sums(routing.pop(key))
             yield f"metrics.routing.{key}", rows_were
-    chosen = routing.get("chosen", {})
-    for side, tests in chosen.items():
+    by_side = routing.get("chosen", {})
+    for side, tests in by_side.items():
         if all(isinstance(shares, Mapping) for shares in tests.values()):
-            chosen[side] = means(list(tests.values()))
+            by_side[side] = means(list(tests.values()))
             yield "metrics.routing.chosen", CHOSEN
     for part, scores in metrics.items():
-        rates = list(diagnosed(scores))
+        rates = list(diagnosis_rates(scores))
         for rate in rates:
             del rate["lines"]
         if rates:
@@ -197,9 +199,9 @@ def sums(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
         groups.setdefault((row["library"], row[key], row["side"]), []).append(row)
     nested: dict[str, Any] = {}
     for (library, place, side), group in groups.items():
-        known = [row for row in group if row["agreement"] is not None]
-        tokens = sum(row["tokens"] for row in known)
-        right = sum(row["tokens"] * row["agreement"] for row in known)
+        scored = [row for row in group if row["agreement"] is not None]
+        tokens = sum(row["tokens"] for row in scored)
+        right = sum(row["tokens"] * row["agreement"] for row in scored)
         nested.setdefault(library, {}).setdefault(place, {})[side] = {
             "tokens": sum(row["tokens"] for row in group),
             "agreement": round(right / tokens, DIGITS) if tokens else None,
@@ -215,12 +217,12 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for adapter, share in row["shares"].items():
             weight[adapter] = weight.get(adapter, 0.0) + share * row["tokens"]
     return {
-        library: {side: normalised(weight) for side, weight in sides.items()}
+        library: {side: normalise(weight) for side, weight in sides.items()}
         for library, sides in weights.items()
     }
 
 
-def normalised(weight: Mapping[str, float]) -> dict[str, float]:
+def normalise(weight: Mapping[str, float]) -> dict[str, float]:
     """Shares of the sum, by name."""
     total = sum(weight.values())
     return {name: round(weight[name] / total, DIGITS) for name in sorted(weight)}
@@ -232,7 +234,7 @@ def means(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {n: round(sum(t.get(n, 0.0) for t in tables) / len(tables), DIGITS) for n in names}
 
 
-def diagnosed(scores: Any) -> Iterator[dict[str, Any]]:
+def diagnosis_rates(scores: Any) -> Iterator[dict[str, Any]]:
     """The rates in the diagnoses of a part of the metrics that still list their lines."""
     for score in scores.values() if isinstance(scores, dict) else ():
         diagnosis = score.get("diagnosis", {}) if isinstance(score, dict) else {}

@@ -15,7 +15,7 @@ def domains(runs: Mapping[str, Record], metric: str) -> Table:
 
     A run that lacks some of the test sets has no mean over all.
     """
-    scores = {name: _by_domain(_tested(run, metric)) for name, run in runs.items()}
+    scores = {name: _by_domain(_test_scores(run, metric)) for name, run in runs.items()}
     sizes: dict[tuple[str, str], int] = {}
     for domains_of_run in scores.values():
         for column, values in domains_of_run.items():
@@ -35,10 +35,10 @@ def oracle_shares(runs: Mapping[str, Record], metric: str) -> Table:
     """The mean over test sets of a run's score as a share of the oracle's, in per cent."""
     if "oracle" not in runs:
         raise ValueError(f"there is no run oracle to compare with; runs are {', '.join(runs)}")
-    oracle = {test: value for test, _, value in _tested(runs["oracle"], metric) if value}
+    oracle = {test: value for test, _, value in _test_scores(runs["oracle"], metric) if value}
     shares: dict[str, dict[str, list[float]]] = {}
     for name, run in runs.items():
-        for test, _, value in _tested(run, metric):
+        for test, _, value in _test_scores(run, metric):
             for column in (split(test)[0], ALL) if test in oracle else ():
                 share = 100 * value / oracle[test]
                 shares.setdefault(name, {}).setdefault(column, []).append(share)
@@ -55,8 +55,8 @@ def answers(runs: Mapping[str, Record]) -> Table:
     """Scores by task, the mean share of the Oracle's, the right adapters of each library."""
     tasks = list(dict.fromkeys(task for run in runs.values() for task in run["metrics"]["tasks"]))
     metrics_of = {name: run["metrics"] for name, run in runs.items()}
-    chosen = {name: m.get("routing", {}).get("agreement", {}) for name, m in metrics_of.items()}
-    libraries = list(dict.fromkeys(library for sides in chosen.values() for library in sides))
+    agreements = {name: m.get("routing", {}).get("agreement", {}) for name, m in metrics_of.items()}
+    libraries = list(dict.fromkeys(library for sides in agreements.values() for library in sides))
     sides = [(library, side) for library in libraries for side in ("source", "target")]
     rows = [
         (
@@ -64,7 +64,9 @@ def answers(runs: Mapping[str, Record]) -> Table:
             *(f"{metrics['tasks'][task]:.1f}" for task in tasks),
             _share(metrics),
             *(
-                f"{100 * chosen[name][library][side]:.1f}" if library in chosen[name] else "-"
+                f"{100 * agreements[name][library][side]:.1f}"
+                if library in agreements[name]
+                else "-"
                 for library, side in sides
             ),
         )
@@ -97,8 +99,8 @@ def layers(runs: Mapping[str, Record], run: str) -> Table:
     cells: dict[str, dict[str, str]] = {}
     for layer, sides in runs[run]["metrics"]["routing"]["layers"].items():
         block = next((part for part in layer.split(".") if part.isdigit()), "-")
-        shown = " / ".join(f"{100 * sides[side]['adapter']:.0f}" for side in ("source", "target"))
-        cells.setdefault(block, {})[layer.split(".")[-1]] = shown
+        shares = " / ".join(f"{100 * sides[side]['adapter']:.0f}" for side in ("source", "target"))
+        cells.setdefault(block, {})[layer.split(".")[-1]] = shares
     columns = list(dict.fromkeys(kind for row in cells.values() for kind in row))
     rows = [(block, *(row.get(kind, "-") for kind in columns)) for block, row in cells.items()]
     return Table(("right adapter, %", *columns), tuple(rows), ("Source / target tokens.",))
@@ -137,7 +139,7 @@ def split(test: str) -> tuple[str, str]:
     return domain, direction
 
 
-def _tested(run: Record, metric: str) -> list[tuple[str, str, float]]:
+def _test_scores(run: Record, metric: str) -> list[tuple[str, str, float]]:
     """Test set, signature and value."""
     return [
         (test, scores[metric]["signature"], scores[metric]["value"])
@@ -146,18 +148,18 @@ def _tested(run: Record, metric: str) -> list[tuple[str, str, float]]:
     ]
 
 
-def _by_domain(tested: Sequence[tuple[str, str, float]]) -> dict[tuple[str, str], list[float]]:
+def _by_domain(test_values: Sequence[tuple[str, str, float]]) -> dict[tuple[str, str], list[float]]:
     """Values by domain, or all, and signature."""
     values: dict[tuple[str, str], list[float]] = {}
-    for test, signature, value in tested:
+    for test, signature, value in test_values:
         for domain in (split(test)[0], ALL):
             values.setdefault((domain, signature), []).append(value)
     return values
 
 
-def _mean(values: Sequence[float], wanted: int) -> str:
+def _mean(values: Sequence[float], count: int) -> str:
     """The mean of so many values; a dash where some are missing."""
-    return f"{sum(values) / wanted:.1f}" if len(values) == wanted else "-"
+    return f"{sum(values) / count:.1f}" if len(values) == count else "-"
 
 
 def _title(domain: str, signature: str, signatures: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from polylect.eval.table import Table, matrix_table
 
 def scores(runs: Mapping[str, Record], metric: str) -> Table:
     """Rows are runs, columns directions; signatures below."""
-    tested = {name: record["metrics"].get("test", {}) for name, record in runs.items()}
-    table = matrix_table(tested, metric)
+    results = {name: record["metrics"].get("test", {}) for name, record in runs.items()}
+    table = matrix_table(results, metric)
     return replace(table, header=(TITLES[metric], *table.header[1:]))
 
 

@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     return exit_code(partial(_hydra, program, rest))
 
 
-def _stored(overrides: Sequence[str]) -> dict | None:
+def _stored_config(overrides: Sequence[str]) -> dict | None:
     """The configuration of the run that `config` or `resume` names; None where it has no file."""
     from polylect.run.earlier.resume import config_file
     from polylect.run.earlier.stored import read_config
@@ -89,21 +89,21 @@ def _stored(overrides: Sequence[str]) -> dict | None:
     return None
 
 
-def _with_folders(program: str, given: Sequence[str]) -> list[str]:
+def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
     """Folders that stand alone, as in `polylect compare RUN RUN`, become the setting they mean.
 
     Those of a sweep have "=" in their names.
     """
-    folders = [t for t in given if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
+    folders = [t for t in overrides if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
     if program not in ("compare", "init") or not folders:
-        return list(given)
-    rest = [text for text in given if text not in folders]
+        return list(overrides)
+    rest = [text for text in overrides if text not in folders]
     if program == "init":
-        return [*(f"folder={_quoted(folder)}" for folder in folders), *rest]
-    return [f"systems=[{', '.join(map(_quoted, folders))}]", *rest]
+        return [*(f"folder={_quote(folder)}" for folder in folders), *rest]
+    return [f"systems=[{', '.join(map(_quote, folders))}]", *rest]
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -127,7 +127,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
         _list_only(groups_of(program, conf_folder()))
     args.overrides = _with_folders(program, args.overrides)
     if (repeated := getattr(args, "config", None)) is not None:
-        args.overrides.append(f"config={_quoted(repeated)}")
+        args.overrides.append(f"config={_quote(repeated)}")
     if args.config_dir is not None:
         args.overrides.insert(0, search_path(args.config_dir))
         args.config_dir = None
@@ -135,7 +135,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     if args.cfg is not None:
         _check_shown(args)
     if not (args.hydra_help or args.shell_completion):
-        stored = _stored(args.overrides) if program == "train" else None
+        stored = _stored_config(args.overrides) if program == "train" else None
         args.overrides = resolve_overrides(program, args.overrides, conf_folder(), stored)
     version.setbase("1.3")  # as hydra.main would
     codes: list[int] = []
@@ -163,8 +163,8 @@ def _find_packages_beside(overrides: Sequence[str]) -> None:
 
     from polylect.config.folders import folders_of
 
-    given = [o for o in overrides if o.startswith("hydra.searchpath=")]
-    for folder in folders_of(OverridesParser.create().parse_overrides(given)):
+    search_paths = [o for o in overrides if o.startswith("hydra.searchpath=")]
+    for folder in folders_of(OverridesParser.create().parse_overrides(search_paths)):
         if (parent := str(folder.absolute().parent)) not in sys.path:
             sys.path.append(parent)  # last, so that it hides nothing
 

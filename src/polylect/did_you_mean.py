@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 _LISTED = 20
 
 
-def did_you_mean(word: str, known: Iterable[str], show: Callable[[str], str] = str) -> str:
-    """A hint for an unknown word: the known ones nearest to it, or some where none is near.
+def did_you_mean(word: str, choices: Iterable[str], show: Callable[[str], str] = str) -> str:
+    """Return a hint for an unknown word: the known ones nearest to it, or some where none is near.
 
     `show` gives the words of the hint, if those known are other ways of writing them.
     """
-    words = sorted(set(known))
+    words = sorted(set(choices))
     close = dict.fromkeys(map(show, difflib.get_close_matches(word, words, n=2, cutoff=0.5)))
     if close:
         return f"did you mean {' or '.join(close)}?"
@@ -21,8 +21,8 @@ def did_you_mean(word: str, known: Iterable[str], show: Callable[[str], str] = s
 
 
 def check_known(
-    key: str, value: object, known: Iterable[str], error: type[ValueError] = ValueError
+    key: str, value: object, choices: Iterable[str], error: type[ValueError] = ValueError
 ) -> None:
     """Raises the error, with those nearest, for the value of a setting that is not known."""
-    if value not in known:
-        raise error(f"{key}={value} does not exist; {did_you_mean(str(value), known)}")
+    if value not in choices:
+        raise error(f"{key}={value} does not exist; {did_you_mean(str(value), choices)}")

@@ -18,7 +18,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def check_whole(path: Path, what: str) -> bytes:
-    """The first bytes of a file that may be `what`.
+    """Return the first bytes of a file that may be `what`.
 
     Raises:
         FileNotFoundError: there is none.
@@ -44,7 +44,7 @@ def check_whole(path: Path, what: str) -> bytes:
 
 
 def load_saved(path: Path, what: str) -> Any:
-    """What `torch.save` wrote, tensors mapped into memory; nothing in the file is executed.
+    """Return what `torch.save` wrote, tensors mapped into memory; nothing in the file is executed.
 
     Raises:
         FileNotFoundError, ValueError: as `check_whole`; also for a file that is cut short, that
@@ -83,7 +83,10 @@ def write_saved(path: Path, value: Any) -> None:
 
 
 def load_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The tensors of a safetensors file by name, and its metadata; raises as `check_whole`."""
+    """Return the tensors of a safetensors file by name, and its metadata.
+
+    Raises as `check_whole`.
+    """
     from safetensors import SafetensorError, safe_open
 
     check_whole(path, what)
@@ -100,7 +103,7 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The value of a JSON file; raises as `check_whole`."""
+    """Return the value of a JSON file; raises as `check_whole`."""
     check_whole(path, what)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +143,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """As `whole_file` for a folder, which is there, and empty, when the block begins.
+    """Do as `whole_file` for a folder, which is there, and empty, when the block begins.
 
     Args:
         path: must not exist, unless it is replaced.

@@ -25,41 +25,41 @@ class ByteBudgetLRU(Generic[Key, Value]):
             raise ValueError(f"the byte budget for adapters must be positive, got {budget_bytes}")
         self.budget_bytes = budget_bytes
         self.loads = self.hits = self.evictions = self.bytes = 0
-        self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
 
     def __contains__(self, key: object) -> bool:
-        return key in self._held
+        return key in self._entries
 
     def __iter__(self) -> Iterator[Key]:
         """The keys, the one used longest ago first."""
-        return iter(self._held)
+        return iter(self._entries)
 
     def __getitem__(self, key: Key) -> Value:
-        return self._held[key][0]
+        return self._entries[key][0]
 
     def held_bytes(self, key: Key) -> int:
-        """Bytes of a value that is held."""
-        return self._held[key][1]
+        """Return the bytes of a value that is held."""
+        return self._entries[key][1]
 
-    def use(self, key: Key) -> None:
+    def touch(self, key: Key) -> None:
         """Counts a hit: the value is now the one used last."""
-        self._held.move_to_end(key)
+        self._entries.move_to_end(key)
         self.hits += 1
 
     def add(self, key: Key, value: Value, nbytes: int) -> None:
         """Holds a value, for which `make_room` has made room."""
-        self._held[key] = value, nbytes
+        self._entries[key] = value, nbytes
         self.bytes += nbytes
         self.loads += 1
 
     def remove(self, key: Key) -> None:
         """Lets go of a value."""
-        value, nbytes = self._held.pop(key)
+        value, nbytes = self._entries.pop(key)
         self.bytes -= nbytes
         self.on_release(key, value)
 
     def on_release(self, key: Key, value: Value) -> None:
-        """Is called with what is let go; does nothing by default."""
+        """Do what the loss of a value asks for; nothing by default."""
 
     def make_room(self, nbytes: int, stay: Collection[Key] = ()) -> None:
         """Lets go of values, those in `stay` apart, until so many bytes more fit.
@@ -68,7 +68,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
             ValueError: they do not fit beside those that stay.
         """
         while self.bytes + nbytes > self.budget_bytes:
-            key = next((key for key in self._held if key not in stay), None)
+            key = next((key for key in self._entries if key not in stay), None)
             if key is None:
                 raise ValueError(
                     f"the budget of {self.budget_bytes} bytes has no room for an adapter of "
@@ -78,7 +78,7 @@ class ByteBudgetLRU(Generic[Key, Value]):
             self.evictions += 1
 
     def get(self, keys: Sequence[Key], nbytes: int, load: Callable[[Key], Value]) -> list[Value]:
-        """The values of all keys, each of `nbytes`; those that are not held are loaded.
+        """Return the values of all keys, each of `nbytes`; those that are not held are loaded.
 
         Raises:
             ValueError: together they are larger than the budget.
@@ -89,10 +89,10 @@ class ByteBudgetLRU(Generic[Key, Value]):
                 f"{self.budget_bytes}: raise it or translate fewer rows together"
             )
         for key in keys:
-            if key in self._held:
-                self.use(key)
+            if key in self._entries:
+                self.touch(key)
         for key in keys:  # those just used are the youngest and fit, so that none of them goes
-            if key not in self._held:
+            if key not in self._entries:
                 self.make_room(nbytes)
                 self.add(key, load(key), nbytes)
         return [self[key] for key in keys]

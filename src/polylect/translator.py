@@ -28,7 +28,7 @@ from polylect.strategies.lora_library import LoRALibrary
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one, else the CPU."""
+    """Return the device of a name; "auto" is the GPU where there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -39,22 +39,22 @@ def device_of(name: str) -> torch.device:
         ) from error
     number = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= number:
-        shown = f"{number} CUDA devices" if number else "no CUDA device"
+        devices = f"{number} CUDA devices" if number else "no CUDA device"
         raise ValueError(
-            f"device={name}: this machine shows {shown}; device=auto takes what is there."
+            f"device={name}: this machine shows {devices}; device=auto takes what is there."
         )
     return device
 
 
-def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+def _exclusive(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that has the model to itself: see `Translator`."""
 
     @functools.wraps(method)
-    def locked(self: "Translator", *args: Any, **kwargs: Any) -> Any:
-        with self.module.context.locked():
+    def wrapper(self: "Translator", *args: Any, **kwargs: Any) -> Any:
+        with self.module.context.lock():
             return method(self, *args, **kwargs)
 
-    return locked
+    return wrapper
 
 
 class Translator:
@@ -89,7 +89,7 @@ class Translator:
         budget_mib: int | float = 1024,
         packages: Sequence[str] = (),
     ) -> "Translator":
-        """From a run folder or a checkpoint.
+        """Make a translator from a run folder or a checkpoint.
 
         A run folder with adapters is used through them: only those needed are in memory. Nothing
         in it is executed: what its configuration names must be of polylect, or defined in the
@@ -112,7 +112,7 @@ class Translator:
         device: str = "auto",
         budget_mib: int | float = 1024,
     ) -> "Translator":
-        """From a Hugging Face model and tokenizer, with the adapters of a folder, if any.
+        """Make a translator from a Hugging Face model and tokenizer, with a folder of adapters.
 
         What the model's own `generation_config` says has no part in its translations.
         """
@@ -128,14 +128,14 @@ class Translator:
 
     # Translation.
 
-    @_alone
+    @_exclusive
     def translate(
         self,
         texts: Sequence[str],
         direction: Setting = None,
         adapter: Setting = None,
     ) -> list[str]:
-        """Translations of the texts, in their order.
+        """Return the translations of the texts, in their order.
 
         A text is cleaned as training text is, see `polylect.data.text`; one in which nothing is
         left translates to an empty text.
@@ -149,14 +149,14 @@ class Translator:
         """
         return [t.text for t in self.translations(texts, direction, adapter)]
 
-    @_alone
+    @_exclusive
     def translations(
         self,
         texts: Sequence[str],
         direction: Setting = None,
         adapter: Setting = None,
     ) -> list[Translation]:
-        """As `translate`, with the number of tokens and whether the length cap was hit.
+        """Do as `translate`, with the number of tokens and whether the length cap was hit.
 
         Raises ValueError for a text without room in the model's context, see `too_long`.
         """
@@ -175,24 +175,24 @@ class Translator:
         translations: dict[int, Translation] = {}
         for whole in self.module.cut_to_budget(named, directions):
             part = [index for index in whole if index in prompts]
-            asked = [prompts[index] for index in part]
-            translations |= {part[i]: t for i, t in self.module.translate_as_decoded(asked)}
+            part_prompts = [prompts[index] for index in part]
+            translations |= {part[i]: t for i, t in self.module.translate_as_decoded(part_prompts)}
         return [translations.get(index, Translation("", 0, False)) for index in range(len(texts))]
 
-    @_alone
+    @_exclusive
     def check_direction(self, direction: str) -> None:
         """Raises ValueError, with the nearest, for a direction this translator does not serve."""
         check_direction(self.module, self._current, direction)
 
-    @_alone
+    @_exclusive
     def too_long(self, text: str, direction: str) -> bool:
-        """Whether the text with its prompt leaves no room in the model's context."""
+        """Return whether the text with its prompt leaves no room in the model's context."""
         ids = self._own_template.encode(self.module.tokenizer, one_line(text), direction)
         return not context_of(self.module.backbone.config).has_room(len(ids))
 
-    @_alone
+    @_exclusive
     def remember(self, memory: Memory | None) -> None:
-        """From now on show the model pairs of the memory before each text; None ends that."""
+        """Show the model pairs of the memory before each text; None ends that."""
         self.module.template = self._own_template
         if memory is not None:
             show_matches(self.module, memory)
@@ -204,7 +204,7 @@ class Translator:
         """Names of the adapters that can be used, in memory or not."""
         return self.module.named_adapters().adapter_index.names
 
-    @_alone
+    @_exclusive
     def load_adapter(
         self, folder: str | Path, name: str | None = None, directions: Sequence[str] | None = None
     ) -> str:
@@ -223,17 +223,17 @@ class Translator:
             raise
         return name
 
-    @_alone
+    @_exclusive
     def set_adapter(self, name: str | None) -> None:
-        """From now on texts go through this adapter where `translate` is given none.
+        """Send texts through this adapter where `translate` is given none.
 
         Whatever their direction. None ends that: each direction has its own adapter again.
         """
         if name is not None:
-            self.module.named_adapters().adapter_index.served(name)
+            self.module.named_adapters().adapter_index.directions_of(name)
         self._current = name
 
-    @_alone
+    @_exclusive
     def unload_adapter(self, name: str) -> None:
         """Take an adapter out of memory and off the list; if it was set, none is."""
         self.module.named_adapters().drop(name)
@@ -258,7 +258,7 @@ class Translator:
         with new_folder(folder) as partial:
             return write_model(self.module, name, partial)[1]
 
-    @_alone
+    @_exclusive
     def fingerprint(self) -> str:
-        """SHA-256 over the base's weights as they are now."""
+        """Return a SHA-256 over the base's weights as they are now."""
         return base_fingerprint(self.module.backbone)

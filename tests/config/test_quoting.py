@@ -7,12 +7,12 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from polylect.cli import run
-from polylect.config.quoting import quoted
+from polylect.config.quoting import quote
 
 
 def read(value: str) -> Any:
     """What Hydra makes of the quoted value; of a sweep the choices."""
-    parsed = OverridesParser.create().parse_override(f"x={quoted(value)}")
+    parsed = OverridesParser.create().parse_override(f"x={quote(value)}")
     if not parsed.is_sweep_override():
         return parsed.value()
     choices = [f"x={choice}" for choice in parsed.sweep_string_iterator()]
@@ -53,13 +53,13 @@ def test_a_value_is_read_as_it_is_meant(typed: str, meant: Any) -> None:
 @pytest.mark.parametrize(("typed", "meant"), VALUES)
 def test_what_is_quoted_may_be_quoted_again(typed: str, meant: Any) -> None:
     if not isinstance(meant, str):  # a text has become another one
-        assert read(quoted(typed)) == meant
+        assert read(quote(typed)) == meant
 
 
 @pytest.mark.parametrize("typed", ["[a=b", "[a=b]]", "{a: [b=c}", "{a: b=c", "['a=b]", "[a=b)]"])
 def test_brackets_and_quotes_that_do_not_match_are_an_error(typed: str) -> None:
     with pytest.raises(ValueError, match=r"is missing|closes nothing"):
-        quoted(typed)
+        quote(typed)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ def byte_tokenizer(**special: str) -> PreTrainedTokenizerFast:
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     """Bytes, with begin, end, padding and the tags <2de>, <2en>, <2ta>."""
-    made = byte_tokenizer(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    made.add_special_tokens({"extra_special_tokens": ["<2de>", "<2en>", "<2ta>"]})
-    return made
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>", "<2en>", "<2ta>"]})
+    return tokenizer
 
 
 @pytest.fixture

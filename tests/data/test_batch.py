@@ -33,8 +33,8 @@ def test_prompt_and_target_are_joined_and_only_the_target_is_learned(
         # The first token of all has nothing before it that could predict it.
         hidden = max(len(example.prompt), 1)
         assert labels == [-100] * hidden + joined[hidden:] + [-100] * fill
-        assert example.learned == sum(label != -100 for label in labels)
-    assert batch.target_tokens == sum(example.learned for example in examples)
+        assert example.target_tokens == sum(label != -100 for label in labels)
+    assert batch.target_tokens == sum(example.target_tokens for example in examples)
 
 
 @settings(max_examples=40)

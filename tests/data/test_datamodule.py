@@ -106,12 +106,12 @@ def test_no_example_is_longer_than_the_model_takes(
 ) -> None:
     data = make(files, tokenizer=tokenizer, max_length=300)
     data.setup("fit")
-    data.meet(tiny_backbone(context=300)[0], tokenizer)
+    data.set_backbone(tiny_backbone(context=300)[0], tokenizer)
     data.check_context()
     assert data.val_dataloader() and data.training_stream(1)
-    data.meet(tiny_backbone("bloom")[0], tokenizer)  # its positions have no end
+    data.set_backbone(tiny_backbone("bloom")[0], tokenizer)  # its positions have no end
     data.check_context()
-    data.meet(tiny_backbone(context=299)[0], tokenizer)
+    data.set_backbone(tiny_backbone(context=299)[0], tokenizer)
     sentence = r"data\.max_length=300 is more than the 299 tokens .* set data\.max_length=299"
     for check in (data.check_context, data.val_dataloader, lambda: data.training_stream(1)):
         with pytest.raises(ValueError, match=sentence):

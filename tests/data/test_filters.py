@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polylect.data.filters import HashSet, PairFilter, check_filters, hold_out, normalised
+from polylect.data.filters import HashSet, PairFilter, check_filters, hold_out, normalise
 from polylect.data.store import Pair
 
 OFF = {"empty": False, "overlap": False}
@@ -75,9 +75,9 @@ def test_overlap_with_held_out_text(direction: str, pair: tuple, reason: str | N
 
 
 def test_normalised_keeps_what_tells_words_apart() -> None:
-    assert normalised("Straße, 3!") == normalised("STRASSE 3") == "strasse3"
-    assert normalised("की") != normalised("का")  # vowel signs are marks, not letters
-    assert normalised("...") != normalised("?!")  # nothing but punctuation stays as it is
+    assert normalise("Straße, 3!") == normalise("STRASSE 3") == "strasse3"
+    assert normalise("की") != normalise("का")  # vowel signs are marks, not letters
+    assert normalise("...") != normalise("?!")  # nothing but punctuation stays as it is
 
 
 @settings(max_examples=50)

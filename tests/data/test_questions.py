@@ -79,7 +79,7 @@ def test_prompts_name_the_adapters_that_serve_them(tokenizer: Any) -> None:
     prompts = made.ask(questions)
     assert [p.references for p in prompts] == [q.answers for q in questions]
     assert all(not p.target for p in prompts)
-    assert made.serving(questions)[prompts[0].direction] == {
+    assert made.adapters_by_direction(questions)[prompts[0].direction] == {
         "task": "question_answering",
         "knowledge": "article_00",
     }
@@ -87,7 +87,7 @@ def test_prompts_name_the_adapters_that_serve_them(tokenizer: Any) -> None:
     (shown,) = made.ask([named])
     text = tokenizer.decode(shown.prompt, skip_special_tokens=True).strip()
     assert text == f"The queen sings.\n{named.text}\nAnswer:"
-    assert made.serving([named])[shown.direction] == {
+    assert made.adapters_by_direction([named])[shown.direction] == {
         "task": "slot_filling",
         "knowledge": "article_02",
     }

@@ -167,7 +167,7 @@ def test_a_corpus_of_that_name_has_codes_and_counts(name: str, tmp_path: Path) -
     write(tmp_path, units).rename(tmp_path / name)
     (corpus,) = corpora("train", name, ["en-de"], tmp_path)["en-de"]
     assert [row.target for row in corpus.rows()] == ["Katze 1.", "Katze 3.", "Katze 5."]
-    assert corpus.skipped == {"untranslated": 3}
+    assert corpus.skip_counts == {"untranslated": 3}
     spec = {"kind": "xliff", "path": name, "codes": {"hi": "de"}, "check_sides": False}
     data = TranslationData(directions=["en-hi"], val=spec, root=str(tmp_path))
     data.setup("validate")  # a validation set, in which an empty side would be an error

@@ -7,7 +7,7 @@ from polylect.eval.answers import (
     accuracy,
     answer_score,
     exact_match,
-    normalised,
+    normalise,
     oracle_share,
     token_f1,
 )
@@ -38,8 +38,8 @@ from polylect.eval.answers import (
     ],
 )
 def test_normalised(text, expected):
-    assert normalised(text) == expected
-    assert normalised(expected) == expected
+    assert normalise(text) == expected
+    assert normalise(expected) == expected
 
 
 @pytest.mark.parametrize(

@@ -85,20 +85,22 @@ def test_all_but_the_bulk_of_a_real_run_stays(tiny_run: Path, tmp_path: Path) ->
 
 
 def test_a_record_says_what_was_condensed() -> None:
-    note = publish.published(run_record())["published"]
+    note = publish.condensed_record(run_record())["published"]
     assert note == {"condensed": {"metrics.test.*.diagnosis.*.lines": publish.LINES}}
-    assert publish.published(run_record(metrics={"steps": 3}))["published"] == {"condensed": {}}
+    assert publish.condensed_record(run_record(metrics={"steps": 3}))["published"] == {
+        "condensed": {}
+    }
 
 
 def test_the_record_that_is_given_is_left_as_it_is() -> None:
     record = run_record()
     before = copy.deepcopy(record)
-    publish.published(record)
+    publish.condensed_record(record)
     assert record == before
 
 
 def test_counts_and_rates_of_a_diagnosis_stay() -> None:
-    published = publish.published(run_record())["metrics"]["test"]["en-de"]
+    published = publish.condensed_record(run_record())["metrics"]["test"]["en-de"]
     assert published["diagnosis"]["echo"] == {"count": 30, "of": 100, "rate": 0.3}
     assert published["diagnosis"]["segments"] == 100
     assert published["bleu"] == {"value": 12.345678901234567, "signature": SIGNATURE}
@@ -106,7 +108,9 @@ def test_counts_and_rates_of_a_diagnosis_stay() -> None:
 
 def test_shares_by_test_set_become_their_means() -> None:
     chosen = {"source": {"a": {"x": 1.0}, "b": {"x": 0.25, "y": 0.75}}}
-    record = publish.published(run_record(metrics={"routing": {"chosen": chosen, "all": {}}}))
+    record = publish.condensed_record(
+        run_record(metrics={"routing": {"chosen": chosen, "all": {}}})
+    )
     assert record["metrics"]["routing"] == {
         "chosen": {"source": {"x": 0.625, "y": 0.375}},
         "all": {},
@@ -153,7 +157,7 @@ def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
 @given(rows_of_routing())
 def test_rows_of_routing_become_sums(rows: list[dict[str, Any]]) -> None:
     routing = {"agreement": {"task": {"source": 0.5}}, "rows": rows}
-    record = publish.published(run_record(metrics={"routing": routing}))
+    record = publish.condensed_record(run_record(metrics={"routing": routing}))
     sums = record["metrics"]["routing"]
     assert sums.keys() == {"agreement", "layers", "directions", "shares"}
     assert record["published"]["condensed"].keys() == {"metrics.routing.rows"}
@@ -180,7 +184,9 @@ def test_rows_of_routing_become_sums(rows: list[dict[str, Any]]) -> None:
 def test_rows_by_layer_have_no_directions() -> None:
     row = {"library": "task", "layer": "up", "side": "source", "tokens": 4, "agreement": 0.25}
     layers = [row | {"shares": {"a": 0.25, "b": 0.75}}]
-    routing = publish.published(run_record(metrics={"routing": {"layers": layers}}))["metrics"]
+    routing = publish.condensed_record(run_record(metrics={"routing": {"layers": layers}}))[
+        "metrics"
+    ]
     assert routing["routing"] == {
         "layers": {"task": {"up": {"source": {"tokens": 4, "agreement": 0.25}}}},
         "shares": {"task": {"source": {"a": 0.25, "b": 0.75}}},

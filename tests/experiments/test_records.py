@@ -74,7 +74,7 @@ def test_committed_records_are_as_publish_writes_them() -> None:
     for path in COMMITTED:
         record = records.read(path)
         assert "published" in record, f"{path}: make it with experiments/tools/publish.py"
-        text = records.layout(publish.published(record)) + "\n"
+        text = records.layout(publish.condensed_record(record)) + "\n"
         assert path.read_text(encoding="utf-8") == text, f"{path} was edited"
 
 

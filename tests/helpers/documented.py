@@ -11,21 +11,21 @@ _INLINE = re.compile(r"`(polylect \w+ [^`\n]+)`")
 _EXAMPLES = re.compile(r"^ +Examples:\n(.*)", re.DOTALL | re.MULTILINE)
 
 
-def documented() -> list[tuple[str, str]]:
+def documented_commands() -> list[tuple[str, str]]:
     """File and command, for every polylect command of READMEs, help and comments of settings."""
-    found = []
+    commands = []
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("experiments/**/*.md")]):
         text = path.read_text(encoding="utf-8")
         for block in [*_BLOCK.findall(text), *_indented(text)]:
-            found += [(path, command) for command in _commands(block)]
-        found += [(path, command) for command in _inline(text)]
+            commands += [(path, command) for command in _commands(block)]
+        commands += [(path, command) for command in _inline(text)]
     for path in sorted(ROOT.glob("conf/**/*.yaml")):
         text = path.read_text(encoding="utf-8")
         for block in _EXAMPLES.findall(text):
-            found += [(path, command) for command in _commands(block)]
+            commands += [(path, command) for command in _commands(block)]
         comments = " ".join(re.findall(r"# *(.*)", text))
-        found += [(path, command) for command in _inline(comments)]
-    return [(path.relative_to(ROOT).as_posix(), command) for path, command in found]
+        commands += [(path, command) for command in _inline(comments)]
+    return [(path.relative_to(ROOT).as_posix(), command) for path, command in commands]
 
 
 def _inline(text: str) -> list[str]:

@@ -61,7 +61,9 @@ def trained_by_peft(base: nn.Module, name: str = "default", **options) -> PeftMo
     return get_peft_model(copy.deepcopy(base), config, adapter_name=name).eval()
 
 
-def adapted(base: nn.Module, targets="all-linear", **ranks) -> tuple[dict, RoutingContext]:
+def attach_random_adapters(
+    base: nn.Module, targets="all-linear", **ranks
+) -> tuple[dict, RoutingContext]:
     """LoRA layers put into the base itself, with one random adapter for each keyword."""
     context = RoutingContext()
     layers = attach_all(base, targets, context)

@@ -38,7 +38,7 @@ class Case:
         return (self.x, self.weight, self.index, self.values, self.bias, *own_bias)
 
     @property
-    def learned(self) -> list[Tensor]:
+    def parameters(self) -> list[Tensor]:
         tensors = (self.x, self.values, self.own_bias)
         return [t for t in tensors if t is not None and t.requires_grad]
 
@@ -94,9 +94,11 @@ def assert_same(case: Case, tolerance: float) -> None:
     direction = torch.randn_like(expected)
     grads = [
         # without rows the copy does not depend on the values
-        torch.autograd.grad(y, case.learned, direction, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(
+            y, case.parameters, direction, allow_unused=True, materialize_grads=True
+        )
         for y in (ours, expected)
     ]
-    for got, want, tensor in zip(*grads, case.learned, strict=True):
-        assert got.dtype == tensor.dtype
-        assert_near(got, want, tolerance)
+    for grad, expected_grad, tensor in zip(*grads, case.parameters, strict=True):
+        assert grad.dtype == tensor.dtype
+        assert_near(grad, expected_grad, tolerance)

@@ -60,12 +60,12 @@ def train_a_little(module: TranslationModule) -> TranslationModule:
 def examples(
     module: TranslationModule, rows: Sequence[tuple[str, str, str]] = ROWS
 ) -> list[Example]:
-    found = []
+    examples = []
     for direction, source, target in rows:
         prompt = module.prompt(source, direction).prompt
         target_ids = module.template.encode_target(module.tokenizer, target, direction)
-        found.append(Example(prompt, target_ids, direction, source, (target,)))
-    return found
+        examples.append(Example(prompt, target_ids, direction, source, (target,)))
+    return examples
 
 
 def batch_of(

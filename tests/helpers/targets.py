@@ -17,7 +17,7 @@ SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 NARROW = "ld.global.b16"
 
 
-def compiled(module: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def compile_all(module: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Compile kernels of a module for every target.
 
     Args:
@@ -30,7 +30,7 @@ def compiled(module: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         The kernel, the target, the bytes of shared memory of each, and its loads of 16 bits.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, __file__],
         input=json.dumps([module, cases]),
         env=environment,
@@ -38,20 +38,20 @@ def compiled(module: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    assert process.returncode == 0, process.stderr[-2000:]
+    return json.loads(process.stdout)
 
 
 def main() -> None:
     module, cases = json.load(sys.stdin)
     kernels = importlib.import_module(module)
-    found = []
+    results = []
     for case in cases:
         for target in SHARED_MEMORY:
-            made = compile_one(getattr(kernels, case["kernel"]), target, case)
-            figures = {"shared": made.metadata.shared, "narrow": made.asm["ptx"].count(NARROW)}
-            found.append({"kernel": case["kernel"], "target": target, **figures})
-    print(json.dumps(found))
+            kernel = compile_one(getattr(kernels, case["kernel"]), target, case)
+            figures = {"shared": kernel.metadata.shared, "narrow": kernel.asm["ptx"].count(NARROW)}
+            results.append({"kernel": case["kernel"], "target": target, **figures})
+    print(json.dumps(results))
 
 
 def compile_one(kernel: Any, target: int, case: dict[str, Any]) -> Any:

@@ -45,13 +45,13 @@ TRAIN = [
 
 
 @cache
-def _composed(program: str, choices: tuple[str, ...]) -> DictConfig:
+def _compose(program: str, choices: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return compose(program, list(choices))
 
 
 @cache
-def _parsed(override: str) -> Override:
+def _parse(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
 
 
@@ -61,11 +61,11 @@ def config(program: str, *overrides: str) -> DictConfig:
     Only the files that are chosen are composed, once, which takes a fifth of a second; Hydra sets
     values after that in any case.
     """
-    parsed = [_parsed(override) for override in overrides]
-    chosen = [(conf_folder() / override.key_or_group).is_dir() for override in parsed]
-    choices = tuple(o for o, choice in zip(overrides, chosen, strict=True) if choice)
-    cfg = copy.deepcopy(_composed(program, choices))
-    values = [o for o, choice in zip(parsed, chosen, strict=True) if not choice]
+    parsed = [_parse(override) for override in overrides]
+    is_choice = [(conf_folder() / override.key_or_group).is_dir() for override in parsed]
+    choices = tuple(o for o, choice in zip(overrides, is_choice, strict=True) if choice)
+    cfg = copy.deepcopy(_compose(program, choices))
+    values = [o for o, choice in zip(parsed, is_choice, strict=True) if not choice]
     ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     return cfg
 
@@ -79,8 +79,8 @@ def train(runs: Path, *overrides: str) -> Path:
     """Train to the end; the run folder."""
     before = folders(runs)
     attempt(runs, *overrides)
-    (made,) = folders(runs) - before
-    return made
+    (folder,) = folders(runs) - before
+    return folder
 
 
 def folders(runs: Path) -> set[Path]:
@@ -96,7 +96,7 @@ def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def logged(folder: Path, name: str) -> dict[int, float]:
+def logged_values(folder: Path, name: str) -> dict[int, float]:
     """The values of one metric by step."""
     path = folder / "metrics.csv"
     if not path.is_file():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compile_all
 from torch import Tensor
 from torch.library import opcheck
 
@@ -229,7 +229,7 @@ def test_kernels_compile_for_gpus() -> None:
     types |= dict.fromkeys(("tokens", "places", "offsets"), "*i64")
     fixed = {"WEIGHTED": True, "PRECISE": "tl.float32", "BLOCK": 1024}
     sums = {"PRECISE": "tl.float32", "BLOCK": 1024, "y_column": 1, "grad_column": 1}
-    found = compiled(
+    found = compile_all(
         "polylect.kernels.dispatch.kernel",
         [
             {"kernel": "gather_kernel", "types": types, "constants": {**fixed, "x_column": 1}},

@@ -5,7 +5,7 @@ from itertools import pairwise
 import jaxtyping
 import pytest
 import torch
-from helpers.targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compile_all
 from torch import Tensor
 from torch.library import opcheck
 from torch.nn import functional
@@ -297,6 +297,6 @@ def test_kernels_compile_for_gpus(element: str, size: int, precision: str) -> No
     }
     constants = {**fixed, "x_column": 1, "grad_column": 1, "out_in": 1}
     backward = forward | {"kernel": "weight_grad_kernel", "constants": constants}
-    found = compiled(kernel.__name__, [forward, backward])
+    found = compile_all(kernel.__name__, [forward, backward])
     assert len(found) == 4
     assert all(case["shared"] <= SHARED_MEMORY[case["target"]] for case in found)

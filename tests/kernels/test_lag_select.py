@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.lag import lag_project
-from helpers.targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compile_all
 from torch import Tensor
 from torch.library import opcheck
 
@@ -102,9 +102,9 @@ def test_what_is_learned_is_multiplied_where_it_has_a_gradient() -> None:
     """The sparse product has none, so that shapes alone do not decide."""
     x, candidates, a_star, *_ = made("odd", "proj")
     many = torch.randn(4000, 3, 21)
-    assert sparse.worth_it(x.repeat(9, 1), candidates.repeat(9, 1), many)
-    assert not sparse.worth_it(x.repeat(9, 1).requires_grad_(), candidates.repeat(9, 1), many)
-    assert not sparse.worth_it(x, candidates, a_star)
+    assert sparse.is_faster(x.repeat(9, 1), candidates.repeat(9, 1), many)
+    assert not sparse.is_faster(x.repeat(9, 1).requires_grad_(), candidates.repeat(9, 1), many)
+    assert not sparse.is_faster(x, candidates, a_star)
     x = x.contiguous().requires_grad_()
     chosen, projected = best_candidate(x, candidates, a_star)
     (grad,) = torch.autograd.grad(projected.sum(), x)
@@ -250,6 +250,6 @@ def test_the_kernel_compiles_for_gpus(element: str, k: int, rank: int) -> None:
         "constants": constants,
         "options": kernel.LAUNCH,
     }
-    for made in compiled(kernel.__name__, [case]):
+    for made in compile_all(kernel.__name__, [case]):
         assert made["shared"] <= SHARED_MEMORY[made["target"]]
         assert not made["narrow"]  # eight entries of A* at a time

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.replaced import BOTH, TOLERANCE, Case, assert_near, assert_same, make
-from helpers.targets import SHARED_MEMORY, compiled
+from helpers.targets import SHARED_MEMORY, compile_all
 
 from polylect.kernels.neuron_linear import reference
 
@@ -64,7 +64,7 @@ def test_kernel_compiles_and_loads_rows_whole(axis, dtype):
     types = dict.fromkeys(("a", "b", "own", "add", "out"), f"*{dtype}") | {"slot": "*i32"}
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
     case = {"kernel": "product_kernel", "types": types, "constants": constants, "options": options}
-    for made in compiled(kernel.__name__, [case]):
+    for made in compile_all(kernel.__name__, [case]):
         assert made["shared"] <= SHARED_MEMORY[made["target"]]
         # an unaligned choice between two tensors is loaded entry by entry, four times as slowly
         assert not made["narrow"]

@@ -82,10 +82,10 @@ def test_what_is_locked_nests_and_routes_open_in_it():
     context = RoutingContext()
 
     def other():
-        with context.locked():
+        with context.lock():
             return "came in"
 
-    with context.locked(), context.locked():
+    with context.lock(), context.lock():
         thread, found = in_a_thread(other)
         with context.route(["de"]):
             assert context.rows(1) == ("de",)
@@ -98,10 +98,10 @@ def test_what_is_locked_nests_and_routes_open_in_it():
 def test_nothing_is_locked_within_a_route_of_the_same_thread():
     context = RoutingContext()
     with context.route(["de"]):
-        with pytest.raises(RuntimeError, match="a route is open already"), context.locked():
+        with pytest.raises(RuntimeError, match="a route is open already"), context.lock():
             pass
         assert context.rows(1) == ("de",)
-    with context.locked():
+    with context.lock():
         pass
 
 
@@ -109,9 +109,9 @@ def test_nothing_is_locked_within_a_route_of_the_same_thread():
 def test_a_copy_has_a_lock_of_its_own(copied):
     context = RoutingContext()
     context.adapters["de"] = 2
-    with context.locked():
+    with context.lock():
         twin = copied(context)
-        thread, found = in_a_thread(lambda: twin.locked().__enter__())
+        thread, found = in_a_thread(lambda: twin.lock().__enter__())
         thread.join(5)
     assert found == [None]
     assert twin.adapters == {"de": 2}
@@ -132,16 +132,16 @@ def test_a_batch_of_another_size_is_refused(n):
 
 @given(st.lists(st.sampled_from(["", "de", "fr", "ta"]), min_size=1, max_size=24))
 def test_groups_are_the_rows_again(names):
-    groups = RowGroups.of(tuple(names))
+    groups = RowGroups.from_names(tuple(names))
     assert [name for name in groups.names for _ in range(groups.rows)] == names
     assert set(groups.distinct) == set(names) - {""}
     assert len(groups.distinct) == len(set(groups.distinct))
 
 
 def test_groups_are_as_large_as_the_runs_allow():
-    groups = RowGroups.of(("a",) * 4 + ("b",) * 6 + ("",) * 2)
+    groups = RowGroups.from_names(("a",) * 4 + ("b",) * 6 + ("",) * 2)
     assert (groups.rows, groups.names) == (2, ("a", "a", "b", "b", "b", ""))
-    assert RowGroups.of(("a", "b", "a")).rows == 1
+    assert RowGroups.from_names(("a", "b", "a")).rows == 1
 
 
 def test_memory_lasts_as_long_as_the_route():
@@ -182,7 +182,7 @@ def test_a_recomputation_sees_the_tokens_and_prompts_of_its_forward():
     context, mask = RoutingContext(), torch.ones(2, 3, dtype=torch.long)
     with context.route(["de", "fr"], mask, torch.tensor([1, 2])):
         assert context.tokens is None
-        tokens = context.tokens = Tokens.of(mask, context.prompt_lengths(2))
+        tokens = context.tokens = Tokens.from_mask(mask, context.prompt_lengths(2))
         _, again = context.checkpointing()
     assert context.tokens is None
     with again:

@@ -65,7 +65,7 @@ def model(request: pytest.FixtureRequest, llama: LlamaForCausalLM) -> LlamaForCa
 
 def test_padding_has_no_position():
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
-    tokens = Tokens.of(mask, torch.tensor([2, 3]))
+    tokens = Tokens.from_mask(mask, torch.tensor([2, 3]))
     assert tokens.positions[0, 2:].tolist() == [0, 1, 2, 3]
     assert tokens.positions[1, :4].tolist() == [0, 1, 2, 3]
     assert tokens.prompt.int().tolist() == [[0, 0, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]]
@@ -73,7 +73,7 @@ def test_padding_has_no_position():
 
 def test_a_later_pass_goes_on_where_the_cache_ends():
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
-    tokens = Tokens.of(mask, torch.tensor([2, 6]), seen=4)
+    tokens = Tokens.from_mask(mask, torch.tensor([2, 6]), past_length=4)
     assert tokens.positions.tolist() == [[2, 3], [4, 5]]
     assert tokens.prompt.tolist() == [[False, False], [True, True]]
 
@@ -138,12 +138,12 @@ def cache_in_use() -> tuple[DynamicCache, nn.Module]:
     cache, layer = DynamicCache(), nn.Identity()
     cache.update(torch.randn(3, 1, 2, 4), torch.randn(3, 1, 2, 4), 0)
     none = torch.zeros(3, dtype=torch.long)
-    Tokens.of(torch.ones(3, 2).long(), none, cache).keep(layer, torch.arange(3.0)[:, None])
+    Tokens.from_mask(torch.ones(3, 2).long(), none, cache).keep(layer, torch.arange(3.0)[:, None])
     return cache, layer
 
 
 def recalled(cache: DynamicCache, layer: nn.Module) -> list[float]:
-    tokens = Tokens.of(torch.ones(1, 3).long(), torch.zeros(1).long(), cache, seen=2)
+    tokens = Tokens.from_mask(torch.ones(1, 3).long(), torch.zeros(1).long(), cache, past_length=2)
     return tokens.recall(layer).flatten().tolist()
 
 
@@ -170,7 +170,10 @@ def test_a_copied_cache_has_a_memory_of_its_own():
 def test_a_reset_cache_begins_anew():
     cache, layer = cache_in_use()
     cache.reset()
-    assert Tokens.of(torch.ones(1, 3).long(), torch.zeros(1).long(), cache).recall(layer) is None
+    assert (
+        Tokens.from_mask(torch.ones(1, 3).long(), torch.zeros(1).long(), cache).recall(layer)
+        is None
+    )
     with pytest.raises(RuntimeError, match="kept nothing"):
         recalled(cache, layer)
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from helpers.peft_bases import adapted, logits
+from helpers.peft_bases import attach_random_adapters, logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ RANKS = {"a": 1, "b": 1, "c": 1, "d": 2}
 def library(plain, tmp_path) -> AdapterLibrary:
     """Four adapters on q_proj, one of them twice as large as the others."""
     library = AdapterLibrary(tmp_path)
-    layers, _ = adapted(plain, ["q_proj"], **RANKS)
+    layers, _ = attach_random_adapters(plain, ["q_proj"], **RANKS)
     for name in RANKS:
         library.save(name, Adapter.of_layers(layers, name))
         for layer in layers.values():
@@ -220,7 +220,7 @@ def test_what_is_in_use_is_not_unloaded_evicted_or_read_again(plain, library):
     first = next(iter(layers))
     store = ResidentAdapters(plain, layers, library, budget_bytes=3 * UNIT)
     a = library.load("a").modules[first].b
-    with store.using(["a", "", "a"]):
+    with store.pin(["a", "", "a"]):
         with pytest.raises(ValueError, match="'a' is in use: unload it when the batch is done"):
             store.unload("a")
         with pytest.raises(ValueError, match="a batch needs 3 adapters of 2048 bytes together"):
@@ -229,7 +229,7 @@ def test_what_is_in_use_is_not_unloaded_evicted_or_read_again(plain, library):
         store.acquire(["a", "b", "c"])
         store.acquire(["d"])
         assert set(store.resident) == {"a", "d"}
-        with store.using(["a"]):
+        with store.pin(["a"]):
             assert torch.equal(layers[first].lora_b["a"], a)
         assert "a" in store.resident
     store.acquire(["a"])

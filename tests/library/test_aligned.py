@@ -53,7 +53,7 @@ def test_what_is_read_is_the_adapter(library):
             assert torch.equal(aligned.arrow(name, path), a[0])
             values = torch.linalg.svdvals(update.scaling * update.b @ update.a)[: len(a)]
             torch.testing.assert_close(aligned.strengths(name)[path], values)
-            a, b = (aligned.trained(name, path, which) for which in ("a", "b"))
+            a, b = (aligned.trained_factor(name, path, which) for which in ("a", "b"))
             assert torch.equal(a, update.a)
             torch.testing.assert_close(b, update.scaling * update.b)
 
@@ -88,7 +88,7 @@ def test_it_is_made_once_and_again_when_the_adapter_changes(library):
     config.write_text(json.dumps(changed))
     again, made = prepared(library)
     assert made == [True, False]
-    assert again.trained("de", Q, "b").equal(2 * library.load("de").modules[Q].b)
+    assert again.trained_factor("de", Q, "b").equal(2 * library.load("de").modules[Q].b)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no safetensors", None])
@@ -125,7 +125,7 @@ def test_where_nothing_can_be_written_it_stays_in_memory(library, capsys):
     update = library.load("de").modules[DOWN]
     a, b = (aligned.factor("de", DOWN, factor) for factor in ("a_star", "b_star"))
     torch.testing.assert_close(b @ a, update.scaling * update.b @ update.a)
-    torch.testing.assert_close(aligned.trained("de", DOWN, "b"), update.scaling * update.b)
+    torch.testing.assert_close(aligned.trained_factor("de", DOWN, "b"), update.scaling * update.b)
     assert aligned.outline("fr").modules[DOWN].a.shape == (4, 48)
     for name in library.names:
         assert {p.name for p in (library.path / name).glob(".*")} == set()
@@ -238,7 +238,7 @@ def test_after_a_replacement_nothing_of_the_new_adapter_is_mixed_in(library, rea
     if realigned:
         AlignedLibrary(library, align).prepare("fr")
     assert is_of(first, "fr", old)
-    reads = [lambda: second.trained("fr", DOWN, "b"), lambda: second.outline("fr")]
+    reads = [lambda: second.trained_factor("fr", DOWN, "b"), lambda: second.outline("fr")]
     for read in [*reads, lambda: second.factor("fr", DOWN, "a_star")]:
         with pytest.raises(ValueError, match="fr has been replaced since it was read: start again"):
             read()
@@ -248,4 +248,4 @@ def test_what_is_said_about_an_adapter_may_change(library):
     aligned, _ = prepared(library)
     (library.path / "fr" / ABOUT).write_text('{"directions": ["en-fr"]}')
     assert aligned.outline("fr").about == {"directions": ["en-fr"]}
-    assert torch.equal(aligned.trained("fr", DOWN, "a"), library.load("fr").modules[DOWN].a)
+    assert torch.equal(aligned.trained_factor("fr", DOWN, "a"), library.load("fr").modules[DOWN].a)

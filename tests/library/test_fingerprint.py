@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from helpers.peft_bases import adapted
+from helpers.peft_bases import attach_random_adapters
 
 from polylect.library import base_fingerprint
 
 
 def test_adapters_leave_it_alone_and_a_single_bit_does_not(plain):
     before = base_fingerprint(plain)
-    layers, _ = adapted(plain, de=2, fr=3)
+    layers, _ = attach_random_adapters(plain, de=2, fr=3)
     assert base_fingerprint(plain) == before
     next(iter(layers.values())).remove("de")
     assert base_fingerprint(plain) == before

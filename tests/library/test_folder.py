@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from helpers.peft_bases import adapted
+from helpers.peft_bases import attach_random_adapters
 
 from polylect.library import Adapter, AdapterLibrary, LowRank, base_fingerprint
 from polylect.library import folder as folder_module
@@ -97,7 +97,7 @@ def test_a_damaged_about_is_named(text, words, tmp_path):
 def test_check_lists_each_that_does_not_fit_with_the_reason(plain, tmp_path):
     library = AdapterLibrary(tmp_path)
     fingerprint = base_fingerprint(plain)
-    layers, _ = adapted(plain, ["q_proj"], de=2)
+    layers, _ = attach_random_adapters(plain, ["q_proj"], de=2)
     good = Adapter.of_layers(layers, "de", {"base_fingerprint": fingerprint})
     library.save("good", good)
     library.save("elsewhere", Adapter(good.modules, {"base_fingerprint": "0" * 64}))
@@ -119,7 +119,7 @@ def test_check_lists_each_that_does_not_fit_with_the_reason(plain, tmp_path):
 
 
 def test_an_adapter_the_model_does_not_have(plain):
-    layers, _ = adapted(plain, ["q_proj"], de=2)
+    layers, _ = attach_random_adapters(plain, ["q_proj"], de=2)
     with pytest.raises(ValueError, match="no adapter 'dee' in the model: did you mean de"):
         Adapter.of_layers(layers, "dee")
 

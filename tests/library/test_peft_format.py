@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers.peft_bases import IDS, adapted, install, logits, trained_by_peft
+from helpers.peft_bases import IDS, attach_random_adapters, install, logits, trained_by_peft
 from peft import IA3Config, LoHaConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -47,7 +47,7 @@ def test_what_peft_wrote_gives_the_same_logits(base, options, tmp_path):
     peft = saved_by_peft(base, tmp_path / "de", **options)
     adapter = AdapterLibrary(tmp_path).load("de")
     assert incompatibility(adapter, base) is None
-    layers, context = adapted(base)
+    layers, context = attach_random_adapters(base)
     install(layers, "de", adapter)
     expected = peft(input_ids=IDS).logits
     torch.testing.assert_close(logits(base, context, ["de"] * 4), expected, **CLOSE)
@@ -61,7 +61,9 @@ def test_an_adapter_on_the_output_head_gives_the_same_logits(base, tmp_path):
     peft.save_pretrained(tmp_path / "de", save_embedding_layers=False)
     adapter = AdapterLibrary(tmp_path).load("de")
     assert incompatibility(adapter, base) is None
-    layers, context = adapted(base, [t for t in targets if any(t in p for p in adapter.modules)])
+    layers, context = attach_random_adapters(
+        base, [t for t in targets if any(t in p for p in adapter.modules)]
+    )
     install(layers, "de", adapter)
     expected = peft(input_ids=IDS).logits.detach()
     with peft.disable_adapter():
@@ -72,7 +74,7 @@ def test_an_adapter_on_the_output_head_gives_the_same_logits(base, tmp_path):
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_what_is_written_here_gives_the_same_logits_in_peft(base, ragged, tmp_path):
-    layers, context = adapted(base, de=4)
+    layers, context = attach_random_adapters(base, de=4)
     if ragged:
         for number, layer in enumerate(layers.values()):
             layer.remove("de")
@@ -93,7 +95,7 @@ def test_a_mixed_batch_is_pefts_adapter_names(base, tmp_path):
         peft.add_adapter(name, trained_by_peft(base, r=rank).peft_config["default"])
     peft.save_pretrained(tmp_path)
     library = AdapterLibrary(tmp_path)
-    layers, context = adapted(base)
+    layers, context = attach_random_adapters(base)
     for name in ("x", "fr", "ta"):
         install(layers, name, library.load(name))
     theirs = peft(input_ids=IDS, adapter_names=["ta", "default", "__base__", "fr"]).logits
@@ -104,7 +106,7 @@ def test_a_mixed_batch_is_pefts_adapter_names(base, tmp_path):
 
 
 def test_half_precision_stays_as_it_is(plain, tmp_path):
-    layers, _ = adapted(plain, ["q_proj"], de=4)
+    layers, _ = attach_random_adapters(plain, ["q_proj"], de=4)
     for layer in layers.values():
         a, b = layer.lora_a["de"].bfloat16(), layer.lora_b["de"].bfloat16()
         layer.set("de", a, b, layer.scaling["de"])

@@ -120,7 +120,7 @@ def test_transfer_is_the_loss_of_each_direction_with_each_adapter(tmp_path: Path
     folder = train(tmp_path, "trainer.max_steps=2", "+data.max_rows=4")
     module, stored = load(folder)
     data = build_data(stored)
-    data.meet(module.backbone, module.tokenizer)
+    data.set_backbone(module.backbone, module.tokenizer)
     data.setup("validate")
     measured = json.loads((folder / "transfer.json").read_text(encoding="utf-8"))
     assert measured["adapters"] == measured["directions"] == ["en-de", "en-fr"]
@@ -144,13 +144,13 @@ def test_transfer_is_the_loss_of_each_direction_with_each_adapter(tmp_path: Path
 def no_memory() -> Iterator[None]:
     """Fonts are looked for anew, and the user is told anew."""
     fonts.family_with.cache_clear()
-    fonts._told.clear()
+    fonts._noted_scripts.clear()
     before = list(font_manager.fontManager.ttflist)
     yield
     font_manager.fontManager.ttflist = before
     font_manager.fontManager._findfont_cached.cache_clear()
     fonts.family_with.cache_clear()
-    fonts._told.clear()
+    fonts._noted_scripts.clear()
 
 
 LETTER = "\U00016a40"  # of Mro, which no usual font has

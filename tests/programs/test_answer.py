@@ -19,7 +19,7 @@ from polylect.eval.answers import exact_match
 from polylect.library.calibration import FILE
 from polylect.programs import recipe
 from polylect.programs import train as training
-from polylect.programs.answer import main, retrieved
+from polylect.programs.answer import main, retrieve
 
 MODEL = ["model=tiny", "model.hidden=32"]
 FACTS = ["data=facts", "data.source.size=3"]
@@ -162,10 +162,10 @@ def test_bm25_finds_the_article_of_a_question() -> None:
     pytest.importorskip("bm25s")
     data = QuestionData(source=Facts(size=12))
     questions = data.questions()
-    named = retrieved(questions, data, "adapter", 100)
+    named = retrieve(questions, data, "adapter", 100)
     right = sum(q.named == q.articles[0] for q in named)
     assert right > 0.9 * len(named)
-    shown = retrieved(questions, data, "passage", 200)
+    shown = retrieve(questions, data, "passage", 200)
     told = sum(any(answer in q.passage for answer in q.answers) for q in shown)
     assert told > 0.9 * len(shown)
     assert [replace(q, passage="") for q in shown] == questions
@@ -241,7 +241,7 @@ def test_only_the_right_adapters_know_the_answers(
     folder = stages_here(tmp_path / "recipe", monkeypatch)
     metrics = {stage: record(folder / stage)["metrics"] for stage in ANSWERING}
     score = {stage: of["objective"] for stage, of in metrics.items()}
-    monkeypatch.setattr("polylect.programs.answer.retrieved", next_article)
+    monkeypatch.setattr("polylect.programs.answer.retrieve", next_article)
     parts = {"task": folder / "task" / "adapters", "knowledge": folder / "knowledge" / "adapters"}
     asked = [*routed(parts), "strategy.router=oracle", "retrieval=adapter", FEW, "name=wrong"]
     main(config("answer", *asked, f"runs={tmp_path}"))

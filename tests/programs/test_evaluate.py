@@ -93,7 +93,7 @@ def load_and_score(folder: Path) -> None:
     """As at the end of a training run, into its folder."""
     module, cfg = load(folder)
     data = build_data(cfg)
-    data.meet(module.backbone, module.tokenizer)
+    data.set_backbone(module.backbone, module.tokenizer)
     score(module, data, folder, ["chrf++"], limit=1)
 
 

@@ -20,7 +20,7 @@ from helpers.tiny import (
     checkpoint,
     config,
     folders,
-    logged,
+    logged_values,
     record,
     same,
     stopping,
@@ -84,24 +84,29 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert same(checkpoint(second)[part], checkpoint(uninterrupted)[part])
     for name in ("train/loss", "train/lr", "val/loss"):
-        assert logged(first, name) | logged(second, name) == logged(uninterrupted, name)
+        assert logged_values(first, name) | logged_values(second, name) == logged_values(
+            uninterrupted, name
+        )
     best = checkpoint(second, "best")["state_dict"]
     assert same(best, checkpoint(uninterrupted, "best")["state_dict"])
 
 
 def test_dropout_acts_in_training(uninterrupted: Path, tmp_path: Path) -> None:
     without = train(tmp_path, *LONG, "strategy.dropout=0")
-    assert logged(without, "train/loss") != logged(uninterrupted, "train/loss")
+    assert logged_values(without, "train/loss") != logged_values(uninterrupted, "train/loss")
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     first = train(tmp_path, "trainer.max_steps=2")
     second = train(tmp_path, f"resume={first}", "trainer.max_steps=5")
-    assert list(logged(second, "train/loss")) == [2, 3, 4]
+    assert list(logged_values(second, "train/loss")) == [2, 3, 4]
     assert checkpoint(second)["global_step"] == 5
     assert record(second)["metrics"]["steps"] == 5
     drawn = "data/batches"
-    assert (max(logged(first, drawn).values()), max(logged(second, drawn).values())) == (2, 5)
+    assert (
+        max(logged_values(first, drawn).values()),
+        max(logged_values(second, drawn).values()),
+    ) == (2, 5)
 
 
 def test_resuming_with_other_data_is_refused(tmp_path: Path) -> None:
@@ -119,7 +124,7 @@ def test_init_from_takes_the_weights_alone(tmp_path: Path) -> None:
     assert same(checkpoint(second)["state_dict"], checkpoint(first, "best")["state_dict"])
     states = checkpoint(second)["optimizer_states"][0]["state"]
     assert {int(state["step"]) for state in states.values()} == {1}
-    assert list(logged(second, "train/loss")) == [0]
+    assert list(logged_values(second, "train/loss")) == [0]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_the_best_by_loss_is_kept_and_training_stops_early(
         "callbacks=early_stopping",
         "callbacks.early_stopping.patience=2",
     )
-    assert logged(folder, "val/loss") == {0: 3.0, 1: 2.0, 2: 2.5, 3: pytest.approx(2.2)}
+    assert logged_values(folder, "val/loss") == {0: 3.0, 1: 2.0, 2: 2.5, 3: pytest.approx(2.2)}
     assert checkpoint(folder, "best")["global_step"] == 2
     assert checkpoint(folder)["global_step"] == 4
     assert record(folder)["status"] == "done"
@@ -184,11 +189,11 @@ def test_the_best_by_chrf_is_kept_and_counts_when_the_run_goes_on(
     by_chrf = ["callbacks.checkpoint.monitor=val/chrf", "callbacks.checkpoint.mode=max"]
     by_chrf += ["+strategy.validate_translations=2"]
     first = train(tmp_path, *by_chrf)
-    assert logged(first, "val/chrf") == {1: 15.0, 3: 45.0, 5: 25.0}
-    assert logged(first, "val/chrf/en-fr") == {1: 20.0, 3: 40.0, 5: 20.0}
+    assert logged_values(first, "val/chrf") == {1: 15.0, 3: 45.0, 5: 25.0}
+    assert logged_values(first, "val/chrf/en-fr") == {1: 20.0, 3: 40.0, 5: 20.0}
     assert checkpoint(first, "best")["global_step"] == 4
     second = train(tmp_path, *by_chrf, f"resume={first}", "trainer.max_steps=8")
-    assert logged(second, "val/chrf") == {7: 41.0}
+    assert logged_values(second, "val/chrf") == {7: 41.0}
     assert checkpoint(second, "best")["global_step"] == 4
 
 
@@ -298,7 +303,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert checkpoint(folder)["global_step"] == 2
     assert finite(checkpoint(folder)) and finite(checkpoint(folder, "best"))
     assert not (folder / "adapters").exists()
-    assert max(logged(folder, "train/loss")) == 2
+    assert max(logged_values(folder, "train/loss")) == 2
 
 
 def test_from_that_checkpoint_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,12 +598,12 @@ def test_what_does_not_go_together_is_one_sentence(
 @pytest.mark.parametrize(
     ("overrides", "check"),
     [
-        (["trainer.val_check_interval=200"], lambda f: len(logged(f, "val/loss")) == 1),
+        (["trainer.val_check_interval=200"], lambda f: len(logged_values(f, "val/loss")) == 1),
         (["data.val=null"], lambda f: record(f)["metrics"]["objective"] is None),
         (["data.test=null", "evaluate=true", "evaluate_base=true"], lambda f: True),
         (["callbacks.checkpoint=null"], lambda f: not (f / "checkpoints/best.ckpt").exists()),
         (["logger=none"], lambda f: not (f / "metrics.csv").exists()),
-        (["+trainer.limit_val_batches=0"], lambda f: not logged(f, "val/loss")),
+        (["+trainer.limit_val_batches=0"], lambda f: not logged_values(f, "val/loss")),
         (["+data.mixing=by_direction"], lambda f: record(f)["metrics"]["objective"] < 0),
         (["strategy=full", "optim=full"], lambda f: not (f / "adapters").exists()),
     ],
@@ -622,7 +627,7 @@ def test_a_run_is_made_again_from_its_configuration(
     (again,) = folders(tmp_path)
     assert same(checkpoint(again)["state_dict"], checkpoint(uninterrupted)["state_dict"])
     for name in ("train/loss", "val/loss", "val/loss/en-de", "val/loss/en-fr"):
-        assert logged(again, name) == logged(uninterrupted, name) != {}
+        assert logged_values(again, name) == logged_values(uninterrupted, name) != {}
     old, new = (yaml.safe_load((f / "config.yaml").read_text()) for f in (uninterrupted, again))
     where = {"runs", "config", "callbacks", "logger"}
     assert {k: v for k, v in old.items() if k not in where} == {

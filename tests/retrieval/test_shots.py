@@ -6,7 +6,7 @@ import pytest
 from helpers.small import build
 
 from polylect.data.datamodule import TranslationData
-from polylect.data.filters import normalised
+from polylect.data.filters import normalise
 from polylect.retrieval.prompting import show_matches
 from polylect.retrieval.shots import Shots, draw_shots
 
@@ -47,8 +47,8 @@ def test_no_sentence_of_the_scored_set_is_an_example() -> None:
     more = {"kind": "tongues", "split": "test", "size": 24}
     made = data(train=more, test=test)
     scored = made.pairs("en-de", "test")
-    sources = {normalised(scored[i].source) for i in range(len(scored))}
-    assert not {normalised(s) for s, _ in drawn(made, 2).pairs["en-de"]} & sources
+    sources = {normalise(scored[i].source) for i in range(len(scored))}
+    assert not {normalise(s) for s, _ in drawn(made, 2).pairs["en-de"]} & sources
     with pytest.raises(ValueError, match=r"shots=20: only .* differ from each other and from the"):
         drawn(made, 20)
 

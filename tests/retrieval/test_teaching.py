@@ -34,7 +34,7 @@ def lessons(memory: Memory | None, **changes: Any) -> TranslationData:
         "max_length": 200,
     }
     data = TranslationData(**(settings | changes))
-    data.meet(*tiny_backbone())
+    data.set_backbone(*tiny_backbone())
     data.setup("fit")
     if memory is not None:
         teach_matches(data, memory)

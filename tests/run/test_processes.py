@@ -16,7 +16,7 @@ from helpers.tiny import (
     TRAIN,
     checkpoint,
     folders,
-    logged,
+    logged_values,
     record,
     same,
     stopping,
@@ -51,7 +51,7 @@ def test_two_processes_train_as_one(settings: list[str], tmp_path: Path) -> None
     (two,) = folders(tmp_path / "two")
     assert record(two)["status"] == "done"
     for name in ("train/loss", "val/loss", "val/loss/en-fr"):
-        assert logged(two, name) == pytest.approx(logged(one, name), abs=1e-5)
+        assert logged_values(two, name) == pytest.approx(logged_values(one, name), abs=1e-5)
     weights = checkpoint(one)["state_dict"]
     for name, tensor in checkpoint(two)["state_dict"].items():
         torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=0)

@@ -12,7 +12,7 @@ import pytest
 from helpers.tiny import TRAIN
 
 from polylect.run.monitor.progress import clock, losses
-from polylect.run.results.scoring import _ranked
+from polylect.run.results.scoring import _best_first
 
 COMMAND = [
     sys.executable,
@@ -86,6 +86,6 @@ def test_the_final_table_begins_with_the_best_direction() -> None:
 
     chrf = {"en-de": row(bleu=9.0) | {"chrf++": {"value": 20.0}}}
     chrf["en-ta"] = row(bleu=2.0) | {"chrf++": {"value": 40.0}}
-    assert _ranked(chrf, ["en-de", "en-ta"]) == ["en-ta", "en-de"]
+    assert _best_first(chrf, ["en-de", "en-ta"]) == ["en-ta", "en-de"]
     errors = {"en-de": row(ter=80.0), "en-ta": row(ter=60.0)}
-    assert _ranked(errors, ["en-de", "en-ta"]) == ["en-ta", "en-de"]
+    assert _best_first(errors, ["en-de", "en-ta"]) == ["en-ta", "en-de"]

@@ -14,7 +14,7 @@ import pytest
 from helpers.tiny import TRAIN, record
 
 from polylect.cli import run
-from polylect.run.sweep import RUN_FOLDER, _slug, _varied
+from polylect.run.sweep import RUN_FOLDER, _slug, _varied_overrides
 
 SHORT = [*TRAIN, "trainer.max_steps=1"]
 SECONDS = 600  # a job takes 20 when nothing else runs
@@ -106,7 +106,7 @@ def test_what_varies_names_the_job() -> None:
         sweeper=SimpleNamespace(params={"seed": "3,4"}),
     )
     given = ["data.train={kind: a, size: 3}", "strategy=lora,full", "+x.y=range(1,3)", "name=z"]
-    varied = _varied(hydra, given)
+    varied = _varied_overrides(hydra, given)
     assert varied == ["strategy=lora", "+x.y=2", "seed=4"]
     assert _slug(varied) == "strategy=lora_y=2_seed=4"
     assert _slug(["a.b=[1/2]"]) == "b=-1-2-"

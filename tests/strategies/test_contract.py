@@ -79,25 +79,25 @@ def test_what_the_strategy_owns_gets_gradients_and_nothing_else(module: Translat
     grouped = [id(p) for group in module.parameter_groups() for p in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert moved == {n for n, p in module.named_parameters() if id(p) in set(grouped)}
-    assert moved <= module.owned()
+    assert moved <= module.owned_names()
 
 
 def test_a_step_leaves_what_is_not_owned_bit_by_bit(module: TranslationModule) -> None:
     only_if(module.trains, "does not train")
-    foreign = module.state_dict().keys() - module.owned()
+    foreign = module.state_dict().keys() - module.owned_names()
     before = {n: t.clone() for n, t in module.state_dict().items()}
     step(module, batch_of(module))
     after = module.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in foreign if not _tied(module, n))
     assert not same(before, dict(after))
-    if all(name not in module.owned() for name in module._base_names):
+    if all(name not in module.owned_names() for name in module._base_names):
         assert base_fingerprint(module.backbone) == base_fingerprint(base()[0])
 
 
 def _tied(module: TranslationModule, name: str) -> bool:
     """Whether the tensor has another name under which it is owned."""
     state = module.state_dict()
-    return any(state[n].data_ptr() == state[name].data_ptr() for n in module.owned())
+    return any(state[n].data_ptr() == state[name].data_ptr() for n in module.owned_names())
 
 
 def test_a_step_on_one_direction_leaves_the_others(module: TranslationModule) -> None:
@@ -189,7 +189,7 @@ def test_a_caller_that_is_refused_changes_nothing(module: TranslationModule) -> 
     handle.remove()
     assert refused
     assert torch.equal(found, expected)
-    if not module.routed():  # which adds up what it is told
+    if not module.routing_rows():  # which adds up what it is told
         assert (module.auxiliary_loss(), module.telemetry()) == told
 
 

@@ -32,8 +32,8 @@ class Trainer:
 def guard(losses: list[float], rows: list[int]) -> StepGuard:
     """That has seen two micro-batches, the second one with these losses."""
     found = StepGuard()
-    found.see(("en-hi",), torch.ones(1), torch.zeros(1, dtype=torch.long))
-    found.see(("en-de", "en-fr"), torch.tensor(losses), torch.tensor(rows))
+    found.observe(("en-hi",), torch.ones(1), torch.zeros(1, dtype=torch.long))
+    found.observe(("en-de", "en-fr"), torch.tensor(losses), torch.tensor(rows))
     found.loss = torch.cat([torch.ones(1), torch.tensor(losses)]).mean()
     return found
 

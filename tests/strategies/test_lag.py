@@ -88,7 +88,7 @@ def test_one_adapter_is_that_adapter(
 ) -> None:
     plain = build("lora_library", f"strategy.library={library}")
     batch = batch_of(plain)
-    with plain.using("en-fr"):
+    with plain.use_adapter("en-fr"):
         expected = logits(plain, batch)
     one = one_of(library, "en-fr", tmp_path)
     module = lag(one, f"strategy.level={level}", strategy=strategy)
@@ -100,7 +100,7 @@ def test_the_oracle_is_the_library_with_the_directions_named(library: Path) -> N
     module = lag(library, "strategy.router=oracle")
     batch = batch_of(plain)
     torch.testing.assert_close(logits(module, batch), logits(plain, batch), **CLOSE)
-    assert {row["agreement"] for row in module.routed()} == {1.0}
+    assert {row["agreement"] for row in module.routing_rows()} == {1.0}
     assert {v for n, v in module.telemetry().items() if n.endswith("agreement")} == {1.0}
 
 
@@ -130,11 +130,11 @@ def test_two_libraries_are_both_applied(library: Path, tmp_path: Path) -> None:
     plain = build("lora_library", f"strategy.library={both.path}")
     module = lag(f"{{task: {task}, knowledge: {knowledge}}}")
     batch = batch_of(plain)
-    with plain.using("both"):
+    with plain.use_adapter("both"):
         expected = logits(plain, batch)
     torch.testing.assert_close(logits(module, batch), expected, **CLOSE)
-    assert {row["library"] for row in module.routed()} == {"task", "knowledge"}
-    assert {row["layer"] for row in module.routed() if row["library"] == "knowledge"} == {
+    assert {row["library"] for row in module.routing_rows()} == {"task", "knowledge"}
+    assert {row["layer"] for row in module.routing_rows() if row["library"] == "knowledge"} == {
         path for path in modules if "mlp" in path
     }
 
@@ -169,7 +169,7 @@ def test_how_adapters_are_stored_does_not_matter(
     batch = batch_of(one)
     close = {"atol": 1e-3, "rtol": 1e-3}
     torch.testing.assert_close(logits(stored, batch), logits(one, batch), **close)
-    for row, expected in zip(stored.routed(), one.routed(), strict=True):
+    for row, expected in zip(stored.routing_rows(), one.routing_rows(), strict=True):
         assert row["shares"] == pytest.approx(expected["shares"], abs=1e-4)
 
 
@@ -367,7 +367,7 @@ def test_the_base_stays_what_it_was(library: Path) -> None:
     model, _ = base()
     module = lag(library)
     logits(module, batch_of(module))
-    assert module.owned() == set()
+    assert module.owned_names() == set()
     assert set(module.backbone.state_dict()) == set(model.state_dict())
     assert base_fingerprint(module.backbone) == base_fingerprint(model)
 
@@ -413,7 +413,7 @@ def test_a_thousand_adapters_are_paged(tmp_path: Path) -> None:
     assert 0 < pages.loads <= 6 * tokens < 2000
     assert pages.bytes <= pages.budget_bytes == int(0.12 * 2**20)
     assert found.isfinite().all()
-    chosen = {name for row in module.routed() for name in row["shares"]}
+    chosen = {name for row in module.routing_rows() for name in row["shares"]}
     assert len(chosen) > tokens / 2
 
 
@@ -435,7 +435,7 @@ def test_shares_are_told_by_layer_and_side(library: Path) -> None:
     batch = batch_of(module)
     logits(module, batch)
     learned = (batch.labels != -100).sum().item()
-    rows = module.routed()
+    rows = module.routing_rows()
     one = [row for row in rows if row["layer"] == "model.layers.0.mlp.up_proj"]
     assert sum(row["tokens"] for row in one if row["side"] == "target") == learned
     assert sum(row["tokens"] for row in one) == batch.attention_mask.sum()
@@ -451,7 +451,7 @@ def test_shares_are_told_by_layer_and_side(library: Path) -> None:
     assert module.telemetry() == {}
     silent = lag(library, "+strategy.count=false")
     logits(silent, batch)
-    assert silent.telemetry() == {} and silent.routed() == []
+    assert silent.telemetry() == {} and silent.routing_rows() == []
 
 
 @pytest.mark.parametrize(("ends", "beams"), [(False, 1), (True, 1), (False, 2), (True, 2)])
@@ -468,7 +468,7 @@ def test_a_row_that_has_ended_is_not_counted_on(ends: bool, beams: int, library:
         module.counts.clear()
 
     def tokens() -> Counter[tuple[str, str, str]]:
-        rows, counted = module.routed(), Counter()
+        rows, counted = module.routing_rows(), Counter()
         for row in rows:
             counted[row["layer"], row["direction"], row["side"]] = row["tokens"]
         module.counts.clear()
@@ -493,7 +493,7 @@ def test_a_trace_names_the_adapter_of_each_token(library: Path) -> None:
     logits(module, batch)
     for (name, layer), (names, chosen) in traces.items():
         assert torch.equal(chosen >= 0, batch.attention_mask.bool())
-        sums = module.counts.of(name, layer).sum((0, 1))
+        sums = module.counts.layer_sums(name, layer).sum((0, 1))
         assert torch.equal(chosen[chosen >= 0].bincount(minlength=len(names)).double(), sums)
 
 
@@ -503,7 +503,7 @@ def test_calibration_compares_with_the_adapters_own_text(library: Path) -> None:
     before = logits(module, batch)
     module.counts.clear()
     module.calibrate([batch])
-    assert module.routed() == []
+    assert module.routing_rows() == []
     assert differs(logits(module, batch), before)
     with pytest.raises(ValueError, match=r"adapter 'en-(fr|hi)' cannot be calibrated"):
         module.calibrate([batch_of(module, ROWS[:2])])
@@ -586,7 +586,7 @@ def test_two_adapters_for_one_direction_have_to_be_told_apart(
         lag(both.path, "+strategy.adapters={latter: [en-fr]}")
     free = lag(both.path)
     assert logits(free, batch).isfinite().all()
-    unknown = {row["agreement"] for row in free.routed() if row["direction"] == "en-fr"}
+    unknown = {row["agreement"] for row in free.routing_rows() if row["direction"] == "en-fr"}
     assert unknown == {None}
 
 

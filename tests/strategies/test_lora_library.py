@@ -49,7 +49,7 @@ def test_a_row_goes_through_the_adapter_that_is_named_for_it(library: Path) -> N
     module = make(library)
     of = {}
     for name in ("", *DIRECTIONS):
-        with module.using(name):
+        with module.use_adapter(name):
             of[name] = run(module, batch_of(module))
     own, given = ("en-de", "en-de", "en-fr", "en-hi"), ("en-hi", "", None, "en-de")
     found = run(module, named(module, *given))
@@ -120,7 +120,7 @@ def test_a_folder_without_notes_serves_what_it_or_its_adapter_is_named_for(
     module.add(tmp_path / "step-500/checkpoint")
     assert module.adapter("en-ta") == "mine"
     assert module.adapter("en-pt_BR") == "en-pt_BR"
-    assert module.adapter_index.served("checkpoint") == ("checkpoint",)
+    assert module.adapter_index.directions_of("checkpoint") == ("checkpoint",)
     module.add(tmp_path / "en-ta", "given", ["en-es"])
     assert module.adapter("en-es") == "given"
     with pytest.raises(ValueError, match=r"directions must be a list, such as \['en-it'\]"):
@@ -137,7 +137,7 @@ def test_a_folder_without_notes_serves_what_it_or_its_adapter_is_named_for(
 def test_a_replaced_adapter_counts_from_the_next_batch_on(own: Path) -> None:
     module = make(own, "strategy.adapters={en-de: [en-de]}")
     batch = batch_of(module)
-    with module.using("en-fr"):
+    with module.use_adapter("en-fr"):
         french = run(module, batch)
     before = run(module, batch)
     disk = AdapterLibrary(own)
@@ -159,7 +159,7 @@ def test_a_replaced_adapter_may_change_other_layers_and_serve_other_directions(
     new.about["directions"] = ["en-hi", "en-ta"]
     disk.save("en-hi", new, overwrite=True)
     assert module.adapter("en-ta") == "en-hi"
-    with module.using("en-hi"), other.using("en-hi"):
+    with module.use_adapter("en-hi"), other.use_adapter("en-hi"):
         torch.testing.assert_close(run(module, batch_of(module)), run(other, batch_of(other)))
 
 
@@ -177,7 +177,7 @@ def test_nothing_is_loaded_unloaded_or_evicted_within_a_route(library: Path) -> 
         lambda: module.unload("en-fr"),
         lambda: module.drop("en-fr"),
         lambda: module.add(library / "en-fr", "more"),
-        lambda: module.using("").__enter__(),
+        lambda: module.use_adapter("").__enter__(),
         lambda: module.merged_model("en-hi", hindi.input_ids),
     )
     with module.routing(french), torch.no_grad():

@@ -9,7 +9,17 @@ import pytest
 import torch
 from helpers.neurons import write_neurons
 from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
-from helpers.tiny import LENGTH, attempt, checkpoint, folders, logged, record, same, stopping, train
+from helpers.tiny import (
+    LENGTH,
+    attempt,
+    checkpoint,
+    folders,
+    logged_values,
+    record,
+    same,
+    stopping,
+    train,
+)
 
 from polylect.data.batch import TranslationBatch, collate, pad_id
 from polylect.layers.experts.features import FEATURES
@@ -98,7 +108,7 @@ def test_stage_two_begins_where_stage_one_ended() -> None:
     first = train_a_little(make("monolingual"))
     checkpoint = saved(first)
     second = make("parallel")
-    assert checkpoint["state_dict"].keys() < second.owned()
+    assert checkpoint["state_dict"].keys() < second.owned_names()
     second.load_stage(checkpoint)
     batch = batch_of(second)
     torch.testing.assert_close(logits(second, batch), logits(first, batch), atol=1e-6, rtol=1e-6)
@@ -363,13 +373,13 @@ def test_two_runs_are_the_two_stages(tmp_path: Path) -> None:
     first = train(tmp_path, *short, *text, "evaluate_base=true")
     scores = record(first)["metrics"]
     assert scores["test"]["de"]["nats_per_token"] < scores["base"]["de"]["nats_per_token"]
-    assert logged(first, "train/aux/balance")
+    assert logged_values(first, "train/aux/balance")
 
     stage = [*short, "strategy.stage=parallel", "name=second"]
     whole = train(tmp_path, *stage, f"init_from={first}")
     before = checkpoint(first, "best")["state_dict"]
     assert same({n: checkpoint(whole)["state_dict"][n] for n in before}, before)
-    assert any(logged(whole, "routing/layer_0/gate/en-de").values())
+    assert any(logged_values(whole, "routing/layer_0/gate/en-de").values())
 
     known = folders(tmp_path)
     with pytest.raises(SystemExit):

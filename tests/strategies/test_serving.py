@@ -67,7 +67,7 @@ def test_the_named_adapters_of_both_libraries_are_applied(libraries: dict[str, P
     module.serve(SERVED)
     torch.testing.assert_close(logits(module), merged(libraries), **CLOSE)
     of_all = {side: 1.0 for side in ("source", "target")}
-    assert agreement(module.routed()) == {"task": of_all, "knowledge": of_all}
+    assert agreement(module.routing_rows()) == {"task": of_all, "knowledge": of_all}
 
 
 def test_a_direction_that_no_adapter_of_a_library_serves_has_none(
@@ -86,13 +86,13 @@ def test_one_library_can_be_named_and_the_other_routed(libraries: dict[str, Path
     module = lag(libraries, "+strategy.named=[knowledge]")
     module.serve(SERVED)
     logits(module)
-    shares = agreement(module.routed())
+    shares = agreement(module.routing_rows())
     assert shares["knowledge"] == {"source": 1.0, "target": 1.0}
     assert all(0 <= share < 1 for share in shares["task"].values())
     routed = lag(libraries)
     routed.serve(SERVED)
     logits(routed)
-    assert agreement(routed.routed())["knowledge"]["source"] < 1
+    assert agreement(routed.routing_rows())["knowledge"]["source"] < 1
 
 
 def test_unknown_names_are_refused_with_the_nearest(libraries: dict[str, Path]) -> None:
@@ -108,8 +108,8 @@ def test_unknown_names_are_refused_with_the_nearest(libraries: dict[str, Path]) 
 def test_the_sums_of_all_directions_are_those_of_the_counts(libraries: dict[str, Path]) -> None:
     module = lag(libraries)
     logits(module)
-    for row in by_layer(module.routed()):
-        sums = module.counts.of(row["library"], row["layer"]).sum(0)
+    for row in by_layer(module.routing_rows()):
+        sums = module.counts.layer_sums(row["library"], row["layer"]).sum(0)
         of_side = sums[("source", "target").index(row["side"])]
         names = routed_layers(module.backbone)[row["layer"]].lora_banks[row["library"]].names
         weights = zip(names, of_side.tolist(), strict=True)

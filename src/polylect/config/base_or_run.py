@@ -15,9 +15,9 @@ def choose_strategy(cfg: DictConfig) -> None:
         ConfigError: `run` is given as well as what describes a base, or neither of them; or the
             strategy takes no library.
     """
-    given = [key for key in ("model", "strategy", "library") if cfg.get(key)]
-    if cfg.run is not None and given:
-        raise ConfigError(f"give run=… or {given[0]}=…, not both: a run has its own.")
+    bases = [key for key in ("model", "strategy", "library") if cfg.get(key)]
+    if cfg.run is not None and bases:
+        raise ConfigError(f"give run=… or {bases[0]}=…, not both: a run has its own.")
     if cfg.run is not None:
         return
     if not cfg.model:

@@ -12,7 +12,7 @@ from polylect.eval.metrics import TITLES, check_spbleu
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Values that would only be missed once the run has begun; raises ConfigError."""
+    """Check values that would only be missed once the run has begun; raises ConfigError."""
     check_metrics(cfg.metrics)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {cfg.seed}.")
@@ -30,7 +30,9 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def missing_devices(cfg: DictConfig) -> str | None:
-    """What the trainer asks for that this machine does not have, as a sentence; None for nothing.
+    """Return what the trainer asks for that this machine does not have, as a sentence.
+
+    It is None where the machine has all of that.
 
     A number of CPU processes is always there, and so is whatever "auto" turns out to be.
     """
@@ -45,17 +47,15 @@ def missing_devices(cfg: DictConfig) -> str | None:
             f"trainer.accelerator={accelerator} asks for GPUs and this machine has none that torch "
             "can use: take trainer=cpu, or a machine with them."
         )
-    wanted = (
-        len(devices) if isinstance(devices, Sized) and not isinstance(devices, str) else devices
-    )
+    count = len(devices) if isinstance(devices, Sized) and not isinstance(devices, str) else devices
     there = torch.cuda.device_count()
-    if isinstance(wanted, int) and wanted > there:
+    if isinstance(count, int) and count > there:
         return f"trainer.devices={devices} asks for more GPUs than this machine has, {there}."
     return None
 
 
 def crowded_cores(cfg: DictConfig) -> str | None:
-    """That more CPU processes are asked for than there are cores, as a sentence; None if not."""
+    """Return a sentence if more CPU processes are asked for than there are cores, else None."""
     accelerator, devices = cfg.trainer.get("accelerator", "auto"), cfg.trainer.get("devices", 1)
     cores = os.cpu_count() or 1
     if accelerator != "cpu" or not isinstance(devices, int) or devices <= cores:
@@ -87,7 +87,7 @@ def check_devices(cfg: DictConfig) -> None:
 
 
 def check_combination(module: Any, cfg: DictConfig) -> None:
-    """A strategy against the rest of the configuration; raises ConfigError."""
+    """Check a strategy against the rest of the configuration; raises ConfigError."""
     if not module.trains and not cfg.dry_run:
         raise ConfigError(
             f"strategy {type(module).__name__} does not train: score it with "
@@ -99,7 +99,7 @@ def check_combination(module: Any, cfg: DictConfig) -> None:
 
 
 def check_data(data: Any, cfg: DictConfig) -> None:
-    """The data against the base model, before hours are spent.
+    """Check the data against the base model, before hours are spent.
 
     All sets are read, for what would fail later should fail now, and before the run has a folder.
     Raises what reading raises, and ValueError for a validation set or a monolingual test set of
@@ -128,9 +128,9 @@ def check_metrics(metrics: Sequence[str]) -> None:
 def _check_monitor(key: str, monitor: str, module: Any) -> None:
     """A metric that is never logged would be missed at the first validation only."""
     parts = ["", *(f"/{direction}" for direction in module.directions)]
-    known = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
-    if monitor.startswith(("val/", "train/")) and monitor not in known:
-        raise ConfigError(f"{key}={monitor} is not logged; {did_you_mean(monitor, known)}")
+    names = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
+    if monitor.startswith(("val/", "train/")) and monitor not in names:
+        raise ConfigError(f"{key}={monitor} is not logged; {did_you_mean(monitor, names)}")
     if monitor.startswith("val/chrf") and not module.validate_translations:
         raise ConfigError(
             f"{key}={monitor} needs translations: "

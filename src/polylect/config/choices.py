@@ -14,7 +14,7 @@ from polylect.did_you_mean import did_you_mean
 
 @cache
 def groups_of(program: str, conf: Path) -> frozenset[str]:
-    """The groups of which a program takes a choice: those of its list of defaults."""
+    """Return the groups of which a program takes a choice: those of its list of defaults."""
     defaults = yaml.safe_load((conf / f"{program}.yaml").read_text(encoding="utf-8"))["defaults"]
     keys = {key for entry in defaults if isinstance(entry, dict) for key in entry}
     return frozenset(key.removeprefix("optional ") for key in keys) - {"project"}  # the user's own
@@ -33,12 +33,12 @@ def check_is_taken(program: str, override: Override, conf: Path) -> None:
 
 
 def group_of(override: Override) -> str:
-    """The group that an override chooses from, without the package after "@"."""
+    """Return the group that an override chooses from, without the package after "@"."""
     return override.key_or_group.split("@")[0]
 
 
 def choices_of(override: Override, folders: Sequence[Path]) -> list[str]:
-    """The choices of a group, one unless they are swept over, as text."""
+    """Return the choices of a group, one unless they are swept over, as text."""
     value = override.value()
     if isinstance(value, Glob):
         return value.filter(_known_choices(override, folders))
@@ -57,14 +57,14 @@ _OWN_FILES = " A file of your own is found with --config-dir FOLDER."
 
 def check_choice(override: Override, folders: Sequence[Path]) -> None:
     """Raises ConfigError, with the nearest, for a choice that has no file in these folders."""
-    group, known = group_of(override), _known_choices(override, folders)
+    group, options = group_of(override), _known_choices(override, folders)
     choices = choices_of(override, folders)
     if not choices:
-        raise ConfigError(f"{override.input_line} matches nothing; {did_you_mean('', known)}")
+        raise ConfigError(f"{override.input_line} matches nothing; {did_you_mean('', options)}")
     for choice in ",".join(choices).split(","):
         name = choice.strip("\"' []")
-        if re.fullmatch(r"[\w-]+", name) and name != "null" and name not in known:
+        if re.fullmatch(r"[\w-]+", name) and name != "null" and name not in options:
             raise ConfigError(
-                f"{group}={name} does not exist; {did_you_mean(name, known)}"
+                f"{group}={name} does not exist; {did_you_mean(name, options)}"
                 + ("" if len(folders) > 1 else _OWN_FILES)
             )

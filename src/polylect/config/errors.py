@@ -31,7 +31,7 @@ def exit_code(program: Callable[[], int | None]) -> int:
             raise
         if isinstance(error, OSError) and error.errno is not None:
             return _system_error(error)
-        if not isinstance(error, OSError) and not raised_by_us(error):
+        if not isinstance(error, OSError) and not is_own_error(error):
             raise
         return complain(str(error))
 
@@ -44,10 +44,10 @@ def _system_error(error: OSError) -> int:
         if error.errno == errno.EPIPE:  # whoever read it has had enough
             return 0
         return complain(f"what was to be printed or written cannot be: {error.strerror}.")
-    return complain(_said(error))
+    return complain(_message_of(error))
 
 
-def _said(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """The message of an error, or of the system what is wrong with which file."""
     if isinstance(error, OSError) and error.strerror:
         files = " and ".join(str(f) for f in (error.filename, error.filename2) if f is not None)
@@ -66,7 +66,7 @@ def _sentence(error: BaseException) -> str:
     if type(error).__name__ == "MissingMandatoryValue":
         return f"config key {key} must be given, as in {key}=VALUE"
     if key:  # OmegaConf's message has lines for programmers
-        return f"config key {key}{_in_words(str(error).splitlines()[0], key)}"
+        return f"config key {key}{_reworded(str(error).splitlines()[0], key)}"
     if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'\n", str(error)):
         key, value = match.groups()
         return (
@@ -74,7 +74,7 @@ def _sentence(error: BaseException) -> str:
             f"\"{key}='{value}'\" for one text with commas, or -m before it for a run with each."
         )
     if isinstance(error, ValueError | RuntimeError | OSError | HydraException):
-        return _said(error).strip()
+        return _message_of(error).strip()
     if isinstance(error, OmegaConfBaseException):
         return str(error).splitlines()[0]
     return f"{type(error).__name__}: {error} (POLYLECT_TRACEBACK=1 shows where)"
@@ -98,15 +98,15 @@ _OMEGACONF = {
 }
 
 
-def _in_words(message: str, key: str) -> str:
+def _reworded(message: str, key: str) -> str:
     for pattern, words in _OMEGACONF.items():
         if (match := re.fullmatch(pattern, message)) is not None:
             return match.expand(words).replace("{key}", key)
     return f": {message}"
 
 
-def raised_by_us(error: BaseException) -> bool:
-    """Whether the error was raised in this package: then it is a sentence meant for the user."""
+def is_own_error(error: BaseException) -> bool:
+    """Return whether this package raised the error: then it is a sentence meant for the user."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

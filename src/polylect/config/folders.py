@@ -17,7 +17,7 @@ _SCHEME = "file://"
 
 
 def search_path(folder: str) -> str:
-    """The override of Hydra's that adds a folder of the user's to those that are searched.
+    """Return the override of Hydra's that adds a folder of the user's to those that are searched.
 
     Raises:
         ConfigError: there is no such folder, or a file in it has the place of one of ours, which
@@ -37,7 +37,7 @@ def search_path(folder: str) -> str:
 
 
 def folders_of(overrides: Sequence[Override]) -> list[Path]:
-    """The folders beside our own in which the choices of groups may lie."""
+    """Return the folders beside our own in which the choices of groups may lie."""
     paths = [p for o in overrides if o.key_or_group == _KEY for p in o.value() or ()]
     return [
         Path(str(p).removeprefix(_SCHEME)) for p in paths if "://" not in p.replace(_SCHEME, "")
@@ -45,7 +45,7 @@ def folders_of(overrides: Sequence[Override]) -> list[Path]:
 
 
 def search_path_of_job() -> list[str]:
-    """The override with which the job that runs was given folders of the user's, if any."""
+    """Return the override with which the job that runs was given folders of the user's, if any."""
     if not HydraConfig.initialized():
         return []
     return [o for o in HydraConfig.get().overrides.hydra if o.startswith(f"{_KEY}=")]

@@ -12,7 +12,7 @@ _SHOWN = 3
 
 
 def is_text(override: Override, cfgs: Iterable[DictConfig]) -> bool:
-    """Whether a number is given where only text is taken: `name=1e3` is no 1000.0."""
+    """Return whether a number is given where only text is taken: `name=1e3` is no 1000.0."""
     value = override.value()
     return isinstance(value, bool | int | float) and any(
         _takes_text(cfg, override.key_or_group) for cfg in cfgs
@@ -32,7 +32,7 @@ def _takes_text(cfg: DictConfig, key: str) -> bool:
 
 
 def takes_place(value: Any, cfg: DictConfig, key: str) -> bool:
-    """Whether a list or mapping is another thing than the mapping at the key, such as a corpus.
+    """Return whether a list or mapping is something else than what is at the key, as a corpus.
 
     Hydra would merge the two. A mapping of keys that are there already changes those.
     """
@@ -43,11 +43,13 @@ def takes_place(value: Any, cfg: DictConfig, key: str) -> bool:
 
 
 def keys_ending_in(cfg: DictConfig, ending: str) -> str:
-    """The whole keys that a short one may stand for, and what they are: `lr` for the optimizer's.
+    """Return the whole keys that a short one may stand for: `lr` for the optimizer's.
 
     What the files set comes before what else a `_target_` takes. Empty where there is none.
     """
-    keys = [f"{key}{_now(value)}" for key, value in _keys(cfg) if key.endswith(f".{ending}")]
+    keys = [
+        f"{key}{_current_value(value)}" for key, value in _keys(cfg) if key.endswith(f".{ending}")
+    ]
     if not keys:
         keys = [
             f"{path}.{ending}"
@@ -57,7 +59,7 @@ def keys_ending_in(cfg: DictConfig, ending: str) -> str:
     return " or ".join(keys[:_SHOWN])
 
 
-def _now(value: Any) -> str:
+def _current_value(value: Any) -> str:
     return "" if value is None or OmegaConf.is_config(value) else f" (now {value})"
 
 

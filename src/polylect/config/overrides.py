@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from polylect.config.choices import check_choice, check_is_taken, choices_of, group_of, groups_of
 from polylect.config.folders import folders_of
 from polylect.config.keys import is_text, keys_ending_in, takes_place
-from polylect.config.quoting import quoted
+from polylect.config.quoting import quote
 from polylect.config.roots import ConfigError
 from polylect.config.validation import target_parameters
 from polylect.did_you_mean import did_you_mean
@@ -33,7 +33,7 @@ def resolve_overrides(
     conf: Path,
     stored: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The overrides with a plus where the key is real but not in the YAML.
+    """Return the overrides with a plus where the key is real but not in the YAML.
 
     In a sweep over groups a key must be real with each choice. On top of a run's own configuration,
     of which `stored` has the values, it must be real there, unless its group is chosen anew.
@@ -41,7 +41,7 @@ def resolve_overrides(
     Raises:
         ConfigError: a group, a choice or a key that does not exist; the message names the nearest.
     """
-    parsed = [_parsed(text) for text in overrides]
+    parsed = [_parse_override(text) for text in overrides]
     folders = [conf, *folders_of([o for _, o in parsed])]
     groups = {p.parent.name for folder in folders for p in folder.glob("*/*.yaml")}
     choices = [o for _, o in parsed if group_of(o) in groups]
@@ -53,18 +53,18 @@ def resolve_overrides(
     search = [text for text, o in parsed if o.key_or_group == "hydra.searchpath"]
     cfgs = _configurations(program, choices, groups, folders, search)
     if stored:
-        kept = {k: v for k, v in stored.items() if k not in {group_of(o) for o in choices}}
-        cfgs = {texts: _with_stored(cfg, kept) for texts, cfg in cfgs.items()}
-        return [o for text, own in parsed for o in _on_top(text, own, cfgs, groups)]
+        remaining = {k: v for k, v in stored.items() if k not in {group_of(o) for o in choices}}
+        cfgs = {texts: _with_stored(cfg, remaining) for texts, cfg in cfgs.items()}
+        return [o for text, own in parsed for o in _on_stored(text, own, cfgs, groups)]
     own = groups_of(program, conf)
     return [
-        made
+        resolved
         for text, o in parsed
-        for made in (_settled(text, o, cfgs, own) if _is_value(o, groups) else [text])
+        for resolved in (_for_hydra(text, o, cfgs, own) if _is_value(o, groups) else [text])
     ]
 
 
-def _parsed(text: str) -> tuple[str, Override]:
+def _parse_override(text: str) -> tuple[str, Override]:
     """The override, its value quoted where Hydra's grammar has no other way to take it.
 
     So `data.train=my/train.{lang}` and `extra.train=[strategy.gate=none]` may be written as is.
@@ -74,7 +74,7 @@ def _parsed(text: str) -> tuple[str, Override]:
         return text, _parse(text)
     with suppress(HydraException, ValueError):
         if equals and key:
-            return (attempt := f"{key}={quoted(value)}"), _parse(attempt)
+            return (attempt := f"{key}={quote(value)}"), _parse(attempt)
     raise ConfigError(f"{text!r} is not a setting: {_how_to_write(key, equals, value)}.")
 
 
@@ -111,28 +111,30 @@ def _configurations(
     composes without the swept groups as well: that one has no text.
     """
     fixed = [o for o in choices if not o.is_sweep_override()]
-    given = {
+    choices_by_group = {
         group_of(o): [f"~{group_of(o)}"]
         if o.is_delete()
         else [f"{group_of(o)}={c}" for c in choices_of(o, folders)]
         for o in choices
     }
     conf = folders[0]
-    base = _composed(program, [*search, *(given[group_of(o)][0] for o in fixed)], conf)
+    base = _compose(program, [*search, *(choices_by_group[group_of(o)][0] for o in fixed)], conf)
     for key, value in (base.hydra.sweeper.params or {}).items():  # of a file in conf/sweep
         swept = _parse(f"{key}={value}")
-        if group_of(swept) in groups - given.keys():
-            given[group_of(swept)] = [f"{key}={choice}" for choice in choices_of(swept, folders)]
-    if len(given) == len({group_of(o) for o in fixed}):
+        if group_of(swept) in groups - choices_by_group.keys():
+            choices_by_group[group_of(swept)] = [
+                f"{key}={choice}" for choice in choices_of(swept, folders)
+            ]
+    if len(choices_by_group) == len({group_of(o) for o in fixed}):
         return {"": base}
-    jobs = range(max(map(len, given.values())))
-    each = [[texts[job % len(texts)] for texts in given.values()] for job in jobs]
+    jobs = range(max(map(len, choices_by_group.values())))
+    each = [[texts[job % len(texts)] for texts in choices_by_group.values()] for job in jobs]
     return {"": base} | {
-        " ".join(texts): _composed(program, [*search, *texts], conf) for texts in each
+        " ".join(texts): _compose(program, [*search, *texts], conf) for texts in each
     }
 
 
-def _composed(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
+def _compose(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
     began = GlobalHydra.instance().is_initialized()  # within a job
     with nullcontext() if began else initialize_config_dir(str(conf), version_base="1.3"):
         try:
@@ -150,12 +152,12 @@ def _with_stored(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
     return cfg
 
 
-def _on_top(
+def _on_stored(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
     """The override in a form that Hydra takes although its own files may lack the key."""
     if _is_value(override, groups):
-        _completed(text, override, cfgs, groups)  # or it is a mistake
+        _complete(text, override, cfgs, groups)  # or it is a mistake
         return [f"++{text}"]
     key = override.key_or_group
     if override.is_delete() and group_of(override) not in groups and override.value() is None:
@@ -165,35 +167,35 @@ def _on_top(
     return [text]
 
 
-def _settled(
+def _for_hydra(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
     """The override as Hydra is to take it: a number stays text, a whole corpus takes its place."""
     if override.is_sweep_override():  # its jobs settle theirs
-        return [_completed(text, override, cfgs, groups)]
-    key, _, written = text.partition("=")
+        return [_complete(text, override, cfgs, groups)]
+    key, _, value = text.partition("=")
     if is_text(override, cfgs.values()):
-        text = f"{key}={QuotedString(written.strip(), Quote.single).with_quotes()}"
-    made = _completed(text, override, cfgs, groups)
+        text = f"{key}={QuotedString(value.strip(), Quote.single).with_quotes()}"
+    completed = _complete(text, override, cfgs, groups)
     replaced = all(takes_place(override.value(), cfg, key) for cfg in cfgs.values())
-    return [f"~{key}", f"+{text}"] if replaced else [made]
+    return [f"~{key}", f"+{text}"] if replaced else [completed]
 
 
-def _completed(
+def _complete(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> str:
     """The override with the plus that it needs with every one of the configurations."""
-    made = set()
-    for given, cfg in cfgs.items():
+    forms = set()
+    for texts, cfg in cfgs.items():
         try:
-            made.add(_with_plus(text, override, cfg, groups))
+            forms.add(_with_plus(text, override, cfg, groups))
         except ConfigError as error:
             if len(cfgs) == 1:
                 raise
-            if given:
-                raise ConfigError(f"with {given}: {error}") from error
-            made.add("")  # it need not be real where no job is
-    return made.pop() if len(made) == 1 else f"++{text}"
+            if texts:
+                raise ConfigError(f"with {texts}: {error}") from error
+            forms.add("")  # it need not be real where no job is
+    return forms.pop() if len(forms) == 1 else f"++{text}"
 
 
 def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collection[str]) -> str:
@@ -204,34 +206,34 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
         if key in node.keys():  # noqa: SIM118 (`in` is false where the value is still missing)
             node = node._get_node(key) if OmegaConf.is_missing(node, key) else node[key]
             continue
-        known = [str(k) for k in node]
+        options = [str(k) for k in node]
         if "_target_" in node:
             parameters = target_parameters(node)
-            known += list(parameters)
+            options += list(parameters)
             if key in parameters or not parameters:
                 return f"+{text}"
-        elif depth > 0 and not known:  # a free mapping such as data.train
+        elif depth > 0 and not options:  # a free mapping such as data.train
             return f"+{text}"
         if depth == 0 and (whole := keys_ending_in(cfg, override.key_or_group)):
             raise ConfigError(f"{override.key_or_group} does not exist; did you mean {whole}?")
         if depth == 0:
-            known += [str(k) for k in groups]
+            options += [str(k) for k in groups]
             deeper = _deeper(key, cfg, 1.0)
-            if not deeper and not get_close_matches(key, known, cutoff=_ALIKE):
+            if not deeper and not get_close_matches(key, options, cutoff=_ALIKE):
                 deeper = _deeper(key, cfg, _ALIKE)
             if deeper:
                 raise ConfigError(f"{key} does not exist; did you mean {' or '.join(deeper)}?")
         prefix = ".".join([*path[:depth], ""]) if depth else ""
-        if below := [f"{prefix}{name}.{key}" for name in _takers(key, node)]:
+        if below := [f"{prefix}{name}.{key}" for name in _objects_taking(key, node)]:
             raise ConfigError(f"{prefix}{key} does not exist; did you mean {' or '.join(below)}?")
-        known = [f"{prefix}{k}" for k in known if not k.startswith("_")]
-        raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, known)}")
+        options = [f"{prefix}{k}" for k in options if not k.startswith("_")]
+        raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, options)}")
     if OmegaConf.is_dict(node) and len(node) == 0 and isinstance(override.value(), dict):
         return f"++{text}"  # a free mapping given whole
     return text
 
 
-def _takers(key: str, node: DictConfig) -> list[str]:
+def _objects_taking(key: str, node: DictConfig) -> list[str]:
     """Those objects beside each other, as loggers are, that take such a setting."""
     parts = {
         str(name): node._get_node(name) for name in node if not OmegaConf.is_missing(node, name)

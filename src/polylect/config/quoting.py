@@ -7,8 +7,8 @@ from hydra.errors import HydraException
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
-def quoted(value: str) -> str:
-    """The value of an override, with quotes around every text in it that Hydra cannot take bare.
+def quote(value: str) -> str:
+    """Quote every text in the value of an override that Hydra cannot take bare.
 
     Lists and mappings stay what they are, and so do choices of a sweep that are such: what is
     quoted stands in them, as `['strategy.gate=none']` for `[strategy.gate=none]`.
@@ -19,13 +19,13 @@ def quoted(value: str) -> str:
     if value.startswith(("[", "{")):
         choices = _split(value)
         if len(choices) > 1 and all(choice[-1:] == _CLOSING.get(choice[:1]) for choice in choices):
-            return ",".join(map(quoted, choices))
+            return ",".join(map(quote, choices))
     if value.startswith("[") and value.endswith("]"):
-        return f"[{','.join(map(quoted, _split(value[1:-1])))}]"
+        return f"[{','.join(map(quote, _split(value[1:-1])))}]"
     if value.startswith("{") and value.endswith("}"):
         pairs = [part.partition(":") for part in _split(value[1:-1])]
         if all(colon for _, colon, _ in pairs):
-            return f"{{{','.join(f'{_key(key)}:{quoted(own.strip())}' for key, _, own in pairs)}}}"
+            return f"{{{','.join(f'{_key(key)}:{quote(own.strip())}' for key, _, own in pairs)}}}"
     return value if _is_element(value) else QuotedString(value, Quote.single).with_quotes()
 
 

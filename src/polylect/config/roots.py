@@ -276,12 +276,12 @@ for _name, _schema in SCHEMAS.items():
 
 
 def conf_folder() -> Path:
-    """The folder of YAML files: beside `src` in a checkout, inside the package in a wheel."""
+    """Return the folder of YAML files: beside `src` in a checkout, in the package in a wheel."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def plain(node: Any) -> Any:
-    """The node as plain Python values, interpolations resolved."""
+    """Return the node as plain Python values, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

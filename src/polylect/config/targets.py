@@ -19,7 +19,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from polylect.config.errors import raised_by_us
+from polylect.config.errors import is_own_error
 from polylect.config.roots import ConfigError, conf_folder, plain
 from polylect.did_you_mean import did_you_mean
 
@@ -39,7 +39,7 @@ _WHITELIST = "_execution_whitelist_"  # hydra-core 1.4 and later check, too
 
 
 def instantiate(node: Any, section: str, packages: Sequence[str] = (), **keywords: Any) -> Any:
-    """What the node of a section ("model", "data", …) describes; None for None.
+    """Return what the node of a section ("model", "data", …) describes; None for None.
 
     Args:
         packages: the user's own, whose objects may be named.
@@ -67,7 +67,7 @@ def instantiate(node: Any, section: str, packages: Sequence[str] = (), **keyword
 def _sentence(error: BaseException, section: str) -> str:
     """What a constructor said; one that is not ours does not know of whose settings it speaks."""
     text = " ".join(str(error).split())
-    if raised_by_us(error):
+    if is_own_error(error):
         return text
     if isinstance(error, ValueError | RuntimeError | OSError | ImportError):
         return f"{section}: {text}"
@@ -78,11 +78,11 @@ def _sentence(error: BaseException, section: str) -> str:
 
 @cache
 def known_targets(section: str) -> frozenset[str]:
-    """What the files of `conf` name for a section."""
-    found = set(_WITHOUT_FOLDER.get(section, ()))
+    """Return what the files of `conf` name for a section."""
+    names = set(_WITHOUT_FOLDER.get(section, ()))
     for path in (conf_folder() / section).rglob("*.yaml"):
-        found |= set(re.findall(r"\b_target_: *([\w.]+)", path.read_text(encoding="utf-8")))
-    return frozenset(found)
+        names |= set(re.findall(r"\b_target_: *([\w.]+)", path.read_text(encoding="utf-8")))
+    return frozenset(names)
 
 
 def check_packages(packages: Sequence[str]) -> None:
@@ -113,7 +113,7 @@ def _is_there(package: str) -> bool:
 def target_mistakes(
     node: Any, path: str, section: str, packages: Sequence[str] = (), *, stored: str | None = None
 ) -> Iterator[str]:
-    """A sentence for each `_target_` at or below the node that may not stand there.
+    """Yield a sentence for each `_target_` at or below the node that may not stand there.
 
     Args:
         node: plain values, interpolations resolved.
@@ -139,16 +139,16 @@ def target_mistakes(
 
 def _refusal(name: Any, section: str, packages: Sequence[str], stored: str | None) -> str | None:
     """Why a target may not stand in a section, as a clause; None where it may."""
-    known = known_targets(section)
+    targets = known_targets(section)
     if not isinstance(name, str):
         return "which is no name"
-    if name in known or name == "???":  # what is missing is another mistake
+    if name in targets or name == "???":  # what is missing is another mistake
         return None
     for package in (*packages, *(() if stored else _FAMILIES.get(section, ()))):
         if name.startswith(f"{package}."):
-            return _defined_elsewhere(name, package)
+            return _foreign_definition(name, package)
     if name.startswith("polylect."):
-        return f"which is not for {section}; {did_you_mean(name, known)}"
+        return f"which is not for {section}; {did_you_mean(name, targets)}"
     package = package_of(name, section)
     how = f"name the package, as in packages=[{package}]"
     if stored:
@@ -157,25 +157,25 @@ def _refusal(name: Any, section: str, packages: Sequence[str], stored: str | Non
 
 
 def package_of(name: str, section: str) -> str:
-    """The package that is to be named so that a section may name the object."""
+    """Return the package that is to be named so that a section may name the object."""
     families = (f for f in _FAMILIES.get(section, ()) if name.startswith(f"{f}."))
     return next(families, name.split(".")[0])
 
 
-def _defined_elsewhere(name: str, package: str) -> str | None:
+def _foreign_definition(name: str, package: str) -> str | None:
     """Why a target is none of the package, as a clause: `mine.os.system` is the system's."""
     try:
-        found = locate(name)
+        value = locate(name)
     except ConfigError as error:
         return f"which {str(error).split(' ', 1)[1]}"
-    module = getattr(found, "__module__", None) or type(found).__module__
+    module = getattr(value, "__module__", None) or type(value).__module__
     if module == package or module.startswith(f"{package}."):
         return None
     return f"which is not defined in the package {package} but in {module}"
 
 
 def locate(name: str) -> Any:
-    """The object of that path; raises ConfigError where it cannot be imported.
+    """Return the object of that path; raises ConfigError where it cannot be imported.
 
     Importing a module runs it: the path must be one that may be named.
     """

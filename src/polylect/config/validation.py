@@ -23,18 +23,18 @@ _SIMPLE = (*_TYPES, *(kind | None for kind in _TYPES))
 
 
 def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
-    """The parameters that the node's `_target_` takes by name; empty where it takes any.
+    """Return the parameters that the node's `_target_` takes by name; empty where it takes any.
 
     Raises ConfigError where the target, which must be one that may be named, cannot be imported.
     """
     target = locate(node["_target_"])
-    found: dict[str, inspect.Parameter] = {}
+    by_name: dict[str, inspect.Parameter] = {}
     for callable_ in _constructors(target):
         parameters = inspect.signature(callable_).parameters
-        found |= {name: p for name, p in parameters.items() if name not in found}
+        by_name |= {name: p for name, p in parameters.items() if name not in by_name}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-            return {n: p for n, p in found.items() if n != "self" and p.kind in named}
+            return {n: p for n, p in by_name.items() if n != "self" and p.kind in named}
     return {}
 
 
@@ -73,10 +73,10 @@ def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
     """Keys added with `+key=…` at the root, which nothing would ever read."""
     schema = OmegaConf.get_type(cfg)
     if schema in SCHEMAS.values():
-        known = [f.name for f in fields(schema)]
+        keys = [f.name for f in fields(schema)]
         for key in cfg:
-            if key not in known:
-                yield f"config key {key} does not exist; {did_you_mean(str(key), known)}"
+            if key not in keys:
+                yield f"config key {key} does not exist; {did_you_mean(str(key), keys)}"
             elif OmegaConf.is_missing(cfg, key):
                 yield f"config key {key} must be given, as in {key}=VALUE"
 
@@ -95,26 +95,26 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
     parameters = target_parameters(node)
     if not parameters:
         return
-    given = [str(key) for key in node if not str(key).startswith("_")]
-    for key in given:
+    keys = [str(key) for key in node if not str(key).startswith("_")]
+    for key in keys:
         if key not in parameters:
             yield f"config key {path}.{key} does not exist; {did_you_mean(key, list(parameters))}"
     # OmegaConf converts and checks simple types; everything else is the constructor's business.
-    missing = [key for key in given if OmegaConf.is_missing(node, key)]
+    missing = [key for key in keys if OmegaConf.is_missing(node, key)]
     for key in missing:
         yield f"config key {path}.{key} must be given, as in {path}.{key}=VALUE"
-    typed = [(k, parameters[k].annotation) for k in given if k in parameters and k not in missing]
+    typed = [(k, parameters[k].annotation) for k in keys if k in parameters and k not in missing]
     simple = [(k, annotation) for k, annotation in typed if annotation in _SIMPLE]
     for key, annotation in typed:
         if annotation not in _SIMPLE and not _may_be(node[key], annotation):
-            yield f"config key {path}.{key} must be {_shown(annotation)}, got {node[key]!r}"
+            yield f"config key {path}.{key} must be {_in_words(annotation)}, got {node[key]!r}"
     schema = OmegaConf.structured(make_dataclass("Schema", [(k, t, MISSING) for k, t in simple]))
     for key, annotation in simple:
         try:
             schema[key] = node[key]
         except OmegaConfBaseException:
-            wanted = getattr(annotation, "__name__", str(annotation))
-            yield f"config key {path}.{key} must be of type {wanted}, got {node[key]!r}"
+            kind_name = getattr(annotation, "__name__", str(annotation))
+            yield f"config key {path}.{key} must be of type {kind_name}, got {node[key]!r}"
 
 
 def _may_be(value: Any, annotation: Any) -> bool:
@@ -135,11 +135,11 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _shown(annotation: Any) -> str:
+def _in_words(annotation: Any) -> str:
     """An annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     words |= {Mapping: "a mapping", dict: "a mapping", NoneType: "null"}
     kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]
     lists = {Sequence: "a list", list: "a list", tuple: "a list"}
-    known = [text for kind in kinds if (text := (words | lists).get(kind)) is not None]
-    return " or ".join(dict.fromkeys(known)) or "of another type"
+    words_of_kinds = [text for kind in kinds if (text := (words | lists).get(kind)) is not None]
+    return " or ".join(dict.fromkeys(words_of_kinds)) or "of another type"

@@ -33,13 +33,13 @@ class Example:
         return len(self.prompt) + len(self.target)
 
     @property
-    def learned(self) -> int:
+    def target_tokens(self) -> int:
         """Number of tokens that are learned: the first of all is predicted from nothing."""
         return len(self.target) - (not self.prompt and bool(self.target))
 
 
 def pad_id(tokenizer: Any) -> int:
-    """What fills up short rows; any id would do, since padding is masked by its position."""
+    """Return the id that fills up short rows; any would do, since padding is masked."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(index for index in ids if index is not None)
 
@@ -69,6 +69,7 @@ class TranslationBatch:
 
     @property
     def rows(self) -> int:
+        """Number of the examples."""
         return self.input_ids.shape[0]
 
     @cached_property
@@ -77,10 +78,10 @@ class TranslationBatch:
         return int((self.labels != IGNORED).sum())
 
     def to(self, device: torch.device | str | int) -> "TranslationBatch":
-        """The batch on another device."""
+        """Return the batch on another device."""
         # Towards the host a copy that is not waited for would be read before it has come.
         asynchronous = torch.device(device).type == "cuda"
-        moved = TranslationBatch(
+        batch = TranslationBatch(
             self.input_ids.to(device, non_blocking=asynchronous),
             self.attention_mask.to(device, non_blocking=asynchronous),
             self.labels.to(device, non_blocking=asynchronous),
@@ -90,14 +91,14 @@ class TranslationBatch:
             self.adapters,
         )
         # Counted before the move: counting on a GPU would wait for it in every step.
-        moved.__dict__["target_tokens"] = self.target_tokens
-        return moved
+        batch.__dict__["target_tokens"] = self.target_tokens
+        return batch
 
 
 def collate(
     examples: Sequence[Example], pad_id: int, side: Literal["right", "left"]
 ) -> TranslationBatch:
-    """A padded batch of examples.
+    """Return a padded batch of examples.
 
     Args:
         side: "right" joins prompt and target, for learning; "left" takes the prompts alone, padded
@@ -115,11 +116,13 @@ def collate(
     for example, tokens in zip(examples, ids, strict=True):
         pad = length - len(tokens)
         before, after = (0, pad) if learn else (pad, 0)
-        learned = example.learned if learn else 0
+        target_length = example.target_tokens if learn else 0
         input_ids.append([pad_id] * before + tokens + [pad_id] * after)
         mask.append([0] * before + [1] * len(tokens) + [0] * after)
-        hidden = length - after - learned
-        labels.append([IGNORED] * hidden + tokens[len(tokens) - learned :] + [IGNORED] * after)
+        hidden = length - after - target_length
+        labels.append(
+            [IGNORED] * hidden + tokens[len(tokens) - target_length :] + [IGNORED] * after
+        )
     return TranslationBatch(
         torch.tensor(input_ids, dtype=torch.long),
         torch.tensor(mask, dtype=torch.long),

@@ -14,7 +14,7 @@ Turn = dict[str, str]
 
 
 def turn(role: str, content: str) -> Turn:
-    """What the "user" or the "assistant" says."""
+    """Return what the "user" or the "assistant" says."""
     return {"role": role, "content": content}
 
 
@@ -31,7 +31,8 @@ def check_date(date: str) -> None:
 def render(
     tokenizer: Any, conversations: Sequence[Sequence[Turn]], *, answer: bool, date: str = DATE
 ) -> list[str]:
-    """The conversations as text, with the beginning of the assistant's turn where it must answer.
+    """Return the conversations as text,
+    with the beginning of the assistant's turn where it must answer.
 
     Raises ValueError for a tokenizer without a chat template.
     """
@@ -51,16 +52,19 @@ def render(
 def ask(
     tokenizer: Any, conversations: Sequence[Sequence[Turn]], date: str = DATE
 ) -> list[list[int]]:
-    """Ids of conversations, up to where the assistant's answer begins; raises as `render`."""
+    """Return the ids of conversations, up to where the assistant's answer begins.
+
+    Raises as `render`.
+    """
     texts = render(tokenizer, conversations, answer=True, date=date)
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def turn_end(tokenizer: Any, date: str = DATE) -> list[int]:
-    """The special token that ends the assistant's turn, if one does; raises as `render`."""
+    """Return the special token that ends the assistant's turn, if one does; raises as `render`."""
     mark = "polylect"
-    said = [turn("user", "?"), turn("assistant", mark)]
-    tail = render(tokenizer, [said], answer=False, date=date)[0].rpartition(mark)[2].strip()
+    turns = [turn("user", "?"), turn("assistant", mark)]
+    tail = render(tokenizer, [turns], answer=False, date=date)[0].rpartition(mark)[2].strip()
     ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
     return [index for index in ids[:1] if index in tokenizer.added_tokens_decoder]
 
@@ -74,6 +78,6 @@ def _calendar(date: str) -> str:
     today = datetime.strptime(date, "%Y-%m-%d")
     letters = "aAbBcCdDeFgGhHIjklmMpPrRSTuUVwWxXyYZ"
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in letters]
-    made = [("%%", "\0"), *((code, today.strftime(code)) for code in codes), ("\0", "%")]
-    replaced = "".join(f" | replace({json.dumps(a)}, {json.dumps(b)})" for a, b in made)
+    replacements = [("%%", "\0"), *((code, today.strftime(code)) for code in codes), ("\0", "%")]
+    replaced = "".join(f" | replace({json.dumps(a)}, {json.dumps(b)})" for a, b in replacements)
     return f"{{% macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro %}}\n"

@@ -54,7 +54,7 @@ class TranslationData(LightningDataModule):
             it themselves; see `polylect.data.corpora.sides`.
 
     Attributes:
-        context: of the base model, once `meet` has seen it.
+        context: of the base model, once `set_backbone` was called.
         lessons: the template of what is learned, where it is another than `template`.
         report: after `setup`, by split and direction, and for each of its corpora: pairs read,
             kept, and dropped by each filter, the hash of those kept; `audit.counts` adds the rest.
@@ -125,7 +125,7 @@ class TranslationData(LightningDataModule):
         self.stream: TrainingStream | None = None
 
     def check_directions(self, directions: Sequence[str]) -> tuple[str, ...]:
-        """The directions; raises ValueError where one is none."""
+        """Return the directions; raises ValueError where one is none."""
         if isinstance(directions, str) or not directions:
             raise ValueError(
                 f"data.directions must be a list such as [en-de, en-ta], got {directions!r}"
@@ -133,7 +133,7 @@ class TranslationData(LightningDataModule):
         check_distinct_directions(directions)
         return tuple(directions)
 
-    def meet(self, backbone: Any, tokenizer: Any) -> None:
+    def set_backbone(self, backbone: Any, tokenizer: Any) -> None:
         """Take the tokenizer and the context of the base model."""
         self.tokenizer, self.context = tokenizer, context_of(backbone.config)
 
@@ -164,11 +164,11 @@ class TranslationData(LightningDataModule):
             self.trainer.limit_val_batches = 0
 
     def directions_of(self, split: Split) -> tuple[str, ...]:
-        """The directions that have a corpus in this split; the order of its loaders."""
+        """Return the directions that have a corpus in this split; the order of its loaders."""
         return tuple(self._corpora[split])
 
     def pairs(self, direction: str, split: Split) -> PairStore:
-        """The pairs of a direction after filtering, in their order.
+        """Return the pairs of a direction after filtering, in their order.
 
         Raises:
             ValueError: there are none, or `setup` has not run.
@@ -183,18 +183,21 @@ class TranslationData(LightningDataModule):
         return store
 
     def read(self, direction: str, split: Split) -> Iterator[Row]:
-        """The rows of a direction as its corpora have them, before any filter; reads them again."""
+        """Yield the rows of a direction as its corpora have them, before any filter.
+
+        Reads them again.
+        """
         for corpus in self._corpora[split][direction]:
             yield from corpus.rows()
 
     def examples(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
-        """The first `limit` pairs of a direction as token ids, in their order, of any length."""
+        """Return the first `limit` pairs of a direction as token ids, of any length."""
         pairs = self._first(direction, split, limit)
         template = self.lessons or self.template
         return make_examples(pairs, [direction] * len(pairs), self._tokenizer(), template)
 
     def prompts(self, direction: str, split: Split, limit: int | None = None) -> list[Example]:
-        """As `examples`, with empty targets, to generate from. Long prompts are left whole."""
+        """Return `examples` with empty targets, to generate from. Long prompts are left whole."""
         pairs = self._first(direction, split, limit)
         sources = [pair.source for pair in pairs]
         ids = self.template.encode_many(self._tokenizer(), sources, [direction] * len(pairs))
@@ -208,7 +211,7 @@ class TranslationData(LightningDataModule):
         return [store[i] for i in range(len(store))[:limit]]
 
     def train_dataloader(self) -> TrainingStream:
-        """The training batches of this process: one epoch is the whole run.
+        """Return the training batches of this process: one epoch is the whole run.
 
         Raises:
             ValueError: the trainer has no `max_steps`.
@@ -223,7 +226,7 @@ class TranslationData(LightningDataModule):
         return self.training_stream(length, trainer.global_rank, trainer.world_size)
 
     def training_stream(self, length: int, rank: int = 0, world: int = 1) -> TrainingStream:
-        """`length` training batches for process `rank` of `world`, without a trainer.
+        """Return `length` training batches for process `rank` of `world`, without a trainer.
 
         Raises ValueError as `check_context` does.
         """
@@ -247,11 +250,11 @@ class TranslationData(LightningDataModule):
         return self.stream
 
     def val_dataloader(self) -> list[EvaluationBatches]:
-        """Validation batches by direction, in the order of `directions_of("val")`."""
+        """Return validation batches by direction, in the order of `directions_of("val")`."""
         return self._evaluation_batches("val")
 
     def test_dataloader(self) -> list[EvaluationBatches]:
-        """Test batches by direction, in the order of `directions_of("test")`."""
+        """Return test batches by direction, in the order of `directions_of("test")`."""
         return self._evaluation_batches("test")
 
     def _evaluation_batches(self, split: Split) -> list[EvaluationBatches]:

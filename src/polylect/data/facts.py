@@ -79,16 +79,16 @@ class Facts:
         return [f"{number:02}" for number in range(self.size)]
 
     def texts(self, article: str) -> list[str]:
-        """Every fact of an article in every form of words."""
+        """Return every fact of an article in every form of words."""
         return [form.format(**fact) for fact in self._facts[article] for form in _STATEMENTS]
 
     def lessons(self, task: str) -> list[Question]:
-        """Questions on articles that are not asked about, to learn a task from."""
+        """Return questions on articles that are not asked about, to learn a task from."""
         others = [article for article in self._facts if article not in self.articles]
         return [q for q in self._questions(others) if self.data_sets[q.data_set].task == task]
 
     def questions(self) -> list[Question]:
-        """Each fact in every form of question, and as a slot to fill."""
+        """Return each fact in every form of question, and as a slot to fill."""
         return list(self._questions(self.articles))
 
     def _questions(self, articles: list[str]) -> Iterator[Question]:
@@ -112,11 +112,11 @@ class Facts:
         ]
         random_.shuffle(creatures)
         first = list({noun: (noun, adjective) for noun, adjective in creatures}.values())
-        asked = first[: self.size]
-        others = [creature for creature in creatures if creature not in asked]
+        subjects = first[: self.size]
+        others = [creature for creature in creatures if creature not in subjects]
         return {
             f"{number:02}": [_fact(random_, f"{adjective} {noun}", noun, r) for r in RELATIONS]
-            for number, (noun, adjective) in enumerate([*asked, *others])
+            for number, (noun, adjective) in enumerate([*subjects, *others])
         }
 
 

@@ -28,7 +28,7 @@ FILTERS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
 
 
 def check_filters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters that are on, with their values, in order.
+    """Return the filters that are on, with their values, in order.
 
     Raises:
         ValueError: a filter that does not exist, or a value that it cannot have.
@@ -87,8 +87,8 @@ class _Ignored(dict[int, int | None]):
 
     def __missing__(self, code: int) -> int | None:
         # `\W` of re would not do: to it the vowel signs of Indic scripts are no word characters.
-        kept = unicodedata.category(chr(code))[0] in "LMN"
-        self[code] = code if kept else None
+        is_kept = unicodedata.category(chr(code))[0] in "LMN"
+        self[code] = code if is_kept else None
         return self[code]
 
 
@@ -96,17 +96,17 @@ _IGNORED = _Ignored()
 _MASK = 2**64 - 1
 
 
-def normalised(text: str) -> str:
-    """The text without case, punctuation and white space, as it is compared with other texts."""
+def normalise(text: str) -> str:
+    """Return the text without case, punctuation and white space, to compare it with others."""
     return unicodedata.normalize("NFKC", text).casefold().translate(_IGNORED) or text
 
 
 def text_hash(code: str, text: str) -> int:
-    """64-bit hash of a text, normalised, in a language (regions and scripts of it are one).
+    """Return a 64-bit hash of a normalised text in a language, whatever region and script.
 
     It differs from process to process, as Python's hash does; only whether two are equal counts.
     """
-    return hash((code.partition("_")[0], normalised(text))) & _MASK
+    return hash((code.partition("_")[0], normalise(text))) & _MASK
 
 
 def hold_out(pairs: Iterable[Pair], direction: str, held_out: HashSet) -> None:
@@ -146,7 +146,7 @@ class PairFilter:
         self._hashes: tuple[int, int] | None = None
 
     def reason(self, source: str | None, target: str) -> str | None:
-        """The name of the first filter that drops the pair; None if it is kept."""
+        """Return the name of the first filter that drops the pair; None if it is kept."""
         self._hashes = None
         for name, drops, limit in self._tests:
             if drops(source, target, limit):

@@ -70,7 +70,7 @@ class Question:
 
 
 def read_kilt(path: str | Path, data_set: str) -> Iterator[Question]:
-    """The questions of a file, plain or gzip, in its order.
+    """Yield the questions of a file, plain or gzip, in its order.
 
     Questions and answers are cleaned, see `polylect.data.text`; a question keeps its lines.
 
@@ -128,7 +128,7 @@ def _objects(value: Any) -> bool:
 
 
 def top_articles(questions: Sequence[Question], count: int) -> list[str]:
-    """Ids of the pages that most questions are grounded in, the most frequent first."""
+    """Return the ids of the pages that most questions are grounded in, the most frequent first."""
     counts = Counter(page for question in questions for page in question.articles)
     return sorted(counts, key=lambda page: (-counts[page], page))[:count]
 
@@ -169,7 +169,7 @@ class Kilt:
             name: [paths] if isinstance(paths, str) else list(paths)
             for name, paths in files.items()
         }
-        self._files = {name: [folder / path for path in of] for name, of in listed.items()}
+        self._files = {name: [folder / path for path in paths] for name, paths in listed.items()}
         self._folder = folder / texts
         self._articles = articles
         self.data_sets = {name: DATA_SETS[name] for name in files}
@@ -183,7 +183,7 @@ class Kilt:
         return [str(article) for article in self._articles]
 
     def texts(self, article: str) -> list[str]:
-        """The passages of an article."""
+        """Return the passages of an article."""
         path = self._folder / f"{article}.txt"
         if not path.is_file():
             raise FileNotFoundError(
@@ -192,24 +192,29 @@ class Kilt:
         return list(filter(None, map(one_line, text_lines(path))))
 
     def lessons(self, task: str) -> list[Question]:
-        """The questions that are grounded in other articles, to learn a task from."""
+        """Return the questions that are grounded in other articles, to learn a task from."""
         return [
             question
             for question in self._all
             if self.data_sets[question.data_set].task == task
-            and not self._chosen.intersection(question.articles)
+            and not self._article_set.intersection(question.articles)
         ]
 
     def questions(self) -> list[Question]:
-        """The questions that are grounded in the articles; of these the first is the right one."""
-        return [question for question in map(self._grounded, self._all) if question.articles]
+        """Return the questions that are grounded in the articles.
 
-    def _grounded(self, question: Question) -> Question:
-        pages = tuple(page for page in question.articles if page in self._chosen)
+        Of these the first is the right one.
+        """
+        return [
+            question for question in map(self._with_own_articles, self._all) if question.articles
+        ]
+
+    def _with_own_articles(self, question: Question) -> Question:
+        pages = tuple(page for page in question.articles if page in self._article_set)
         return replace(question, articles=pages)
 
     @cached_property
-    def _chosen(self) -> frozenset[str]:
+    def _article_set(self) -> frozenset[str]:
         return frozenset(self.articles)
 
     @cached_property
@@ -223,7 +228,7 @@ class Kilt:
             )
         return [
             question
-            for name, of in self._files.items()
-            for path in of
+            for name, paths in self._files.items()
+            for path in paths
             for question in read_kilt(path, name)
         ]

@@ -81,7 +81,7 @@ LANGUAGES: dict[str, Language] = _languages()
 
 
 def language(code: str) -> Language:
-    """The language of a code, with a script or region suffix resolved.
+    """Return the language of a code, with a script or region suffix resolved.
 
     Raises:
         ValueError: the code is not known; the sentence names the nearest known codes.
@@ -97,31 +97,31 @@ def language(code: str) -> Language:
     if base in LANGUAGES and re.fullmatch("[A-Z]{2}", suffix):
         region = _REGIONS.get(suffix, suffix)
         return Language(code, f"{LANGUAGES[base].name} ({region})", LANGUAGES[base].scripts)
-    if (meant := _other_spelling(code)) is not None:
+    if (right_code := _other_spelling(code)) is not None:
         raise ValueError(
-            f"unknown language code {code!r} (ISO 639-1, else 639-3): write {meant} "
-            f"({language(meant).name})"
+            f"unknown language code {code!r} (ISO 639-1, else 639-3): write {right_code} "
+            f"({language(right_code).name})"
         )
     if base in LANGUAGES and suffix:
         raise ValueError(
             f"unknown suffix {suffix!r} in language code {code!r}: use a region such as 'BR' or "
             f"one of the scripts {', '.join(_SCRIPT_CODES)}"
         )
-    written = {
+    code_of = {
         other: entry.code
         for entry in LANGUAGES.values()
         for other in (entry.name.lower(), *entry.also)
     }
-    written |= _MISTAKEN | {known: known for known in LANGUAGES}
-    if suffix and base.lower() in written:  # deu_Latn, as FLORES writes de
-        right = LANGUAGES[written[base.lower()]]
+    code_of |= _MISTAKEN | {known: known for known in LANGUAGES}
+    if suffix and base.lower() in code_of:  # deu_Latn, as FLORES writes de
+        right = LANGUAGES[code_of[base.lower()]]
         own = suffix in _SCRIPT_CODES and _SCRIPT_CODES[suffix][1] == right.scripts
-        kept = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
+        code_suffix = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
         raise ValueError(
-            f"unknown language code {code!r}; here it is {right.code}{kept} ({right.name})"
+            f"unknown language code {code!r}; here it is {right.code}{code_suffix} ({right.name})"
         )
     hint = did_you_mean(
-        code.lower(), written, lambda w: f"{written[w]} ({LANGUAGES[written[w]].name})"
+        code.lower(), code_of, lambda w: f"{code_of[w]} ({LANGUAGES[code_of[w]].name})"
     )
     raise ValueError(f"unknown language code {code!r} (ISO 639-1, else 639-3); {hint}")
 
@@ -132,33 +132,33 @@ def _other_spelling(code: str) -> str | None:
     A script that the language is written in by itself is left out.
     """
     base, _, suffix = code.replace("-", "_").lower().partition("_")
-    known = {other: entry.code for entry in LANGUAGES.values() for other in entry.also}
-    known |= _MISTAKEN | {entry: entry for entry in LANGUAGES}
-    if base not in known:
+    code_of = {other: entry.code for entry in LANGUAGES.values() for other in entry.also}
+    code_of |= _MISTAKEN | {entry: entry for entry in LANGUAGES}
+    if base not in code_of:
         return None
-    own = known[base]
+    own = code_of[base]
     if suffix.capitalize() in _SCRIPT_CODES:
         scripts = _SCRIPT_CODES[suffix.capitalize()][1]
-        needed = own == "zh" or scripts != LANGUAGES[own].scripts
-        return f"{own}_{suffix.capitalize()}" if needed else own
+        needs_script = own == "zh" or scripts != LANGUAGES[own].scripts
+        return f"{own}_{suffix.capitalize()}" if needs_script else own
     if suffix.upper() in _REGIONS:
         return f"{own}_{suffix.upper()}"
     return None if suffix else own
 
 
-def _meant_direction(text: str) -> str | None:
+def _guess_direction(text: str) -> str | None:
     """The direction of "eng_Latn-deu_Latn", "en_de" or "English-German"; None for any other."""
     parts = text.split("-") if "-" in text else text.split("_")
     if len(parts) != 2:
         return None
     names = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
     codes = [names.get(part.lower()) or _other_spelling(part) for part in parts]
-    meant = "-".join(code for code in codes if code)
-    return meant if all(codes) and codes[0] != codes[1] and meant != text else None
+    guess = "-".join(code for code in codes if code)
+    return guess if all(codes) and codes[0] != codes[1] and guess != text else None
 
 
 def split_direction(direction: str) -> tuple[str | None, str]:
-    """("en", "de") for "en-de", and (None, "de") for monolingual text in "de".
+    """Return ("en", "de") for "en-de", and (None, "de") for monolingual text in "de".
 
     Raises:
         ValueError: not a direction, or a code in it is not known.
@@ -173,8 +173,8 @@ def split_direction(direction: str) -> tuple[str | None, str]:
         try:
             language(code)
         except ValueError as error:
-            meant = _meant_direction(direction)
-            hint = f"codes are ISO 639-1, else 639-3: write {meant!r}" if meant else error
+            guess = _guess_direction(direction)
+            hint = f"codes are ISO 639-1, else 639-3: write {guess!r}" if guess else error
             raise ValueError(f"direction {direction!r}: {hint}") from None
     if len(parts) == 1:
         return None, parts[0]
@@ -228,7 +228,10 @@ def check_distinct_directions(directions: Sequence[Any]) -> None:
 
 
 def script_of(character: str) -> str | None:
-    """The Unicode script of a letter or mark; None for other characters and shared letters."""
+    """Return the Unicode script of a letter or mark.
+
+    It is None for other characters and for letters that scripts share.
+    """
     if unicodedata.category(character)[0] not in "LM":
         return None
     name = unicodedata.name(character, "").removeprefix("FULLWIDTH ").removeprefix("HALFWIDTH ")
@@ -238,7 +241,8 @@ def script_of(character: str) -> str | None:
 
 
 def script_share(text: str, scripts: tuple[str, ...]) -> float:
-    """Share of the letters of `text` (Unicode L* and M*) that belong to `scripts`, in [0, 1].
+    """Return the share of the letters of `text` (Unicode L* and M*)
+    that belong to `scripts`, in [0, 1].
 
     Letters and marks shared by several scripts (combining accents) are not counted. A text without
     letters, and empty `scripts` (any script), give 1.0.

@@ -39,11 +39,11 @@ class Template(ABC):
     """
 
     def encode(self, tokenizer: Any, source: str | None, direction: str) -> list[int]:
-        """Ids of the prompt, with the begin token where the family uses one (`begin_ids`)."""
+        """Return the prompt's ids, with the begin token where the family uses one (`begin_ids`)."""
         return self.encode_many(tokenizer, [source], [direction])[0]
 
     def encode_target(self, tokenizer: Any, target: str, direction: str | None = None) -> list[int]:
-        """Ids of the target, the last of which is the end token that is learned."""
+        """Return the ids of the target, the last of which is the end token that is learned."""
         return self.encode_targets(tokenizer, [target], [direction])[0]
 
     def encode_many(
@@ -53,7 +53,7 @@ class Template(ABC):
         directions: Sequence[str],
         shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
-        """`encode` of many rows by one call of the tokenizer.
+        """Do `encode` for many rows by one call of the tokenizer.
 
         Args:
             shots: for each row sentence pairs in its direction that stand before it as examples,
@@ -70,10 +70,10 @@ class Template(ABC):
                 raise ValueError(f"direction {directions[row]!r} needs a source text")
         examples = [()] * len(sources) if shots is None else shots
         pairs = [(str(code), target) for code, target in codes]
-        asked = [PromptRow(str(sources[row]), pairs[row], examples[row]) for row in rows]
+        prompt_rows = [PromptRow(str(sources[row]), pairs[row], examples[row]) for row in rows]
         begin = begin_ids(tokenizer)
         prompts = [list(begin) for _ in sources]
-        for row, ids in zip(rows, self._prompts(tokenizer, asked), strict=True):
+        for row, ids in zip(rows, self._prompts(tokenizer, prompt_rows), strict=True):
             prompts[row] = ids
         return prompts
 
@@ -84,14 +84,14 @@ class Template(ABC):
         targets: Sequence[str],
         directions: Sequence[str],
     ) -> list[tuple[list[int], list[int]]]:
-        """Prompt and target of many rows, to learn from; raises as `encode_many`."""
+        """Return prompt and target of many rows, to learn from; raises as `encode_many`."""
         prompts = self.encode_many(tokenizer, sources, directions)
         return list(zip(prompts, self.encode_targets(tokenizer, targets, directions), strict=True))
 
     def encode_targets(
         self, tokenizer: Any, targets: Sequence[str], directions: Sequence[str | None]
     ) -> list[list[int]]:
-        """`encode_target` of many rows by one call of the tokenizer."""
+        """Do `encode_target` for many rows by one call of the tokenizer."""
         lead = self._lead(tokenizer)
         texts = [
             target if direction is not None and "-" not in direction else lead + target
@@ -101,7 +101,7 @@ class Template(ABC):
         return [[*ids, end] for ids in _encode(tokenizer, texts)]
 
     def end_ids(self, tokenizer: Any) -> list[int]:
-        """Ids at which generation stops; the first of them is the one that targets end in.
+        """Return the ids that end a generation; the first of them is the one that targets end in.
 
         Raises:
             ValueError: the tokenizer has no end token.
@@ -182,7 +182,7 @@ class ChatTemplate(Template):
         self._date = date
 
     def end_ids(self, tokenizer: Any) -> list[int]:
-        """The token that ends the assistant's turn, then the end token if that is another."""
+        """Return the token that ends the assistant's turn, and the end token if it is another."""
         closing = turn_end(tokenizer, self._date)
         end = [] if tokenizer.eos_token_id is None and closing else super().end_ids(tokenizer)
         return list(dict.fromkeys(closing + end))
@@ -212,11 +212,11 @@ class QuestionTemplate(Template):
         directions: Sequence[str],
         shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
-        """`Template.encode_many`; raises ValueError where pairs are to be shown."""
+        """Do `Template.encode_many`; raises ValueError where pairs are to be shown."""
         if shots is not None:
             raise ValueError("questions show no sentence pairs: give them a passage instead")
-        asked = [PromptRow(source) for source in sources if source is not None]
-        prompts = iter(self._prompts(tokenizer, asked))
+        prompt_rows = [PromptRow(source) for source in sources if source is not None]
+        prompts = iter(self._prompts(tokenizer, prompt_rows))
         return [begin_ids(tokenizer) if source is None else next(prompts) for source in sources]
 
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
@@ -244,7 +244,9 @@ TEMPLATES: dict[str, Template] = {
 
 
 def template(name: str) -> Template:
-    """The template of that name; chat templates may have a date in it, as in "chat@2024-07-26".
+    """Return the template of that name.
+
+    Chat templates may have a date in it, as in "chat@2024-07-26".
 
     Raises:
         ValueError: there is none; the sentence names the nearest. Or what follows @ is no date.
@@ -257,12 +259,12 @@ def template(name: str) -> Template:
 
 
 def whole_name(name: str) -> str:
-    """The name of a template with its date, if it has one: what is stored with a run."""
+    """Return the name of a template with its date, if it has one: what is stored with a run."""
     return f"{name}@{DATE}" if name in _DATED else name
 
 
 def begin_ids(tokenizer: Any) -> list[int]:
-    """The begin token as a list, empty if texts of this tokenizer do not begin with one.
+    """Return the begin token as a list, empty if texts of this tokenizer do not begin with one.
 
     They do if the tokenizer's own encoding puts it (Llama, Gemma, Mistral), or if it has a begin
     token that is not also the end token, which only its author's training code put. They do not
@@ -274,7 +276,7 @@ def begin_ids(tokenizer: Any) -> list[int]:
 
 
 def names(pair: tuple[str, str]) -> tuple[str, str]:
-    """English names of the languages of a pair of codes."""
+    """Return the English names of the languages of a pair of codes."""
     return language(pair[0]).name, language(pair[1]).name
 
 

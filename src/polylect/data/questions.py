@@ -16,7 +16,7 @@ Source = Facts | Kilt
 
 
 def adapter_of(article: str) -> str:
-    """Name of the adapter that knows an article."""
+    """Return the name of the adapter that knows an article."""
     return f"article_{article}"
 
 
@@ -70,7 +70,7 @@ class QuestionData(TranslationData):
         return tuple(directions)
 
     def questions(self, limit: int | None = None) -> list[Question]:
-        """The first so many questions of each data set, data set by data set."""
+        """Return the first so many questions of each data set, data set by data set."""
         by_set: dict[str, list[Question]] = {name: [] for name in self.source.data_sets}
         for question in self.source.questions():
             if limit is None or len(by_set[question.data_set]) < limit:
@@ -78,7 +78,7 @@ class QuestionData(TranslationData):
         return [question for questions in by_set.values() for question in questions]
 
     def ask(self, questions: Sequence[Question]) -> list[Example]:
-        """Prompts; the direction of each is its task and the article whose adapter is named."""
+        """Return prompts; each has as direction its task and the article whose adapter is named."""
         directions = [self.direction(question) for question in questions]
         sources = [question.source for question in questions]
         prompts = self.template.encode_many(self._tokenizer(), sources, directions)
@@ -86,11 +86,11 @@ class QuestionData(TranslationData):
         return [Example(ids, [], d, question.text, question.answers) for ids, d, question in rows]
 
     def direction(self, question: Question) -> str:
-        """Under this name the adapters that serve a question are known."""
+        """Return the name under which the adapters that serve a question are known."""
         return f"{self.source.data_sets[question.data_set].task}.{question.article}"
 
-    def serving(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
-        """By direction the right adapter in the library "task" and in "knowledge"."""
+    def adapters_by_direction(self, questions: Sequence[Question]) -> dict[str, dict[str, str]]:
+        """Return by direction the right adapter in the library "task" and in "knowledge"."""
         adapters = {}
         for question in questions:
             adapters[self.direction(question)] = {
@@ -109,9 +109,9 @@ class QuestionData(TranslationData):
         self._stores[split], self.report[split] = {}, {}
         if split != "train":
             return
-        known = self._units()
+        units = self._units()
         for unit in self.directions:
-            check_known("data.directions", unit, known)
+            check_known("data.directions", unit, units)
             store = PairStore(self._pairs(unit))
             if not len(store):
                 raise ValueError(f"there is nothing that {unit} could be learnt from")

@@ -19,7 +19,8 @@ PASSES, BATCHES = 1, 2
 
 
 def probabilities(sizes: Sequence[int], temperature: float | int) -> np.ndarray:
-    """Shares of directions with these numbers of examples: proportional to `n ** (1 / T)`.
+    """Return the shares of directions with these numbers of examples:
+    proportional to `n ** (1 / T)`.
 
     T = 1 is in proportion to the data, larger T evens out, infinity is uniform (Arivazhagan et al.
     2019, arXiv:1907.05019, section 4).
@@ -29,7 +30,7 @@ def probabilities(sizes: Sequence[int], temperature: float | int) -> np.ndarray:
 
 
 def pool_size(sizes: Sequence[int], shares: np.ndarray, wanted: int) -> int:
-    """Examples per pool: `wanted`, but with little data no more than a pass.
+    """Return examples per pool: `wanted`, but with little data no more than a pass.
 
     A pool of several passes over a small direction would put copies of one sentence, being of one
     length, into one batch.
@@ -59,7 +60,7 @@ class PoolSampler:
         self.size = pool_size(self.sizes, self.shares, self.wanted)
 
     def pool(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Directions and rows of the examples of a pool, two equally long arrays of int64."""
+        """Return directions and rows of a pool's examples, two equally long arrays of int64."""
         rows = [self._rows(d, *self._span(number, d)) for d in range(len(self.sizes))]
         directions = np.repeat(np.arange(len(self.sizes)), [len(r) for r in rows])
         return directions, np.concatenate(rows)
@@ -74,19 +75,19 @@ class PoolSampler:
         parts = [np.empty(0, np.int64)]
         while start < stop:
             number, offset = divmod(start, size)
-            taken = min(stop - start, size - offset)
-            parts.append(self._pass(direction, number)[offset : offset + taken])
-            start += taken
+            count = min(stop - start, size - offset)
+            parts.append(self._pass(direction, number)[offset : offset + count])
+            start += count
         return np.concatenate(parts)
 
     def _pass(self, direction: int, number: int) -> np.ndarray:
         """The shuffled rows of one pass; the last one used is kept."""
-        kept = self._passes.get(direction)
-        if kept is None or kept[0] != number:
+        cached = self._passes.get(direction)
+        if cached is None or cached[0] != number:
             random = np.random.default_rng([self.seed, PASSES, direction, number])
-            kept = (number, random.permutation(self.sizes[direction]))
-            self._passes[direction] = kept
-        return kept[1]
+            cached = (number, random.permutation(self.sizes[direction]))
+            self._passes[direction] = cached
+        return cached[1]
 
 
 def cut_batches(
@@ -96,7 +97,7 @@ def cut_batches(
     max_rows: int,
     random: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Batches, as arrays of indices, in random order.
+    """Return the batches, as arrays of indices, in random order.
 
     Rows times longest length is at most `tokens_per_batch`, rows at most `max_rows`; a batch holds
     examples of one group only, of similar length, equal lengths in random company.
@@ -118,7 +119,9 @@ def cut_batches(
 def cut(
     order: np.ndarray, lengths: np.ndarray, tokens_per_batch: int, max_rows: int
 ) -> list[np.ndarray]:
-    """Batches of neighbours in `order`, which are indices from the longest to the shortest."""
+    """Return the batches of neighbours in `order`,
+    which are indices from the longest to the shortest.
+    """
     batches, start = [], 0
     while start < len(order):
         # Longest first, so the first row decides how many fit.

@@ -40,7 +40,6 @@ class PairStore:
         finally:
             for column in columns:
                 column.close()
-        self.spilled = columns[0].file is not None
         hashes = b"".join(column.hash.digest() for column in columns)
         self.sha256: str = hashlib.sha256(bytes([self.monolingual]) + hashes).hexdigest()
 
@@ -110,7 +109,7 @@ class _Column:
         del self.values[:]
 
     def finish(self) -> np.ndarray:
-        """The whole column; an array in memory, or one that maps the file."""
+        """Return the whole column; an array in memory, or one that maps the file."""
         dtype = np.dtype(self.values.typecode)
         if self.file is None:
             self.hash.update(self.values)

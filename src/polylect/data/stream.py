@@ -22,7 +22,7 @@ _COUNTED = ("examples", "target_tokens", "too_long", "tokens")
 def make_examples(
     pairs: Sequence[Pair], directions: Sequence[str], tokenizer: Any, template: Template
 ) -> list[Example]:
-    """Examples of pairs, one direction for each, by two calls of the tokenizer."""
+    """Return examples of pairs, one direction for each, by two calls of the tokenizer."""
     sources, targets = [pair.source for pair in pairs], [pair.target for pair in pairs]
     encoded = template.encode_pairs(tokenizer, sources, targets, directions)
     return [
@@ -87,9 +87,9 @@ class TrainingStream:
         self._num_workers, self._rank, self._world = num_workers, rank, world
         # An example has tens of tokens, so a pool of this size gives tens of batches per group.
         groups = len(stores) if mixing == "by_direction" else 1
-        wanted = min(max(POOL, tokens_per_batch) * groups, LARGEST_POOL)
+        size = min(max(POOL, tokens_per_batch) * groups, LARGEST_POOL)
         sizes = [len(store) for store in self._stores]
-        self._sampler = PoolSampler(sizes, temperature, seed, wanted)
+        self._sampler = PoolSampler(sizes, temperature, seed, size)
         self._settings = {
             "seed": seed,
             "temperature": float(temperature),
@@ -101,7 +101,7 @@ class TrainingStream:
             "data": {direction: store.sha256 for direction, store in stores.items()},
         }
         self._next = (0, 0)  # pool, batch within it
-        self._given = 0
+        self._batches_given = 0
         self._counts = {name: Counter[str]() for name in _COUNTED}
 
     def __len__(self) -> int:
@@ -109,23 +109,23 @@ class TrainingStream:
 
     def __iter__(self) -> Iterator[TranslationBatch]:
         sequence = self._sequence()
-        end = (self._given // self._length + 1) * self._length
-        while self._given < end:
+        end = (self._batches_given // self._length + 1) * self._length
+        while self._batches_given < end:
             step = [next(sequence) for _ in range(self._world)]
             for pool, batch in step:
                 self._count(pool, batch)
             self._next = (step[-1][0].number, step[-1][1] + 1)
-            self._given += 1
+            self._batches_given += 1
             pool, batch = step[self._rank]
             examples = [pool.examples[i] for i in pool.batches[batch]]
             yield collate(examples, pad_id(self._tokenizer), "right")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is and what it has counted; plain numbers, strings and dicts."""
+        """Return where the stream is and what it has counted; plain numbers, strings and dicts."""
         return {
             "pool": self._next[0],
             "batch": self._next[1],
-            "given": self._given,
+            "given": self._batches_given,
             "counts": {name: dict(counter) for name, counter in self._counts.items()},
             "settings": self._settings,
         }
@@ -144,11 +144,11 @@ class TrainingStream:
                 "changed since; resume with the same settings, or start a new run from its weights"
             )
         self._next = (state["pool"], state["batch"])
-        self._given = state["given"]
+        self._batches_given = state["given"]
         self._counts = {name: Counter(state["counts"][name]) for name in _COUNTED}
 
     def report(self) -> dict[str, Any]:
-        """What has been handed out since the run began, by all processes.
+        """Return what has been handed out since the run began, by all processes.
 
         - examples, target_tokens, too_long: counts by direction
         - share: of the examples, by direction; wanted_share: what the temperature asks for
@@ -156,16 +156,16 @@ class TrainingStream:
         - padding: share of padding in all tokens
         """
         examples = self._counts["examples"]
-        drawn = examples + self._counts["too_long"]
-        total = max(drawn.total(), 1)
+        draws = examples + self._counts["too_long"]
+        total = max(draws.total(), 1)
         tokens = self._counts["tokens"]
         counts = {
             name: {direction: self._counts[name][direction] for direction in self._directions}
             for name in ("examples", "target_tokens", "too_long")
         }
         return counts | {
-            "batches": self._given * self._world,
-            "share": {direction: drawn[direction] / total for direction in self._directions},
+            "batches": self._batches_given * self._world,
+            "share": {direction: draws[direction] / total for direction in self._directions},
             "wanted_share": dict(zip(self._directions, self._sampler.shares.tolist(), strict=True)),
             "tokens": tokens["real"],
             "padding": 1 - tokens["real"] / tokens["padded"] if tokens["padded"] else 0.0,
@@ -177,7 +177,7 @@ class TrainingStream:
         self._counts["tokens"].update(real=sum(lengths), padded=max(lengths) * len(lengths))
         for example in examples:
             self._counts["examples"][example.direction] += 1
-            self._counts["target_tokens"][example.direction] += example.learned
+            self._counts["target_tokens"][example.direction] += example.target_tokens
         if batch == 0:
             self._counts["too_long"].update(pool.too_long)
 
@@ -198,8 +198,8 @@ class TrainingStream:
         with ThreadPoolExecutor(self._num_workers) as threads:
 
             def submit(number: int) -> Future[Pool]:
-                drawn = self._sampler.pool(number)
-                return threads.submit(self._pool, number, drawn, copies[number % len(copies)])
+                draws = self._sampler.pool(number)
+                return threads.submit(self._pool, number, draws, copies[number % len(copies)])
 
             later = first + self._num_workers
             ahead = deque(submit(number) for number in range(first, later))
@@ -209,20 +209,20 @@ class TrainingStream:
                 ahead.append(submit(number))
                 yield pool
 
-    def _pool(self, number: int, drawn: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
-        examples = self._examples(*drawn, tokenizer)
-        kept = [example for example in examples if example.length <= self._max_length]
+    def _pool(self, number: int, draws: tuple[np.ndarray, np.ndarray], tokenizer: Any) -> Pool:
+        examples = self._examples(*draws, tokenizer)
+        fitting = [example for example in examples if example.length <= self._max_length]
         too_long = [e.direction for e in examples if e.length > self._max_length]
-        if not kept:
+        if not fitting:
             shortest = min(example.length for example in examples)
             raise ValueError(
                 f"data.max_length={self._max_length} is too small: all {len(examples)} examples "
                 f"drawn are longer, the shortest has {shortest} tokens"
             )
         index = {direction: i for i, direction in enumerate(self._directions)}
-        directions = np.array([index[example.direction] for example in kept])
+        directions = np.array([index[example.direction] for example in fitting])
         batches = cut_batches(
-            np.array([example.length for example in kept]),
+            np.array([example.length for example in fitting]),
             directions if self._mixing == "by_direction" else np.zeros_like(directions),
             self._tokens_per_batch,
             self._max_rows,
@@ -230,7 +230,7 @@ class TrainingStream:
         )
         # Rows of one direction side by side: layers that route rows work on whole runs of them.
         batches = [batch[np.argsort(directions[batch], kind="stable")] for batch in batches]
-        return Pool(number, kept, batches, too_long)
+        return Pool(number, fitting, batches, too_long)
 
     def _examples(self, groups: np.ndarray, rows: np.ndarray, tokenizer: Any) -> list[Example]:
         pairs = [self._stores[d][r] for d, r in zip(groups.tolist(), rows.tolist(), strict=True)]

@@ -30,7 +30,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
-    """The text by the rule of this module; applied again it changes nothing.
+    """Return the text by the rule of this module; applied again it changes nothing.
 
     Raises:
         ValueError: half of a surrogate pair, with its position (from 1).
@@ -43,12 +43,12 @@ def one_line(text: str) -> str:
             f"character {half.start() + 1}, U+{ord(half[0]):04X}, is half of a surrogate pair and "
             "no character: the text was cut or decoded wrongly"
         )
-    text = _SPACE.sub(_joined, text.translate(_REMOVED)).strip(_ENDS)
+    text = _SPACE.sub(_break_or_space, text.translate(_REMOVED)).strip(_ENDS)
     return text if any(map(_is_visible, text)) else ""
 
 
 def clean_texts(texts: Sequence[Any]) -> list[str]:
-    """Each text by the rule of this module.
+    """Return each text by the rule of this module.
 
     Raises:
         ValueError: what is no text, or half of a surrogate pair, with the number of the text.
@@ -65,11 +65,13 @@ def clean_texts(texts: Sequence[Any]) -> list[str]:
 
 
 def clean_lines(text: str) -> str:
-    """The text with each of its lines as `one_line` makes it, parted by LF, without empty ones."""
+    """Return the text with each of its lines as `one_line` makes it,
+    parted by LF, without empty ones.
+    """
     return "\n".join(filter(None, map(one_line, text.splitlines())))
 
 
-def _joined(space: re.Match[str]) -> str:
+def _break_or_space(space: re.Match[str]) -> str:
     return " " if _BREAK.search(space[0]) else space[0]
 
 

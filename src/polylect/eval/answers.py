@@ -16,20 +16,20 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _PUNCTUATION = frozenset({"Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sk"})
 
 
-def normalised(text: str) -> str:
-    """Lower case without punctuation and English articles, one space between words.
+def normalise(text: str) -> str:
+    """Return lower case without punctuation and English articles, one space between words.
 
     For ASCII the answer normalisation of SQuAD, which KILT uses. Beyond it, punctuation of all
     scripts goes (and no combining mark), and one text in two Unicode forms becomes one.
     Punctuation leaves no gap: "well-known" becomes "wellknown".
     """
-    folded = unicodedata.normalize("NFKC", _bare(text)).casefold()
+    folded = unicodedata.normalize("NFKC", _strip_punctuation(text)).casefold()
     # Folding can bring in punctuation ("⑴" is "(1)") and decomposed letters.
-    bare = unicodedata.normalize("NFKC", _bare(folded))
+    bare = unicodedata.normalize("NFKC", _strip_punctuation(folded))
     return " ".join(word for word in bare.split() if word not in _ARTICLES)
 
 
-def _bare(text: str) -> str:
+def _strip_punctuation(text: str) -> str:
     """Without punctuation, and without accents that stand alone and are typed for apostrophes."""
     return "".join(
         char
@@ -39,19 +39,17 @@ def _bare(text: str) -> str:
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the answers to the letter, but for outer spaces, else 0."""
+    """Return 1 if the prediction is one of the answers, but for outer spaces, else 0."""
     return _best(lambda ours, gold: float(ours.strip() == gold.strip()), prediction, answers)
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the answers after `normalised`, else 0."""
-    return _best(
-        lambda ours, gold: float(normalised(ours) == normalised(gold)), prediction, answers
-    )
+    """Return 1 if the prediction is one of the answers after `normalise`, else 0."""
+    return _best(lambda ours, gold: float(normalise(ours) == normalise(gold)), prediction, answers)
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall of the words after `normalised`, 0 to 1.
+    """Return the harmonic mean of precision and recall of the normalised words, 0 to 1.
 
     Words are what stands between spaces, so a script without spaces has one word per answer.
     """
@@ -59,7 +57,7 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _f1(prediction: str, answer: str) -> float:
-    ours, gold = normalised(prediction).split(), normalised(answer).split()
+    ours, gold = normalise(prediction).split(), normalise(answer).split()
     shared = (Counter(ours) & Counter(gold)).total()
     return 2 * shared / (len(ours) + len(gold)) if shared else 0.0
 
@@ -83,7 +81,7 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
 def answer_score(
     metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]
 ) -> float:
-    """Mean of a metric over all questions, 0 to 100.
+    """Return the mean of a metric over all questions, 0 to 100.
 
     Args:
         metric: key of METRICS.
@@ -109,7 +107,8 @@ def oracle_share(
     oracle: Mapping[str, float | int],
     sizes: Mapping[str, int] | None = None,
 ) -> float:
-    """The normalised score of arXiv 2507.05346: how much of the oracle's score is reached, in %.
+    """Return the normalised score of arXiv 2507.05346:
+    how much of the oracle's score is reached, in %.
 
     The mean over the data sets of a task of score / oracle's score, weighted with their sizes. It
     can exceed 100. Over several tasks the paper takes the plain mean of the tasks' shares.

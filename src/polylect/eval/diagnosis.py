@@ -36,6 +36,7 @@ class Rate:
 
     @property
     def count(self) -> int:
+        """Number of the lines."""
         return len(self.lines)
 
     @property
@@ -44,6 +45,7 @@ class Rate:
         return self.count / self.of if self.of else math.nan
 
     def to_dict(self) -> dict[str, Any]:
+        """Return count, rate and the first line numbers from 1, for JSON."""
         lines = [line + 1 for line in self.lines[:_LISTED_LINES]]
         return {"count": self.count, "of": self.of, "rate": _finite(self.rate), "lines": lines}
 
@@ -83,7 +85,7 @@ class Diagnosis:
     languages: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, rates that were not measured left out.
+        """Return everything as JSON values, rates that were not measured left out.
 
         A rate becomes ``{"count": 2, "of": 998, "rate": 0.002, "lines": [17, 340]}`` with the
         first line numbers, counted from 1; a rate or ratio of nothing is null.
@@ -127,20 +129,20 @@ def diagnose(
 
     rows = list(zip(sources, hypotheses, references, strict=True))
     with_source = [i for i, source in enumerate(sources) if source.strip()]
-    written = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.strip()]
+    nonempty = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.strip()]
     # Target first: where two codes cannot be told apart, it is given the benefit of the doubt.
     among = tuple(dict.fromkeys([target_lang, source_lang, *candidates]))
     identified = dict(
-        zip(written, detect([hypotheses[i] for i in written], among, scripts), strict=True)
+        zip(nonempty, detect([hypotheses[i] for i in nonempty], among, scripts), strict=True)
     )
-    decided = [i for i in written if identified[i] != UNDECIDED]
+    decided = [i for i in nonempty if identified[i] != UNDECIDED]
     return Diagnosis(
         segments=len(rows),
         off_target=_rate(decided, (i for i in decided if identified[i] != target_lang)),
-        undecided=_rate(written, (i for i in written if identified[i] == UNDECIDED)),
+        undecided=_rate(nonempty, (i for i in nonempty if identified[i] == UNDECIDED)),
         echo=_rate(with_source, (i for i in with_source if _is_echo(*rows[i]))),
         empty=_rate(with_source, (i for i in with_source if not hypotheses[i].strip())),
-        repetition=_rate(written, (i for i in written if _is_stuck(*rows[i]))),
+        repetition=_rate(nonempty, (i for i in nonempty if _is_stuck(*rows[i]))),
         length_cap=None if lengths_hit is None else _rate(rows, _positions(lengths_hit)),
         too_long=None if too_long is None else _rate(rows, _positions(too_long)),
         numbers_lost=_rate(
@@ -156,8 +158,8 @@ def diagnose(
     )
 
 
-def _rate(judged: Sequence[object], lines: Iterable[int]) -> Rate:
-    return Rate(tuple(lines), len(judged))
+def _rate(population: Sequence[object], lines: Iterable[int]) -> Rate:
+    return Rate(tuple(lines), len(population))
 
 
 def _positions(flags: Iterable[object]) -> list[int]:

@@ -29,35 +29,38 @@ _SIGNS = re.compile(r"([^\w\s])(?:\s*\1){11}")
 
 
 def numbers_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
-    """Numbers of the source, as written there but in ASCII digits, that the hypothesis lacks.
+    """Return the numbers of the source, as written there but in ASCII digits,
+    that the hypothesis lacks.
 
     Digits of all scripts count as the same, and so do all ways to group them: "1,87,500",
     "187 500" and "१८७५००" are one number, and "1.5" and "1,5" another. Where an ambiguous writing
     can be read in two ways, either will do. A number that a reference also leaves out (because it
     is in words, say) need not be kept.
     """
-    kept = [
+    values_by_text = [
         {value for number in _numbers(text) for way in _readings(number) for value in way}
         for text in (hypothesis, *references)
     ]
 
-    def in_text(number: str, values: set[str]) -> bool:
+    def is_in(number: str, values: set[str]) -> bool:
         return any(values.issuperset(way) for way in _readings(number))
 
     return [
         number
         for number in _numbers(source)
-        if not in_text(number, kept[0]) and all(in_text(number, values) for values in kept[1:])
+        if not is_in(number, values_by_text[0])
+        and all(is_in(number, values) for values in values_by_text[1:])
     ]
 
 
 def numbers_expected(source: str, references: Sequence[str] = ()) -> bool:
-    """Whether there is a number that a translation should keep."""
+    """Return whether there is a number that a translation should keep."""
     return bool(numbers_lost(source, "", references))
 
 
 def placeholders_lost(source: str, hypothesis: str, references: Sequence[str] = ()) -> list[str]:
-    """Placeholders and tags of the source that the hypothesis has less often, or not at all.
+    """Return the placeholders and tags of the source
+    that the hypothesis has less often, or not at all.
 
     Format fields ("{0}", "%s", "${path}") and markup tags ("<b>"), sorted. As with numbers, what a
     reference leaves out need not be kept.
@@ -69,7 +72,7 @@ def placeholders_lost(source: str, hypothesis: str, references: Sequence[str] = 
 
 
 def loops(text: str) -> bool:
-    """Whether the text is stuck: one block again and again, with nothing in between.
+    """Return whether the text is stuck: one block again and again, with nothing in between.
 
     Either four times in a row over at least 12 characters ("No, no, no, no"), or three times if
     the block has 15 characters or more (a phrase). Case and punctuation may vary.
@@ -80,7 +83,7 @@ def loops(text: str) -> bool:
 
 
 def words(text: str) -> str:
-    """Letters, marks and digits in lower case, with one space between words."""
+    """Return the letters, marks and digits in lower case, with one space between words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
     return " ".join(spaced.split())
@@ -101,13 +104,15 @@ def _readings(number: str) -> list[tuple[str, ...]]:
     """
     groups = _SEPARATOR.split(number)
     separators = _SEPARATOR.findall(number)
-    ways = [tuple(_plain(group) for group in groups)]
+    ways = [tuple(_normalise_digits(group) for group in groups)]
     if _is_grouping(groups, separators):
-        ways.append((_plain("".join(groups)),))
+        ways.append((_normalise_digits("".join(groups)),))
     elif separators and separators[-1] in ".,٫" and separators[-1] not in separators[:-1]:
         *whole, fraction = groups
         if len(whole) == 1 or _is_grouping(whole, separators[:-1]):
-            ways.append((f"{_plain(''.join(whole))}.{fraction}".rstrip("0").rstrip("."),))
+            ways.append(
+                (f"{_normalise_digits(''.join(whole))}.{fraction}".rstrip("0").rstrip("."),)
+            )
     return ways
 
 
@@ -122,5 +127,5 @@ def _is_grouping(groups: Sequence[str], separators: Sequence[str]) -> bool:
     )
 
 
-def _plain(digits: str) -> str:
+def _normalise_digits(digits: str) -> str:
     return digits.lstrip("0") or "0"

@@ -61,15 +61,17 @@ def detect(
     if not candidates:
         raise ValueError("language detection needs at least one candidate language")
     scripts = scripts or {}
-    known = {code: tuple(scripts[code]) for code in candidates if scripts.get(code)}
-    for names in known.values():
+    scripts_by_code = {code: tuple(scripts[code]) for code in candidates if scripts.get(code)}
+    for names in scripts_by_code.values():
         for name in names:
             _script_pattern(name)
-    return [_detect(text, tuple(candidates), known, min_letters) for text in texts]
+    return [_detect(text, tuple(candidates), scripts_by_code, min_letters) for text in texts]
 
 
 def letter_count(text: str) -> int:
-    """Letters and marks of some script, those that say as much as three letters thrice."""
+    """Return the letters and marks of some script,
+    those that say as much as three letters thrice.
+    """
     return len(_LETTER.findall(text)) + sum(2 * _count(text, name) for name in _DENSE_SCRIPTS)
 
 

@@ -82,7 +82,7 @@ def score(
 
 
 def bleu_tokenizer(target: str) -> str:
-    """The sacreBLEU tokenizer for BLEU into this language.
+    """Return the sacreBLEU tokenizer for BLEU into this language.
 
     - ``zh``: Chinese, a token per ideograph.
     - ``ja-mecab``, ``ko-mecab`` where MeCab and its dictionary are installed
@@ -105,7 +105,7 @@ def bleu_tokenizer(target: str) -> str:
 
 
 def sacrebleu_metric(name: str, target: str) -> "Metric":
-    """A fresh sacreBLEU metric object, with its defaults except for what `target` decides.
+    """Return a fresh sacreBLEU metric object, with its defaults except for what `target` decides.
 
     Raises:
         ValueError: an unknown metric, or spBLEU where its tokenizer cannot be had.
@@ -164,7 +164,7 @@ def check_spbleu() -> None:
 def reference_streams(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[list[str | None]]:
-    """References as sacreBLEU wants them: stream i holds the i-th reference of every line.
+    """Return references as sacreBLEU wants them: stream i has the i-th one of every line.
 
     Lines with fewer references than others are filled with None, which sacreBLEU skips; an empty
     string would count as a reference, and give BLEU a reference length of zero to come close to.

@@ -47,6 +47,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
+        """The system's score less the baseline's."""
         return self.system - self.baseline
 
 
@@ -77,7 +78,7 @@ def compare(
         raise ValueError(f"a {test} test needs samples of at least 1 and got {samples}")
     kind = "bs" if test == "bootstrap" else "ar"
     tests = [
-        _paired(direction, name, own, metric, kind, samples)
+        _paired_test(direction, name, own, metric, kind, samples)
         for direction, own in outputs.items()
         for name in own.systems
     ]
@@ -86,7 +87,7 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Holm 1979), in the order given.
+    """Return the p-values after Holm's step-down correction (Holm 1979), in their order.
 
     The k-th smallest of n p-values is multiplied by n - k + 1; none is smaller than the one before
     it, and none is larger than 1.
@@ -99,7 +100,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _paired(
+def _paired_test(
     direction: str, name: str, outputs: Outputs, metric: str, kind: str, samples: int
 ) -> Comparison:
     """One test, its p-value not corrected yet."""
@@ -152,8 +153,8 @@ def _interval(
     random = np.random.default_rng(None if seed.lower() == "none" else int(seed))
     differences = []
     for _ in range(_RESAMPLES):
-        drawn = random.integers(len(baseline), size=len(baseline))
-        one, other = (metric._compute_score_from_stats(own[drawn].sum(0)).score for own in both)
+        sample = random.integers(len(baseline), size=len(baseline))
+        one, other = (metric._compute_score_from_stats(own[sample].sum(0)).score for own in both)
         differences.append(other - one)
     low, high = np.percentile(differences, [2.5, 97.5])
     return float(low), float(high)

@@ -33,6 +33,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
+        """Return the rows as a Markdown table, the notes below it."""
         rule = ("---", *("---:" for _ in self.header[1:]))
         rows = (self.header, rule, *self.rows)
         lines = [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in rows]
@@ -40,12 +41,12 @@ class Table:
         return "\n".join([*lines, *notes]) + "\n"
 
     def tsv(self) -> str:
-        """Tab-separated rows; the notes are lines that begin with #."""
+        """Return tab-separated rows; the notes are lines that begin with #."""
         rows = ["\t".join(cell.strip() for cell in row) for row in (self.header, *self.rows)]
         return "\n".join([*rows, *(f"# {note}" for note in self.notes)]) + "\n"
 
     def text(self) -> str:
-        """Aligned columns in plain characters."""
+        """Return aligned columns in plain characters."""
         table = (self.header, *self.rows)
         first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
         lines = [
@@ -64,19 +65,19 @@ def show(table: Table, stream: TextIOBase | None = None) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    shown = RichTable(box=box.SIMPLE_HEAD)
+    rich_table = RichTable(box=box.SIMPLE_HEAD)
     for i, name in enumerate(table.header):
-        shown.add_column(name, justify="right" if i else "left")
+        rich_table.add_column(name, justify="right" if i else "left")
     for row in table.rows:
-        shown.add_row(*row)
+        rich_table.add_row(*row)
     console = Console(file=stream, highlight=False, markup=False)
-    console.print(shown)
+    console.print(rich_table)
     for note in table.notes:
         console.print(note, style="dim")
 
 
 def scores_table(results: Mapping[str, Results]) -> Table:
-    """Rows are directions, columns metrics, with the mean of each column below.
+    """Return directions by metrics, with the mean of each column below.
 
     Where a metric has several signatures, each gets its own column, named by what differs
     ("BLEU tok:13a", "BLEU tok:intl"), so that no mean is taken over both. A mean over fewer than
@@ -111,7 +112,7 @@ def matrix_table(
     title: str = "adapter",
     mean: bool = False,
 ) -> Table:
-    """One metric for every adapter (or system, or run) in every direction.
+    """Return one metric for every adapter (or system, or run) in every direction.
 
     Args:
         results: for each adapter the scores of each direction; some may be missing.
@@ -151,7 +152,7 @@ def matrix_table(
 
 
 def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> Table:
-    """Rows are directions, columns what can be wrong, as count out of what could be judged."""
+    """Return directions by what can be wrong, as count out of what could be judged."""
     rows = {
         direction: d.to_dict() if isinstance(d, Diagnosis) else d
         for direction, d in diagnoses.items()
@@ -167,7 +168,7 @@ def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> T
 def comparison_table(
     comparisons: Sequence[Comparison], *, level: float = 0.05, note: str = ""
 ) -> Table:
-    """Rows are systems in directions; a star marks what is significant after Holm's correction.
+    """Return systems in directions; a star marks what is significant after Holm's correction.
 
     A note, such as which system the baseline is, stands below.
 
@@ -197,8 +198,8 @@ def comparison_table(
 def _scores(row: Results) -> list[Score]:
     if not isinstance(row, Mapping):
         return list(row)
-    scored = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
-    return [Score(name, float(v["value"]), v["signature"]) for name, v in scored.items()]
+    values = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}
+    return [Score(name, float(v["value"]), v["signature"]) for name, v in values.items()]
 
 
 def _title(name: str, signature: str, columns: Iterable[tuple[str, str]]) -> str:

@@ -31,7 +31,8 @@ class RowGroups:
     """the names that occur, without "", in the order of their first row"""
 
     @classmethod
-    def of(cls, names: tuple[str, ...]) -> "RowGroups":
+    def from_names(cls, names: tuple[str, ...]) -> "RowGroups":
+        """Cut rows with these names into the largest groups of one size that share a name."""
         runs = [(name, len(list(run))) for name, run in groupby(names)]
         rows = gcd(*(length for _, length in runs))
         distinct = tuple(dict.fromkeys(name for name in names if name))
@@ -44,8 +45,8 @@ class RoutingContext:
     Explicit and shared by reference: no globals. A route is open during one forward pass, or
     during one `generate`, whose many passes then share what layers `remember`.
 
-    One thread at a time has a route open or is `locked`; others wait for it, in no particular
-    order. Within a route the same thread can open no other and cannot be `locked`, which is an
+    One thread at a time has a route open or holds the `lock`; others wait for it, in no particular
+    order. Within a route the same thread can open no other and cannot take the `lock`, which is an
     error: it would wait for itself.
 
     Attributes:
@@ -77,8 +78,9 @@ class RoutingContext:
         vars(self).update(state, _lock=threading.RLock())  # a copy has a lock of its own
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Within it no other thread opens a route or is locked; it nests, and routes open in it.
+    def lock(self) -> Iterator[None]:
+        """Keep other threads from opening a route until the block ends; locks nest, and routes open
+        in them.
 
         For whatever changes what a route relies on, such as the adapters in memory.
 
@@ -100,9 +102,9 @@ class RoutingContext:
         mask: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
     ) -> Iterator[None]:
-        """Names the rows of the batch, one each; "" or None is the base alone.
+        """Open a route: name the rows of the batch, one each; "" or None is the base alone.
 
-        Waits while another thread has a route open or is `locked`.
+        Waits while another thread has a route open or holds the `lock`.
 
         Args:
             mask: (rows, length), zero on padding; for layers that count or average tokens.
@@ -114,14 +116,16 @@ class RoutingContext:
         """
         if isinstance(names, str) or len(names) == 0:
             raise ValueError(f"a route needs one name per row of the batch, got {names!r}")
-        with self.locked():
+        with self.lock():
             self.losses.clear()
             self.routings.clear()
-            with self._opened(tuple(name or "" for name in names), mask, prompt_lengths, None):
+            with self._open(tuple(name or "" for name in names), mask, prompt_lengths, None):
                 yield
 
     def mask_like(self, x: Tensor) -> Tensor | None:
-        """Which tokens of x (rows, length, …) are text; None if unknown for a tensor of its shape.
+        """Return which tokens of x (rows, length, …) are text.
+
+        It is None if that is unknown for a tensor of its shape.
 
         A generation step sees one token per row, and beam search more rows than the mask.
         """
@@ -129,7 +133,7 @@ class RoutingContext:
         return mask.bool() if mask is not None and mask.shape == x.shape[:2] else None
 
     def rows(self, n: int) -> tuple[str, ...]:
-        """The names of `n` rows: each repeated in place where beam search multiplied the batch.
+        """Return the names of `n` rows, each repeated where beam search multiplied the batch.
 
         Raises:
             RuntimeError: outside a route.
@@ -150,15 +154,18 @@ class RoutingContext:
         return tuple(name for name in names for _ in range(copies)) if copies > 1 else names
 
     def prompt_lengths(self, n: int) -> Tensor:
-        """Lengths of the prompts of `n` rows, (n,); raises as `rows`, or if none were given."""
+        """Return the lengths of the prompts of `n` rows, (n,).
+
+        Raises as `rows`, or if none were given.
+        """
         self.rows(n)
         if self._prompts is None:
             raise ValueError("the route has no prompt_lengths, which one of the layers needs")
         return self._prompts.repeat_interleave(n // len(self._prompts))
 
     def groups(self, n: int) -> RowGroups:
-        """`rows(n)` as equal groups; worked out once per route."""
-        return self.remember(("groups", n), lambda: RowGroups.of(self.rows(n)))
+        """Return `rows(n)` as equal groups; worked out once per route."""
+        return self.remember(("groups", n), lambda: RowGroups.from_names(self.rows(n)))
 
     def check_adapters(self, names: Sequence[str]) -> None:
         """Raises ValueError for an adapter that no layer has: its rows would be the base's."""
@@ -175,7 +182,7 @@ class RoutingContext:
             raise ValueError(f"adapter {name!r} is in use: remove it when the batch is done")
 
     def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` returned when this key was first asked for within the present route."""
+        """Return what `make` returned when the present route was first asked for this key."""
         try:
             return self._memory[key]
         except KeyError:
@@ -189,27 +196,27 @@ class RoutingContext:
         self._memory.pop(key, None)
 
     def checkpointing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        """`context_fn` of `torch.utils.checkpoint`: the same route when a layer is run again.
+        """Open the same route when a layer is run again: `context_fn` of `torch.utils.checkpoint`.
 
         The second forward happens in the backward pass, when the route has long been closed.
         `TranslationModule` gives it to a base with model.gradient_checkpointing.
         """
         if self._names is None:
             return nullcontext(), nullcontext()
-        return nullcontext(), self._reopened(self._names, self._mask, self._prompts, self.tokens)
+        return nullcontext(), self._reopen(self._names, self._mask, self._prompts, self.tokens)
 
     @contextmanager
-    def _reopened(self, names: tuple[str, ...], *state: Any) -> Iterator[None]:
+    def _reopen(self, names: tuple[str, ...], *state: Any) -> Iterator[None]:
         if self._names == names:  # the backward pass was called inside the route
             yield
         elif self._names is not None:
             raise RuntimeError("a backward pass reached into the route of another batch")
         else:
-            with self._opened(names, *state):
+            with self._open(names, *state):
                 yield
 
     @contextmanager
-    def _opened(
+    def _open(
         self,
         names: tuple[str, ...],
         mask: Tensor | None,

@@ -13,7 +13,9 @@ Patterns = str | Sequence[str]
 
 
 def matches(name: str, patterns: Patterns) -> bool:
-    """Whether a module's path is meant: a regular expression fits all of it, or it ends so."""
+    """Return whether a module's path is meant:
+    a regular expression fits all of it, or it ends so.
+    """
     if isinstance(patterns, str):
         return re.fullmatch(patterns, name) is not None
     return any(name == ending or name.endswith(f".{ending}") for ending in patterns)
@@ -22,7 +24,7 @@ def matches(name: str, patterns: Patterns) -> bool:
 def find_modules(
     model: nn.Module, patterns: Patterns, kind: type[nn.Module] = nn.Module
 ) -> dict[str, nn.Module]:
-    """The submodules of one kind that the patterns name, by path.
+    """Return the submodules of one kind that the patterns name, by path.
 
     Raises:
         ValueError: a pattern names none, with the module names nearest to it.
@@ -41,7 +43,7 @@ def find_modules(
 
 
 def find_linears(model: nn.Module, patterns: Patterns) -> dict[str, nn.Module]:
-    """The linear layers that the patterns name, by path; see `Patterns`."""
+    """Return the linear layers that the patterns name, by path; see `Patterns`."""
     if patterns != "all-linear":
         return find_modules(model, patterns, nn.Linear)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -56,7 +58,7 @@ def find_linears(model: nn.Module, patterns: Patterns) -> dict[str, nn.Module]:
 
 
 def freeze(model: nn.Module) -> None:
-    """No parameter of `model` gets a gradient from now on."""
+    """Keep all parameters of `model` from getting gradients."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
 

@@ -27,10 +27,10 @@ class RowMemory:
     and values.
 
     Attributes:
-        kept: tensors whose first dimension is the cache's rows.
+        row_states: tensors whose first dimension is the cache's rows.
     """
 
-    kept: dict[int, Tensor]
+    row_states: dict[int, Tensor]
     is_croppable = False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -47,7 +47,7 @@ class RowMemory:
 
     def reset(self) -> None:
         super().reset()
-        self.kept.clear()
+        self.row_states.clear()
 
     def crop(self, *length: int, **named: int) -> None:
         """Raises ValueError: a state that sums up the past cannot be taken back."""
@@ -57,8 +57,8 @@ class RowMemory:
         )
 
     def _replace(self, change: Callable[[Tensor], Tensor]) -> None:
-        for key, rows in self.kept.items():
-            self.kept[key] = change(rows)
+        for key, rows in self.row_states.items():
+            self.row_states[key] = change(rows)
 
 
 @functools.cache
@@ -75,49 +75,52 @@ class Tokens:
         positions: how many real tokens of the row went before; so padding does not count.
         prompt: real tokens of the source prompt, those before the translation.
         cache: the model's cache of keys and values; None where each pass is on its own.
-        seen: tokens per row, padding included, that the cache held before this pass.
+        past_length: tokens per row, padding included, that the cache held before this pass.
     """
 
     real: Bool[Tensor, "rows length"]
     positions: Int[Tensor, "rows length"]
     prompt: Bool[Tensor, "rows length"]
     cache: Any = None
-    seen: int = 0
+    past_length: int = 0
 
     @classmethod
-    def of(
+    def from_mask(
         cls,
-        mask: Int[Tensor, "rows seen_and_length"],
+        mask: Int[Tensor, "rows past_and_length"],
         prompt_lengths: Int[Tensor, " rows"],
         cache: Any = None,
-        seen: int = 0,
+        past_length: int = 0,
     ) -> "Tokens":
-        """From the attention mask of all tokens so far: those after the first `seen` are passing.
+        """Return the tokens of a pass, from the mask of all tokens so far and `past_length`.
 
         Args:
             mask: zero on padding.
             prompt_lengths: real tokens in each row's source prompt.
         """
         real = mask.bool()
-        positions = (real.cumsum(1) - 1).clamp_(min=0)[:, seen:]
-        real = real[:, seen:]
-        return cls(real, positions, real & (positions < prompt_lengths[:, None]), cache, seen)
+        positions = (real.cumsum(1) - 1).clamp_(min=0)[:, past_length:]
+        real = real[:, past_length:]
+        return cls(
+            real, positions, real & (positions < prompt_lengths[:, None]), cache, past_length
+        )
 
     def recall(self, layer: nn.Module) -> Tensor | None:
-        """What `layer` kept in the pass before; None in a sentence's first pass.
+        """Return what `layer` kept in the pass before; None in a sentence's first pass.
 
         Raises:
             RuntimeError: the cache was filled while the layer was not told of it.
         """
-        if self.cache is None or self.seen == 0:
+        if self.cache is None or self.past_length == 0:
             return None
-        kept = getattr(self.cache, "kept", {})
-        if id(layer) not in kept:
+        states = getattr(self.cache, "row_states", {})
+        if id(layer) not in states:
             raise RuntimeError(
-                f"the cache holds {self.seen} tokens of which the router features kept nothing: "
-                "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
+                f"the cache holds {self.past_length} tokens of which the router features kept "
+                "nothing: pass the empty cache to the first forward pass too, inside "
+                "strategy.routing(batch)"
             )
-        return kept[id(layer)]
+        return states[id(layer)]
 
     def keep(self, layer: nn.Module, rows: Tensor) -> None:
         """Keeps `rows`, one entry per row, for the next pass; nothing where there is no cache."""
@@ -125,8 +128,8 @@ class Tokens:
             return
         if not isinstance(self.cache, RowMemory):
             self.cache.__class__ = _with_memory(type(self.cache))
-            self.cache.kept = {}
-        self.cache.kept[id(layer)] = rows
+            self.cache.row_states = {}
+        self.cache.row_states[id(layer)] = rows
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class TokenView:
         places: likewise, as positions in the flattened batch; None if all tokens are routed.
         rows: the row of each.
         in_prompt: whether each belongs to the source prompt, not to the translation.
-        seen: tokens per row, padding included, that the cache held before this pass.
+        past_length: tokens per row, padding included, that the cache held before this pass.
     """
 
     directions: tuple[str, ...]
@@ -149,33 +152,33 @@ class TokenView:
     places: Int[Tensor, " tokens"] | None
     rows: Int[Tensor, " tokens"]
     in_prompt: Bool[Tensor, " tokens"]
-    seen: int
+    past_length: int
 
     @classmethod
-    def of(
+    def from_tokens(
         cls,
         tokens: Tokens,
         directions: Sequence[str],
         ended: Bool[Tensor, " rows"] | None = None,
     ) -> "TokenView":
-        """The view of a pass; rows that have `ended` have no tokens in it."""
+        """Return the view of a pass; rows that have `ended` have no tokens in it."""
         real = tokens.real if ended is None else tokens.real & ~ended[:, None]
         prompt = tokens.prompt.flatten()
         every = torch.arange(real.numel(), device=real.device)
         places = None if bool(real.all()) else real.flatten().nonzero().squeeze(1)
         routed = every if places is None else places
         rows = routed // max(real.shape[1], 1)
-        return cls(tuple(directions), real, places, rows, prompt[routed], tokens.seen)
+        return cls(tuple(directions), real, places, rows, prompt[routed], tokens.past_length)
 
     def gather(self, x: Float[Tensor, "rows length in"]) -> Float[Tensor, "tokens in"]:
-        """The routed tokens of a layer's input."""
+        """Return the routed tokens of a layer's input."""
         flat = x.reshape(-1, x.shape[-1])
         return flat if self.places is None else flat.index_select(0, self.places)
 
     def add_to(
         self, y: Float[Tensor, "rows length out"], update: Float[Tensor, "tokens out"]
     ) -> Float[Tensor, "rows length out"]:
-        """A layer's output, in place, with the updates of the routed tokens added to it."""
+        """Add the updates of the routed tokens to a layer's output, in place."""
         if self.places is None:
             return y.add_(update.view_as(y))
         return y.reshape(-1, y.shape[-1]).index_add_(0, self.places, update).view_as(y)
@@ -212,15 +215,15 @@ def watch_tokens(
         ids = kwargs["inputs_embeds"] if ids is None else ids
         rows, length = ids.shape[:2]
         cache = _find_cache((*args, *kwargs.values()))
-        seen = 0 if cache is None else int(cache.get_seq_length())
+        past_length = 0 if cache is None else int(cache.get_seq_length())
         mask = kwargs.get("attention_mask")
         if mask is None:
-            mask = torch.ones(rows, seen + length, dtype=torch.long, device=ids.device)
-        elif mask.shape != (rows, seen + length):
+            mask = torch.ones(rows, past_length + length, dtype=torch.long, device=ids.device)
+        elif mask.shape != (rows, past_length + length):
             raise ValueError(
                 f"the attention mask has shape {tuple(mask.shape)}: the router's features need "
-                f"one entry per row and token so far, {(rows, seen + length)}"
+                f"one entry per row and token so far, {(rows, past_length + length)}"
             )
-        put(Tokens.of(mask.long(), prompt_lengths(rows), cache, seen))
+        put(Tokens.from_mask(mask.long(), prompt_lengths(rows), cache, past_length))
 
     return model.register_forward_pre_hook(see, with_kwargs=True)

@@ -26,6 +26,7 @@ class LowRank:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of both factors."""
         return self.a.nbytes + self.b.nbytes
 
 
@@ -66,7 +67,7 @@ class Adapter:
     def of_layers(
         cls, layers: Mapping[str, LoRAHolder], name: str, about: Mapping[str, Any] | None = None
     ) -> "Adapter":
-        """A copy of the adapter `name` as it is in a model's LoRA layers, given by path."""
+        """Return a copy of the adapter `name` as it is in a model's LoRA layers, given by path."""
         modules = {
             path: LowRank(
                 layer.lora_a[name].detach().cpu().clone(),
@@ -97,7 +98,7 @@ class Adapter:
 def incompatibility(
     adapter: Adapter, model: nn.Module, fingerprint: str | None = None
 ) -> str | None:
-    """Why the adapter does not belong on this base, in one clause; None if it does.
+    """Return why the adapter does not belong on this base, in one clause; None if it does.
 
     Args:
         adapter: its fingerprint of the base is compared, or the base's name if it has none.
@@ -169,7 +170,7 @@ def _missing_module(adapter: Adapter, model: nn.Module) -> str | None:
     return None
 
 
-def learnt_examples(about: Mapping[str, Any]) -> bool:
-    """Whether the training showed examples, from what a checkpoint or an adapter says of itself."""
+def trained_with_examples(about: Mapping[str, Any]) -> bool:
+    """Return whether training showed examples, as a checkpoint or adapter says of itself."""
     memory = (about.get("config") or {}).get("memory") or {}
     return memory.get("corpus") is not None

@@ -17,23 +17,27 @@ class AdapterIndex(AdapterLibrary):
     came together, as the adapters of a library, have to be told apart.
 
     Args:
-        chosen: from direction to the adapter that serves it whatever others do.
+        pinned: from direction to the adapter that serves it whatever others do.
     """
 
-    def __init__(self, chosen: Mapping[str, str] | None = None) -> None:
+    def __init__(self, pinned: Mapping[str, str] | None = None) -> None:
         super().__init__(Path())
-        self._chosen = dict(chosen or {})
+        self._pinned = dict(pinned or {})
         self._folders: dict[str, Path] = {}  # in the order of their coming
-        self._came: dict[str, int] = {}
-        self._given: dict[str, tuple[str, ...]] = {}  # what the caller said that they serve
-        self._served: dict[str, tuple[str, ...]] = {}
+        self._arrival: dict[str, int] = {}
+        self._directions_given: dict[
+            str, tuple[str, ...]
+        ] = {}  # what the caller said that they serve
+        self._directions: dict[str, tuple[str, ...]] = {}
         self._serving: dict[str, list[str]] = {}
 
     @property
     def names(self) -> list[str]:
         return sorted(self._folders)
 
-    def put(self, folders: Mapping[str, Path], directions: Sequence[str] | None = None) -> None:
+    def add_folders(
+        self, folders: Mapping[str, Path], directions: Sequence[str] | None = None
+    ) -> None:
         """Takes adapters that come together, by name.
 
         Args:
@@ -48,38 +52,38 @@ class AdapterIndex(AdapterLibrary):
                 raise FileNotFoundError(f"{folder} is not a PEFT adapter: it lacks {CONFIG}.")
             if name in self._folders:
                 raise ValueError(f"an adapter named {name!r} is there already: give another name.")
-        came = max(self._came.values(), default=0) + 1
+        arrival = max(self._arrival.values(), default=0) + 1
         try:
             for name, folder in folders.items():
-                self._folders[name], self._came[name] = folder.absolute(), came
+                self._folders[name], self._arrival[name] = folder.absolute(), arrival
                 if directions:
-                    self._given[name] = tuple(directions)
-                self._served[name] = self._read(name)
+                    self._directions_given[name] = tuple(directions)
+                self._directions[name] = self._read(name)
         except ValueError:
             self._forget(folders)
             raise
         self._index()
 
-    def take(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         """Takes an adapter off; raises ValueError with the nearest name if there is none."""
         self.folder(name)
         self._forget([name])
         self._index()
 
-    def served(self, name: str) -> tuple[str, ...]:
-        """The directions that an adapter serves; raises ValueError with the nearest name."""
+    def directions_of(self, name: str) -> tuple[str, ...]:
+        """Return the directions that an adapter serves; raises ValueError with the nearest name."""
         self.folder(name)
-        return self._served[name]
+        return self._directions[name]
 
     def update(self, name: str, about: Mapping[str, Any]) -> None:
-        """An adapter has been read again, and its file may say that it serves others."""
+        """Take the directions of an adapter whose files were read again."""
         directions = self._read(name, about)
-        if directions != self._served[name]:
-            self._served[name] = directions
+        if directions != self._directions[name]:
+            self._directions[name] = directions
             self._index()
 
-    def serving(self, direction: str) -> str | None:
-        """The adapter that serves a direction; None if none does.
+    def adapter_for(self, direction: str) -> str | None:
+        """Return the adapter that serves a direction; None if none does.
 
         Raises:
             ValueError: several do.
@@ -92,13 +96,13 @@ class AdapterIndex(AdapterLibrary):
             )
         return names[0] if names else None
 
-    def server(self, direction: str) -> str:
-        """As `serving`, but raises ValueError with the nearest direction if there is none."""
+    def require_adapter(self, direction: str) -> str:
+        """Do as `adapter_for`, but raise ValueError with the nearest direction if there is none."""
         if direction not in self._serving:
             for name in self._folders:
                 if self.version(name) is not None:
                     self.update(name, self.about(name))
-        adapter = self.serving(direction)
+        adapter = self.adapter_for(direction)
         if adapter is None:
             hint = did_you_mean(direction, self._serving)
             raise ValueError(f"no adapter serves direction {direction}; {hint}")
@@ -106,26 +110,26 @@ class AdapterIndex(AdapterLibrary):
 
     def _read(self, name: str, about: Mapping[str, Any] | None = None) -> tuple[str, ...]:
         """Without a file it is the direction that the adapter, or else its folder, is named for."""
-        if name in self._given:
-            return self._given[name]
+        if name in self._directions_given:
+            return self._directions_given[name]
         about = self.about(name) if about is None else about
         folder = self._folders[name].name
         named = name if _is_direction(name) or not _is_direction(folder) else folder
         return tuple(about.get("directions", [named]))
 
     def _index(self) -> None:
-        serving: dict[str, list[str]] = {}
+        by_direction: dict[str, list[str]] = {}
         for name in self._folders:
-            for direction in self._served[name]:
-                names = serving.setdefault(direction, [])
-                if not names or self._came[names[0]] == self._came[name]:
+            for direction in self._directions[name]:
+                names = by_direction.setdefault(direction, [])
+                if not names or self._arrival[names[0]] == self._arrival[name]:
                     names.append(name)
-        chosen = {d: [name] for d, name in self._chosen.items() if name in self._folders}
-        self._serving = serving | chosen
+        pinned = {d: [name] for d, name in self._pinned.items() if name in self._folders}
+        self._serving = by_direction | pinned
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            for by_name in (self._folders, self._came, self._given, self._served):
+            for by_name in (self._folders, self._arrival, self._directions_given, self._directions):
                 by_name.pop(name, None)
 
     def _place(self, name: str) -> Path:
@@ -144,8 +148,10 @@ def _is_direction(word: str) -> bool:
         return False
 
 
-def chosen_adapters(adapters: Mapping[str, Sequence[str]], known: Sequence[str]) -> dict[str, str]:
-    """The setting `strategy.adapters`, from adapter to directions, as direction to adapter.
+def adapters_by_direction(
+    adapters: Mapping[str, Sequence[str]], known: Sequence[str]
+) -> dict[str, str]:
+    """Return the setting `strategy.adapters`, from adapter to directions, as direction to adapter.
 
     Raises ValueError for an adapter that is not known, and a direction that two are to serve.
     """

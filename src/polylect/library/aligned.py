@@ -59,14 +59,14 @@ class AlignedLibrary:
         self.prepared: dict[str, str] = {}
         self._align = align
         self._versions: dict[str, tuple[int, ...] | None] = {}
-        self._held: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
+        self._in_memory: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {}
         self._strengths: dict[str, dict[str, Tensor]] = {}
         self._aligned_file = functools.lru_cache(_OPEN_FILES)(self._open_aligned)
         self._weights_file = functools.lru_cache(_OPEN_FILES)(self._open_weights)
         self._scaling = functools.lru_cache(_OPEN_FILES)(self._read_scaling)
 
     def state(self, name: str) -> str:
-        """Whether an adapter's file is "current", "stale" or "missing"."""
+        """Return whether an adapter's file is "current", "stale" or "missing"."""
         about = self._about(name)
         if about is None:
             return "missing"
@@ -81,24 +81,24 @@ class AlignedLibrary:
             ValueError: no such adapter, one that cannot be read or changes meanwhile, or values
                 that are not finite.
         """
-        made = False
+        was_aligned = False
         for _ in range(_ATTEMPTS):
             version, digest = self.library.version(name), self.digest(name)
             if self.prepared.get(name) != digest:
                 self._forget(name)
             if _fits(self._about(name), digest):
                 self.prepared[name], self._versions[name] = digest, version
-                return made
-            tensors, scaling = self._aligned(name)
+                return was_aligned
+            tensors, scaling = self._align_modules(name)
             if self.digest(name) == digest:  # else it is not sure what was read
                 about = {"version": _VERSION, "adapter": digest, "scaling": json.dumps(scaling)}
                 self._keep(name, tensors, about)
-                made = True
+                was_aligned = True
         raise ValueError(
             f"{self.library.folder(name)} changes while it is aligned: try again when it is written"
         )
 
-    def _aligned(self, name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def _align_modules(self, name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
         tensors: dict[str, Tensor] = {}
         scaling: dict[str, float] = {}
         for path, update in self.library.load(name).modules.items():
@@ -112,7 +112,7 @@ class AlignedLibrary:
         return tensors, scaling
 
     def outline(self, name: str) -> Adapter:
-        """The adapter with tensors that have shapes and nothing else, to see whether it fits."""
+        """Return the adapter with tensors that have shapes alone, to see whether it fits."""
         modules = {}
         for path in self.paths(name):
             a, b = (
@@ -125,17 +125,17 @@ class AlignedLibrary:
         return Adapter(modules, about, config)
 
     def paths(self, name: str) -> list[str]:
-        """The modules that an adapter updates, sorted."""
-        held = name in self._held
-        keys = self._held[name][0] if held else self._aligned_file(name).keys()
+        """Return the modules that an adapter updates, sorted."""
+        held = name in self._in_memory
+        keys = self._in_memory[name][0] if held else self._aligned_file(name).keys()
         return sorted(key.removesuffix(".a_star") for key in keys if key.endswith(".a_star"))
 
     def arrow(self, name: str, path: str) -> Float[Tensor, " in"]:
-        """The first row of A*, of which no more is read."""
+        """Return the first row of A*, of which no more is read."""
         return self._entry(name, f"{path}.a_star")[:1].flatten()
 
     def strengths(self, name: str) -> dict[str, Float[Tensor, " rank"]]:
-        """Singular values of the update of each module, largest first; read once."""
+        """Return the singular values of the update of each module, largest first; read once."""
         if name not in self._strengths:
             self._strengths[name] = {
                 path: self._entry(name, f"{path}.strengths")[:] for path in self.paths(name)
@@ -143,11 +143,11 @@ class AlignedLibrary:
         return self._strengths[name]
 
     def factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
-        """A factor of one module: "a_star" (rank, in) or "b_star" (out, rank)."""
+        """Return a factor of one module: "a_star" (rank, in) or "b_star" (out, rank)."""
         return self._entry(name, f"{path}.{factor}")[:]
 
-    def trained(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
-        """As `factor`, but as it was trained; B is multiplied by the scaling.
+    def trained_factor(self, name: str, path: str, factor: str) -> Float[Tensor, "rows columns"]:
+        """Return a factor as it was trained, "a" or "b"; B is multiplied by the scaling.
 
         Read from PEFT's file, and in at least float32.
         """
@@ -158,15 +158,15 @@ class AlignedLibrary:
         return tensor if letter == "A" else tensor * self._scaling(name)[path]
 
     def weakness(self, name: str) -> str | None:
-        """What of an adapter the arrow tells little or nothing of, in one clause."""
+        """Return in one clause where the arrow of an adapter says little or nothing; else None."""
         strengths = self.strengths(name)
         zero = [path for path, s in strengths.items() if not s[0]]
         equal = [path for path, s in strengths.items() if len(s) > 1 and s[1] > EQUAL * s[0] > 0]
         clauses = []
         if zero:
-            clauses.append(f"does nothing in {_some(zero, strengths)}")
+            clauses.append(f"does nothing in {_count_of(zero, strengths)}")
         if equal:
-            clauses.append(f"has no single strongest direction in {_some(equal, strengths)}")
+            clauses.append(f"has no single strongest direction in {_count_of(equal, strengths)}")
         return " and ".join(clauses) or None
 
     def _keep(self, name: str, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -174,11 +174,11 @@ class AlignedLibrary:
         try:
             with whole_file(path) as partial:
                 save_file(tensors, partial, metadata=about)
-            self._held.pop(name, None)
+            self._in_memory.pop(name, None)
         except Unwritable as error:
-            if not self._held:
+            if not self._in_memory:
                 print(f"{error}: aligned adapters stay in memory.")
-            self._held[name] = (tensors, about)
+            self._in_memory[name] = (tensors, about)
         self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -192,14 +192,14 @@ class AlignedLibrary:
 
     def _entry(self, name: str, key: str) -> Any:
         """A tensor, or what reads one when it is indexed."""
-        if name in self._held:
-            return self._held[name][0][key]
+        if name in self._in_memory:
+            return self._in_memory[name][0][key]
         return self._aligned_file(name).get_slice(key)
 
     def _about(self, name: str) -> dict[str, str] | None:
         """What is noted with the aligned form; None where there is none, empty where damaged."""
-        if name in self._held:
-            return self._held[name][1]
+        if name in self._in_memory:
+            return self._in_memory[name][1]
         try:
             return safe_open(self._path(name), framework="pt").metadata() or {}
         except FileNotFoundError:
@@ -211,9 +211,9 @@ class AlignedLibrary:
         try:
             file = safe_open(self._path(name), framework="pt")
         except (OSError, SafetensorError) as error:
-            raise self._replaced(name) from error
+            raise self._replaced_error(name) from error
         if not _fits(file.metadata(), self.prepared[name]):
-            raise self._replaced(name)
+            raise self._replaced_error(name)
         return file
 
     def _open_weights(self, name: str) -> Any:
@@ -225,16 +225,16 @@ class AlignedLibrary:
         """Raises ValueError if an adapter is another than the one that was prepared."""
         changed = self.library.version(name) != self._versions[name]
         if changed and self.digest(name) != self.prepared[name]:
-            raise self._replaced(name)
+            raise self._replaced_error(name)
 
-    def _replaced(self, name: str) -> ValueError:
+    def _replaced_error(self, name: str) -> ValueError:
         return ValueError(
             f"{self.library.folder(name)} has been replaced since it was read: start again with "
             "the new adapter"
         )
 
     def digest(self, name: str) -> str:
-        """SHA-256 of the weights, and of the configuration since the scaling is there."""
+        """Return a SHA-256 of the weights, and of the configuration since the scaling is there."""
         total = hashlib.sha256()
         for part in (CONFIG, WEIGHTS):
             path = self.library.folder(name) / part
@@ -251,13 +251,13 @@ class AlignedLibrary:
 
 def _fits(about: Mapping[str, str] | None, digest: str) -> bool:
     """Whether an aligned form with these notes is that of the adapter with this digest."""
-    known = about is not None and about.get("version") == _VERSION
-    return known and about.get("adapter") == digest
+    is_current = about is not None and about.get("version") == _VERSION
+    return is_current and about.get("adapter") == digest
 
 
 def _shape(entry: Any) -> tuple[int, ...]:
     return tuple(entry.shape if isinstance(entry, Tensor) else entry.get_shape())
 
 
-def _some(paths: list[str], modules: Mapping[str, Any]) -> str:
+def _count_of(paths: list[str], modules: Mapping[str, Any]) -> str:
     return f"{len(paths)} of {len(modules)} modules (such as {paths[0]})"

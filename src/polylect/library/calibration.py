@@ -8,19 +8,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polylect.files import Unwritable, whole_file
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 
 FILE = "calibration.safetensors"
 
 
 def read_calibration(folder: Path, key: str) -> dict[str, Tensor] | None:
-    """What was kept last, by name; None unless it was kept under this key and is finite."""
+    """Return what was kept last, by name; None unless it was kept under this key and is finite."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             if (file.metadata() or {}).get("key") != key:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return None if broken(tensors) else tensors
+            return None if find_nonfinite(tensors) else tensors
     except (OSError, SafetensorError):
         return None
 

@@ -18,8 +18,8 @@ def check_fields(path: Path, fields: Mapping[str, Any], kinds: Mapping[str, Kind
     """Raises ValueError, with the file and the field, for a value of another kind."""
     for name, (words, fits) in kinds.items():
         if name in fields and not fits(fields[name]):
-            shown = json.dumps(fields[name], ensure_ascii=False)
-            raise ValueError(f"{path}: {name} must be {words}, got {shown[:80]}")
+            text = json.dumps(fields[name], ensure_ascii=False)
+            raise ValueError(f"{path}: {name} must be {words}, got {text[:80]}")
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ CUT_FROM = "polylect_cut_from"
 
 
 def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights but those that strategies add.
+    """Hash names, dtypes, shapes and bytes of all weights but those that strategies add: SHA-256.
 
     Parameters and persistent buffers in the order of their names; the same before and after
     adapters, slices or experts are attached, loaded or removed. A base loaded in another precision
@@ -26,16 +26,18 @@ def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if not any(part.startswith(_ADDED) for part in name.split(".")):
             where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-            shown = tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+            converted = (
+                tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+            )
             if where not in digests:
-                digests[where] = _digest(shown)
-            shape = list(shown.shape)
-            total.update(f"{name} {shown.dtype} {shape} {digests[where]}\n".encode())
+                digests[where] = _digest(converted)
+            shape = list(converted.shape)
+            total.update(f"{name} {converted.dtype} {shape} {digests[where]}\n".encode())
     return total.hexdigest()
 
 
 def fingerprints(model: nn.Module) -> dict[str, str]:
-    """The fingerprints that a model has in the precisions it can be loaded in, by their names.
+    """Return the model's fingerprints in the precisions it can be loaded in, by their names.
 
     Of one that is loaded in half precision only its own is known: what was rounded is lost.
     """
@@ -45,15 +47,15 @@ def fingerprints(model: nn.Module) -> dict[str, str]:
 
 
 def cut_from(model: nn.Module) -> str | None:
-    """The fingerprint of the model whose vocabulary was cut to make this one, in its precision.
+    """Return the fingerprint, in this precision, of the model that this one was cut from.
 
     None for one that was not cut by `polylect trim`. All weights but embeddings and head are
     those of that model, so an adapter trained on one of the two serves on the other.
     """
-    known = getattr(getattr(model, "config", None), CUT_FROM, None)
-    if not isinstance(known, dict):
+    by_dtype = getattr(getattr(model, "config", None), CUT_FROM, None)
+    if not isinstance(by_dtype, dict):
         return None
-    return known.get(str(next(model.parameters()).dtype).removeprefix("torch."))
+    return by_dtype.get(str(next(model.parameters()).dtype).removeprefix("torch."))
 
 
 def _digest(tensor: Tensor) -> str:

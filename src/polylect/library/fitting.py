@@ -13,7 +13,7 @@ from polylect.library.folder import AdapterLibrary
 def adapters_by_layer(
     aligned: AlignedLibrary, base: nn.Module, fingerprint: str, *, any_base: bool = False
 ) -> dict[str, dict[str, int]]:
-    """For each layer, by path, the adapters that change it, and their ranks.
+    """Return for each layer, by path, the adapters that change it, and their ranks.
 
     Aligns the adapters where that has to be done, and says so; and which arrows say little.
 
@@ -24,10 +24,10 @@ def adapters_by_layer(
     Raises:
         ValueError: an adapter does not fit the base, or none changes anything.
     """
-    made, weak = 0, []
+    aligned_count, weak = 0, []
     members: dict[str, dict[str, int]] = {}
     for name in aligned.library.names:
-        made += aligned.prepare(name)
+        aligned_count += aligned.prepare(name)
         outline = aligned.outline(name)
         if any_base:
             config = {**outline.config, "base_model_name_or_path": ""}
@@ -42,8 +42,8 @@ def adapters_by_layer(
         for path, strengths in aligned.strengths(name).items():
             if strengths[0] > 0:
                 members.setdefault(path, {})[name] = len(strengths)
-    if made:
-        print(f"{aligned.library.path}: {made} adapters aligned.")
+    if aligned_count:
+        print(f"{aligned.library.path}: {aligned_count} adapters aligned.")
     if weak:
         print(f"{aligned.library.path}: of {len(weak)} adapters arrows say little: {weak[0]}.")
     if not members:

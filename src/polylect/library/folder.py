@@ -62,20 +62,20 @@ class AdapterLibrary:
         return serving
 
     def folder(self, name: str) -> Path:
-        """Where an adapter is; raises ValueError with the nearest name if there is none."""
-        known = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
-        if not known:
+        """Return where an adapter is; raises ValueError with the nearest name if there is none."""
+        exists = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
+        if not exists:
             names = self.names
             hint = did_you_mean(name, names) if names else "it holds none."
             raise ValueError(f"no adapter {name!r} in {self.path}: {hint}")
         return self.path / name
 
     def about(self, name: str) -> dict[str, Any]:
-        """What `polylect.json` says of an adapter; empty where there is none."""
+        """Return what `polylect.json` says of an adapter; empty where there is none."""
         return read_about(self.folder(name))
 
     def nbytes(self, name: str) -> int:
-        """Bytes of an adapter's tensors, from the file's length and its header alone."""
+        """Return the bytes of an adapter's tensors, from the file's length and its header alone."""
         path = self.folder(name) / WEIGHTS
         try:
             with path.open("rb") as file:
@@ -85,7 +85,10 @@ class AdapterLibrary:
             raise FileNotFoundError(f"{path.parent} has no {WEIGHTS}") from None
 
     def version(self, name: str) -> tuple[int, ...] | None:
-        """Another one when a file of the adapter is written after `load`; None where it is gone."""
+        """Return the version of an adapter, another one when a file is written after `load`.
+
+        It is None where the adapter is gone.
+        """
         return _stamp(self._place(name))
 
     def load(self, name: str) -> Adapter:
@@ -141,7 +144,7 @@ class AdapterLibrary:
         shutil.rmtree(self.folder(name))
 
     def check(self, model: nn.Module | None = None) -> list[tuple[str, str]]:
-        """Every adapter that cannot be used on this base, with the reason.
+        """Return every adapter that cannot be used on this base, with the reason.
 
         Without a base only what is wrong in the files is found.
         """
@@ -168,7 +171,10 @@ class AdapterLibrary:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What `polylect.json` in an adapter's folder says; raises ValueError where it is nonsense."""
+    """Return what `polylect.json` in an adapter's folder says.
+
+    Raises ValueError where it is nonsense.
+    """
     path = folder / ABOUT
     if not path.is_file():
         return {}
@@ -195,7 +201,7 @@ def _stamp(folder: Path) -> tuple[int, ...] | None:
 
 
 def open_library(folder: str | Path) -> AdapterLibrary:
-    """The library that the setting `strategy.library` names.
+    """Return the library that the setting `strategy.library` names.
 
     Raises:
         FileNotFoundError: it holds no adapter.

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polylect.files import load_tensors, whole_file
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.tokens import SIDES
 
 _KEY = "polylect_neurons"  # of the metadata; one key, since safetensors writes several in any order
@@ -65,7 +65,7 @@ class NeuronFile:
         Raises ValueError where a score is NaN or infinite.
         """
         path = Path(path)
-        if wrong := broken(self._tensors()):
+        if wrong := find_nonfinite(self._tensors()):
             raise ValueError(f"{path} is not written: {wrong}.")
         header = {
             "directions": self.directions,
@@ -100,7 +100,7 @@ class NeuronFile:
                 f"{path} is not a neuron file, or a damaged one: `polylect detect` writes another."
             ) from error
         _check(path, directions, layers, tensors)
-        if wrong := broken(tensors):
+        if wrong := find_nonfinite(tensors):
             raise ValueError(f"{path}: {wrong}; `polylect detect` writes another.")
         return cls(
             directions=directions,
@@ -124,7 +124,7 @@ class NeuronFile:
             )
 
     def scores(self, positions: str = "all") -> Float[Tensor, "directions layers neurons"]:
-        """Mean awareness over the tokens of one side, "source" or "target", or over "all"."""
+        """Return mean awareness over the tokens of one side, "source" or "target", or "all"."""
         if positions != "all":
             return self.awareness[positions]
         counted = self.about["tokens"]
@@ -133,7 +133,7 @@ class NeuronFile:
         return total / sum(tokens.values())
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many neurons each direction owns, over the chosen layers that it uses.
+        """Return how many neurons each direction owns, over the chosen layers that it uses.
 
         "alone" counts the specific ones that no other direction owns, "of" all neurons there.
         """

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polylect.files import load_tensors, read_json
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.library.adapter import LowRank
 from polylect.library.fields import CONFIG_FIELDS, check_fields
 from polylect.library.targets import by_pattern, is_target
@@ -88,7 +88,7 @@ def write_peft(folder: Path, modules: Mapping[str, LowRank], base_model: str) ->
 
 
 def read_peft(folder: Path) -> tuple[dict[str, LowRank], dict[str, Any]]:
-    """The updates by module path, and PEFT's configuration.
+    """Return the updates by module path, and PEFT's configuration.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -115,7 +115,7 @@ def read_peft(folder: Path) -> tuple[dict[str, LowRank], dict[str, Any]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """PEFT's configuration, once it is sure that it describes a LoRA of the supported kind."""
+    """Read PEFT's configuration, and make sure that it describes a LoRA of the supported kind."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(
@@ -148,19 +148,19 @@ def _factors(folder: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Ten
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or tensor.dim() != 2:
-            raise ValueError(f"{path} holds {key}: {_stranger(key, tensor, config)}")
+            raise ValueError(f"{path} holds {key}: {_refusal(key, tensor, config)}")
         if tensor.dtype not in _READ:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ValueError(
                 f"{path} holds {key} in {kind}: save it again in float32, float16 or bfloat16"
             )
         factors.setdefault(match["path"], {})[match["factor"]] = tensor
-    if wrong := broken(tensors):
+    if wrong := find_nonfinite(tensors):
         raise ValueError(f"{path}: {wrong}; its training has diverged, train or save it again")
     return factors
 
 
-def _stranger(key: str, tensor: Tensor, config: Mapping[str, Any]) -> str:
+def _refusal(key: str, tensor: Tensor, config: Mapping[str, Any]) -> str:
     if "lora_magnitude_vector" in key:
         return "DoRA is not supported"
     if "embed" in key:

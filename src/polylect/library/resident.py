@@ -60,8 +60,8 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         return tuple(self)
 
     @contextmanager
-    def using(self, names: Iterable[str]) -> Iterator[None]:
-        """`acquire`; within it none of them is evicted, unloaded or read again."""
+    def pin(self, names: Iterable[str]) -> Iterator[None]:
+        """Acquire adapters; within the block none is evicted, unloaded or read again."""
         used = [name for name in dict.fromkeys(names) if name]
         self.acquire(used)
         self._in_use.update(used)
@@ -77,8 +77,8 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
             ValueError: together, and with those in use, they are larger than the budget, or one
                 does not fit the base.
         """
-        wanted = [name for name in dict.fromkeys(names) if name]
-        stay = dict.fromkeys([*wanted, *(name for name, uses in self._in_use.items() if uses)])
+        batch_names = [name for name in dict.fromkeys(names) if name]
+        stay = dict.fromkeys([*batch_names, *(name for name, uses in self._in_use.items() if uses)])
         ready = {name for name in stay if name in self and not self._is_stale(name)}
         nbytes = sum(
             self.held_bytes(name) if name in ready else self._library.nbytes(name) for name in stay
@@ -88,12 +88,12 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
                 f"a batch needs {len(stay)} adapters of {nbytes} bytes together, "
                 f"the budget is {self.budget_bytes}: raise it or mix fewer directions in a batch"
             )
-        for name in wanted:
+        for name in batch_names:
             if name in ready:
-                self.use(name)
+                self.touch(name)
             elif name in self:
                 self.unload(name)
-        for name in wanted:
+        for name in batch_names:
             if name not in ready:
                 self._load(name, stay)
 
@@ -115,7 +115,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
             self._layers[path].remove(name)
 
     def nbytes(self, name: str) -> int:
-        """Bytes of an adapter's tensors, in memory or as they would be."""
+        """Return the bytes of an adapter's tensors, in memory or as they would be."""
         if name in self and not self._is_stale(name):
             return self.held_bytes(name)
         return self._library.nbytes(name)
@@ -138,13 +138,13 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         if reason:
             raise ValueError(f"adapter {name!r} does not fit: {reason}")
         self.make_room(adapter.nbytes, stay)  # which may be another size than was announced
-        placed: list[str] = []
+        paths: list[str] = []
         try:
             for path, update in adapter.modules.items():
                 self._layers[path].set(name, update.a, update.b, update.scaling)
-                placed.append(path)
+                paths.append(path)
         except Exception:  # memory ran out, say: no half of an adapter stays behind
-            for path in placed:
+            for path in paths:
                 self._layers[path].remove(name)
             raise
         self.add(name, _Resident(tuple(adapter.modules), version), adapter.nbytes)

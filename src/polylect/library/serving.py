@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from polylect.did_you_mean import did_you_mean
-from polylect.library.adapter_index import chosen_adapters
+from polylect.library.adapter_index import adapters_by_direction
 from polylect.library.folder import AdapterLibrary
 
 
@@ -33,8 +33,8 @@ class Serving:
             for direction in library.about(name).get("directions", [name]):
                 claims.setdefault(direction, []).append(name)
         own = {name: served for name, served in adapters.items() if name in self._names}
-        chosen = chosen_adapters(own, library.names)
-        claims |= {direction: [name] for direction, name in chosen.items()}
+        pinned = adapters_by_direction(own, library.names)
+        claims |= {direction: [name] for direction, name in pinned.items()}
         self.contested = {d: names for d, names in claims.items() if len(names) > 1}
         self.adapter = {name: name for name in library.names if name not in claims}
         self.adapter |= {d: names[0] for d, names in claims.items() if len(names) == 1}
@@ -57,8 +57,8 @@ class Serving:
                     f"strategy.adapters={{{names[0]}: [{direction}]}}."
                 )
 
-    def put(self, direction: str, name: str | None) -> None:
-        """From now on this adapter serves a direction; with None it stays with the one it had."""
+    def assign(self, direction: str, name: str | None) -> None:
+        """Let this adapter serve a direction; with None it stays with the one it had."""
         self.contested.pop(direction, None)
         if name is not None:
             self.adapter[direction] = name
@@ -68,10 +68,10 @@ def check_adapters_setting(
     adapters: Mapping[str, Sequence[str]], libraries: Iterable[AdapterLibrary]
 ) -> None:
     """Raises ValueError where `strategy.adapters` names an adapter that is in no library."""
-    known = [name for library in libraries for name in library.names]
+    known_names = [name for library in libraries for name in library.names]
     for name in adapters:
-        if name not in known:
+        if name not in known_names:
             raise ValueError(
                 f"strategy.adapters names {name}, which is in no library; "
-                f"{did_you_mean(name, known)}"
+                f"{did_you_mean(name, known_names)}"
             )

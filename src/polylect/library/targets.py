@@ -6,7 +6,7 @@ from typing import Any
 
 
 def is_target(config: Mapping[str, Any], path: str) -> bool:
-    """Whether a module is one that the configuration's target_modules name.
+    """Return whether a module is one that the configuration's target_modules name.
 
     A string is a regular expression for the whole path ("all-linear" is any), a list holds paths
     or their endings, which `layers_to_transform` then narrows down to some layers.
@@ -25,7 +25,7 @@ def is_target(config: Mapping[str, Any], path: str) -> bool:
 
 
 def by_pattern(patterns: Mapping[str, Any] | None, path: str, default: Any) -> Any:
-    """The value of the first pattern that the path, or its end from a dot on, matches."""
+    """Return the value of the first pattern that the path, or its end from a dot on, matches."""
     for pattern, value in (patterns or {}).items():
         if re.fullmatch(rf"(.*\.)?({pattern})", path):
             return value

@@ -85,7 +85,7 @@ def load_backbone(
 def load_tokenizer(
     path: str, revision: str | None = None
 ) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """The configuration and the tokenizer of a base model, without its weights.
+    """Return the configuration and the tokenizer of a base model, without its weights.
 
     Takes and raises what `load_backbone` does.
     """
@@ -102,7 +102,7 @@ def outline_backbone(
     gradient_checkpointing: bool = False,
     **_: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model on torch's meta device, where tensors have shapes alone, and its tokenizer.
+    """Return the model on torch's meta device, where tensors have shapes alone, and its tokenizer.
 
     Takes the settings of `load_backbone` and raises what `load_tokenizer` does. Weights that would
     be held in 4 bits have the size of `dtype`.
@@ -132,7 +132,7 @@ def tiny_backbone(
     seed: int = 0,
     gradient_checkpointing: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A random model of any family with a small tokenizer, made on the spot.
+    """Return a random model of any family with a small tokenizer, made on the spot.
 
     Args:
         family: a name of `FAMILIES`.
@@ -165,7 +165,7 @@ def random_model(
     context: int,
     seed: int,
 ) -> PreTrainedModel:
-    """An untrained model of a family around a tokenizer, with tied embeddings.
+    """Return an untrained model of a family around a tokenizer, with tied embeddings.
 
     BLOOM has no FFN width of its own: it is four times the hidden size.
     Raises ValueError for an unknown family or a hidden size the heads do not divide evenly.
@@ -176,7 +176,7 @@ def random_model(
             f"layers, hidden, ffn, heads and context must be positive and hidden a multiple of "
             f"2 x heads, got {layers}, {hidden}, {ffn}, {heads} and {context}."
         )
-    wanted = {
+    sizes = {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "intermediate_size": ffn,
@@ -187,14 +187,14 @@ def random_model(
         "max_position_embeddings": context,
         "tie_word_embeddings": True,
     }
-    known = AutoConfig.for_model(kind)
+    defaults = AutoConfig.for_model(kind)
     config = AutoConfig.for_model(
         kind,
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **{key: value for key, value in wanted.items() if hasattr(known, key)},
+        **{key: value for key, value in sizes.items() if hasattr(defaults, key)},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -227,10 +227,10 @@ def _tokenizer(where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
 def _weights(
     where: str, config: PretrainedConfig, options: dict[str, Any], attention: str | None
 ) -> PreTrainedModel:
-    chosen = {} if attention is None else {"attn_implementation": attention}
+    attention_options = {} if attention is None else {"attn_implementation": attention}
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            where, config=config, output_loading_info=True, **options, **chosen
+            where, config=config, output_loading_info=True, **options, **attention_options
         )
     except (SafetensorError, UnpicklingError) as error:
         raise ValueError(

@@ -11,7 +11,7 @@ Contexts = tuple[AbstractContextManager, AbstractContextManager]
 
 
 def checkpoint_layers(model: Any, context_fn: Callable[[], Contexts] = noop_context_fn) -> None:
-    """From now on each layer of the model keeps its input alone, in training.
+    """Let each layer of the model keep its input alone in training.
 
     Saves most of the memory that activations take, and costs a second forward pass.
 
@@ -35,5 +35,5 @@ def checkpoint_layers(model: Any, context_fn: Callable[[], Contexts] = noop_cont
 
 
 def is_checkpointed(model: nn.Module) -> bool:
-    """Whether layers of the model run again in the backward pass."""
+    """Return whether layers of the model run again in the backward pass."""
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

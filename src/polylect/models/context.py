@@ -23,7 +23,7 @@ class Context:
     shared: float | int = math.inf
 
     def has_room(self, prompt: int) -> bool:
-        """Whether a prompt of so many tokens leaves a token for its translation."""
+        """Return whether a prompt of so many tokens leaves a token for its translation."""
         return prompt < self.length
 
 
@@ -31,7 +31,7 @@ UNLIMITED = Context()
 
 
 def context_of(config: Any) -> Context:
-    """The context of a base model, from its configuration.
+    """Return the context of a base model, from its configuration.
 
     A sliding window is no limit: what has left it is known to deeper layers by what they passed on.
     """

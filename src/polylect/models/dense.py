@@ -13,7 +13,7 @@ from polylect.models.families import family_of
 
 @torch.no_grad()
 def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain model that computes what a mixture does whose routers are constant.
+    """Return a plain model that computes what a mixture does whose routers are constant.
 
     An expert's weight goes into its down projection. MT experts, and copies, widen the feed-forward
     networks of all layers; what a layer does not fill is zero.

@@ -51,7 +51,7 @@ class Documents:
     def epoch(
         self, batch_tokens: int, draw: np.random.Generator
     ) -> Iterator[tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]]:
-        """Every document once: batches of (ids, labels), similar lengths together.
+        """Yield every document once: batches of (ids, labels), similar lengths together.
 
         Documents of one length and the batches themselves come in a new order each time.
         """

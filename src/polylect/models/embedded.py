@@ -16,5 +16,5 @@ FOLDER = Path(__file__).parent / "embedded_base"
 def embedded_base(
     *, gradient_checkpointing: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The embedded base in float32, and its tokenizer."""
+    """Return the embedded base in float32, and its tokenizer."""
     return load_backbone(str(FOLDER), gradient_checkpointing=gradient_checkpointing)

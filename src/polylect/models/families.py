@@ -48,7 +48,7 @@ class Family:
         return tuple(path for path in (self.gate, self.up, self.down) if path is not None)
 
     def targets(self, which: str = "all") -> tuple[str, ...]:
-        """Names of the linear layers to adapt: "attention", "ffn" or "all".
+        """Return the names of the linear layers to adapt: "attention", "ffn" or "all".
 
         They are suffixes at a dot, the rule of PEFT's `target_modules`: "mlp.up_proj" means the
         up projection of every layer. The output head and the embedding are never among them.
@@ -99,14 +99,14 @@ FAMILIES = _by_name(
 
 
 def family(name: str) -> Family:
-    """The family of that name; raises ValueError with the nearest known one."""
+    """Return the family of that name; raises ValueError with the nearest known one."""
     if name not in FAMILIES:
         raise ValueError(f"model family {name!r} does not exist; {did_you_mean(name, FAMILIES)}")
     return FAMILIES[name]
 
 
 def family_of(config: Any) -> Family:
-    """The family of a base model, from its configuration (`config.model_type`).
+    """Return the family of a base model, from its configuration (`config.model_type`).
 
     Raises ValueError listing the known model types. A model of no known family still trains and
     translates; only what needs module paths by family does not work with it.
@@ -115,8 +115,8 @@ def family_of(config: Any) -> Family:
     for candidate in FAMILIES.values():
         if kind in candidate.model_types:
             return candidate
-    known: Sequence[str] = [t for f in FAMILIES.values() for t in f.model_types]
+    model_types: Sequence[str] = [t for f in FAMILIES.values() for t in f.model_types]
     raise ValueError(
-        f"model type {kind!r} belongs to no known family (known: {', '.join(known)}); "
+        f"model type {kind!r} belongs to no known family (known: {', '.join(model_types)}); "
         "name the layers to adapt in strategy.targets, as in [q_proj,v_proj]."
     )

@@ -31,7 +31,7 @@ from transformers import (
 
 from polylect.did_you_mean import check_known
 from polylect.files import check_whole, read_json
-from polylect.finite import broken, check_written
+from polylect.finite import check_written, find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.layers.experts.features import FEATURES
 from polylect.layers.experts.ffn import MT_STARTS, attach_experts
@@ -104,17 +104,19 @@ class Mixture:
     def starts_as_base(self) -> bool:
         """Whether it computes what the base does, until it is trained."""
         silent = not self.mt_experts or self.mt_start == "zero"
-        moved = self.gating == "joint" and self.slicing == "copies"  # see `router`
-        return self.top is None and silent and not moved
+        loses_experts = self.gating == "joint" and self.slicing == "copies"  # see `router`
+        return self.top is None and silent and not loses_experts
 
     def layer_numbers(self, count: int) -> list[int]:
-        """Numbers of the layers with experts in a model of `count` layers.
+        """Return the numbers of the layers with experts in a model of `count` layers.
 
         Raises:
             ValueError: there are none, or a layer that the model does not have.
         """
-        chosen = self.layers
-        numbers = range(chosen - 1, count, chosen) if isinstance(chosen, int) else sorted(chosen)
+        setting = self.layers
+        numbers = (
+            range(setting - 1, count, setting) if isinstance(setting, int) else sorted(setting)
+        )
         if not numbers or not set(numbers) <= set(range(count)):
             raise ValueError(
                 f"layers={self.layers} does not fit a model of {count} layers: take every n-th up "
@@ -135,7 +137,7 @@ class Mixture:
         return {"lm": lm, "mt": mt, "gating": self.gating, "top": top, "lm_scale": scale}
 
     def router(self, d: int, layer: int) -> Router:
-        """The router of one layer for inputs of width d."""
+        """Return the router of one layer for inputs of width d."""
         router = make_router(
             d,
             **self._router(),
@@ -265,12 +267,12 @@ def load_mixture(
         raise ValueError(
             f"{folder / _FILES[1]} is damaged or of another mixture ({reason}): copy it again."
         ) from error
-    if wrong := broken(model.state_dict()):
+    if wrong := find_nonfinite(model.state_dict()):
         raise ValueError(f"{folder}: {wrong}; its training has diverged, take another.")
     model.generation_config = GenerationConfig.from_pretrained(folder)
 
     def put(tokens: Tokens) -> None:
-        later = tokens.seen > 0
+        later = tokens.past_length > 0
         context.tokens = replace(tokens, prompt=tokens.prompt & False) if later else tokens
 
     every = torch.iinfo(torch.long).max

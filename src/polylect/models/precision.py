@@ -20,7 +20,7 @@ DTYPES = {
 
 
 def known_dtype(dtype: str) -> str:
-    """A name of DTYPES: `dtype`, or what "auto" stands for on this machine.
+    """Return a name of DTYPES: `dtype`, or what "auto" stands for on this machine.
 
     Raises ValueError for any other.
     """
@@ -31,7 +31,7 @@ def known_dtype(dtype: str) -> str:
 
 
 def bfloat16_units(accelerator: Any = "auto") -> tuple[bool, str]:
-    """Whether hardware computes products in bfloat16 here, and in a clause what was found.
+    """Return whether hardware computes in bfloat16 here, and in a clause what was found.
 
     A processor without such units computes them in software, which can take hundreds of times as
     long as float32.
@@ -69,7 +69,7 @@ def check_4bit_works() -> None:
 
 
 def four_bits(compute: torch.dtype) -> dict[str, Any]:
-    """Options of `from_pretrained` that load weights in 4 bits and compute in `compute`."""
+    """Return options of `from_pretrained` that load 4-bit weights and compute in `compute`."""
     from transformers import BitsAndBytesConfig
 
     return {

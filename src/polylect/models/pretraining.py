@@ -231,8 +231,8 @@ def _token_losses(
 ) -> Float[Tensor, " targets"]:
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     targets = labels[:, 1:]
-    known = targets != -100
-    return nn.functional.cross_entropy(logits[known], targets[known], reduction="none")
+    is_target = targets != -100
+    return nn.functional.cross_entropy(logits[is_target], targets[is_target], reduction="none")
 
 
 def _write(

@@ -8,11 +8,11 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
 
 from polylect.files import check_whole
-from polylect.models.gguf.cache import gguf_file, unpacked
+from polylect.models.gguf.cache import gguf_file, unpack
 
 
 def locate(path: str) -> str:
-    """The path of a local model folder, or the hub id as it is.
+    """Return the path of a local model folder, or the hub id as it is.
 
     A GGUF file, or a folder that holds one, is unpacked first (`polylect.models.gguf`).
     Raises FileNotFoundError for a folder that holds no model and for what can only have been meant
@@ -20,7 +20,7 @@ def locate(path: str) -> str:
     """
     folder = Path(path).expanduser()
     if path and (file := gguf_file(folder)):
-        return str(unpacked(file))
+        return str(unpack(file))
     if path and folder.is_dir():
         if (folder / "adapter_config.json").is_file():
             raise FileNotFoundError(
@@ -49,7 +49,8 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def has_weights(path: str, revision: str | None = None) -> bool:
-    """Whether the weights of a base model are on this machine: in its folder or the hub's cache.
+    """Return whether the weights of a base model are on this machine:
+    in its folder or the hub's cache.
 
     Raises FileNotFoundError as `locate` does.
     """
@@ -65,7 +66,7 @@ def has_weights(path: str, revision: str | None = None) -> bool:
 
 
 def is_outline(model: Any) -> bool:
-    """Whether the model has no weights."""
+    """Return whether the model has no weights."""
     return any(parameter.is_meta for parameter in model.parameters())
 
 
@@ -78,7 +79,7 @@ def check_files(where: str) -> None:
 
 
 def read_config(where: str, options: dict[str, Any]) -> PretrainedConfig:
-    """The configuration of a causal language model that transformers knows by itself.
+    """Return the configuration of a causal language model that transformers knows by itself.
 
     Raises FileNotFoundError where it cannot be had and ValueError where it is something else.
     """

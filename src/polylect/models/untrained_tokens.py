@@ -31,8 +31,8 @@ def reinitialise(model: nn.Module, tokens: Sequence[int], seed: int) -> None:
         seed: of the draw; the same whatever else drew random numbers.
     """
     weight = model.get_input_embeddings().weight
-    drawn = torch.randn(len(tokens), weight.shape[1], generator=torch.Generator().manual_seed(seed))
-    weight[list(tokens)] = (drawn * weight.float().std().cpu()).to(weight)
+    noise = torch.randn(len(tokens), weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    weight[list(tokens)] = (noise * weight.float().std().cpu()).to(weight)
 
 
 def warn_if_tags_collapse(
@@ -40,15 +40,15 @@ def warn_if_tags_collapse(
 ) -> None:
     """Warns if frozen embeddings of the words that name a direction in a prompt are one vector."""
     embedding = model.get_input_embeddings().weight
-    asked = template.encode_many(tokenizer, ["a"] * len(directions), list(directions))
-    prompts = [set(prompt) for prompt in asked]
-    told = sorted(set.union(*prompts) - set.intersection(*prompts))
-    if embedding.requires_grad or len(told) < 2:
+    encoded = template.encode_many(tokenizer, ["a"] * len(directions), list(directions))
+    prompts = [set(prompt) for prompt in encoded]
+    tag_ids = sorted(set.union(*prompts) - set.intersection(*prompts))
+    if embedding.requires_grad or len(tag_ids) < 2:
         return
-    rows = normalize(embedding.detach()[told].float(), dim=1)
+    rows = normalize(embedding.detach()[tag_ids].float(), dim=1)
     if (rows @ rows.T).triu(1).max() > _ALIKE:
         log.warning(
             "the embeddings of %s are nearly one vector and frozen, so nothing above them can tell "
             "what is asked: draw them anew, as `polylect pretrain` does at its end",
-            ", ".join(tokenizer.convert_ids_to_tokens(told)),
+            ", ".join(tokenizer.convert_ids_to_tokens(tag_ids)),
         )

@@ -27,7 +27,7 @@ _MEASURES = {
 
 
 def similarity(path: str | Path) -> Figure:
-    """Heat maps of adapters by adapters from the file of `polylect library action=compare`.
+    """Draw heat maps of adapters by adapters from the file of `polylect library action=compare`.
 
     One for each measure, over all of its range. The diagonal, on which all are alike, is left away.
 
@@ -38,26 +38,26 @@ def similarity(path: str | Path) -> Figure:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: polylect library action=compare out=FILE.")
-    found = read_json(path, "what is to be drawn")
-    if not isinstance(found, dict) or not {"adapters", *_MEASURES} <= found.keys():
+    comparison = read_json(path, "what is to be drawn")
+    if not isinstance(comparison, dict) or not {"adapters", *_MEASURES} <= comparison.keys():
         raise ValueError(f"{path} is not what polylect library action=compare out=FILE writes.")
-    names = found["adapters"]
+    names = comparison["adapters"]
     width, height = heat_map_size(len(names), len(names))
     picture = new_figure(len(_MEASURES) * width, height)
     panels = picture.subplots(1, len(_MEASURES), sharey=True)
     for axes, (measure, (title, options)) in zip(panels, _MEASURES.items(), strict=True):
-        values = [[float("nan") if v is None else v for v in row] for row in found[measure]]
-        shown = torch.tensor(values)
-        shown.fill_diagonal_(torch.nan)
+        values = [[float("nan") if v is None else v for v in row] for row in comparison[measure]]
+        matrix = torch.tensor(values)
+        matrix.fill_diagonal_(torch.nan)
         unit = "mean over layers (by chance near 0)"
-        heat_map(axes, shown, names, names, title, unit, text="{:.2f}", **options)
+        heat_map(axes, matrix, names, names, title, unit, text="{:.2f}", **options)
         axes.set_xlabel("adapter")
     panels[0].set_ylabel("adapter")
     return picture
 
 
 def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """All pictures of what `LAG.routed` returns, by name; none if nothing was counted.
+    """Return all pictures of what `LAG.routing_rows` returns, by name; none if nothing was counted.
 
     With several libraries the names end in theirs.
     """
@@ -73,7 +73,7 @@ def of_routing(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 
 def adapter_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Heat maps of directions by adapters: shares of the tokens, over all layers."""
+    """Draw heat maps of directions by adapters: shares of the tokens, over all layers."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     adapters = sorted({name for row in rows for name in row["shares"]})
     values = [
@@ -82,11 +82,11 @@ def adapter_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ]
     chance = 100 / len(adapters)
     title = "tokens of each adapter"
-    return _both(torch.tensor(values), directions, adapters, title, chance, "adapter")
+    return _source_and_target(torch.tensor(values), directions, adapters, title, chance, "adapter")
 
 
 def routing_accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Heat maps of layers by directions: how many tokens got the adapter that serves them."""
+    """Draw heat maps of layers by directions: how many tokens got the adapter that serves them."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     values = torch.full((len(SIDES), len(layers), len(directions)), torch.nan)
@@ -97,7 +97,7 @@ def routing_accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 side[place] = row["agreement"]
     chance = 100 / len({name for row in rows for name in row["shares"]})
     title = "tokens with the right adapter"
-    return _both(values, short_names(layers), directions, title, chance)
+    return _source_and_target(values, short_names(layers), directions, title, chance)
 
 
 def token_choices(
@@ -109,7 +109,7 @@ def token_choices(
     library: str | None = None,
     title: str = "",
 ) -> Figure:
-    """The adapter of each token in each layer, along one sentence.
+    """Return the adapter of each token in each layer, along one sentence.
 
     Args:
         traced: from `LAG.trace`.
@@ -122,12 +122,15 @@ def token_choices(
     Raises:
         ValueError: another number of tokens, or no such library.
     """
-    layers = {path: of for (name, path), of in traced.items() if library in (None, name)}
+    layers = {path: choice for (name, path), choice in traced.items() if library in (None, name)}
     if not layers:
         raise ValueError(f"the trace has no library {library!r}: give one of strategy.library.")
-    names = sorted({name for of, _ in layers.values() for name in of})
+    names = sorted({name for adapters, _ in layers.values() for name in adapters})
     values = torch.stack(
-        [_placed(of, shown[row], names) for of, shown in layers.values()]
+        [
+            _positions_among(adapters, strongest[row], names)
+            for adapters, strongest in layers.values()
+        ]
     )  # (layers, length)
     if values.shape[1] != len(tokens):
         raise ValueError(
@@ -137,15 +140,17 @@ def token_choices(
 
 
 def short_names(layers: Iterable[str]) -> list[str]:
-    """ "3 q_proj" for "model.layers.3.self_attn.q_proj"."""
+    """Return "3 q_proj" for "model.layers.3.self_attn.q_proj"."""
     parts = [layer.split(".") for layer in layers]
-    return [" ".join([*(p for p in of if p.isdigit()), of[-1]]) for of in parts]
+    return [" ".join([*(p for p in path if p.isdigit()), path[-1]]) for path in parts]
 
 
-def _placed(of: Sequence[str], chosen: Tensor, names: Sequence[str]) -> Tensor:
+def _positions_among(
+    adapter_names: Sequence[str], positions: Tensor, names: Sequence[str]
+) -> Tensor:
     """Positions among all names; padding away."""
-    places = torch.tensor([names.index(name) for name in of])
-    return places[chosen[chosen >= 0].cpu()]
+    places = torch.tensor([names.index(name) for name in adapter_names])
+    return places[positions[positions >= 0].cpu()]
 
 
 def _coloured(
@@ -203,7 +208,7 @@ def _shares(rows: Sequence[Mapping[str, Any]], adapters: Sequence[str]) -> list[
     ]
 
 
-def _both(
+def _source_and_target(
     values: Float[Tensor, "sides rows columns"],
     rows: Sequence[str],
     columns: Sequence[str],
@@ -223,7 +228,7 @@ def _both(
 
 
 def transfer(measured: Mapping[str, Any]) -> Figure:
-    """A heat map of adapters by directions: what an adapter does to the loss of a direction.
+    """Return a heat map of adapters by directions: what an adapter does to the loss of a direction.
 
     0 is the base alone; below it an adapter helps, above it harms. On the diagonal of adapters that
     serve one direction each stands what they have learnt, elsewhere what comes of it for others.
@@ -246,7 +251,7 @@ def transfer(measured: Mapping[str, Any]) -> Figure:
 
 
 def update_overlap(library: AdapterLibrary) -> Figure:
-    """A heat map of adapters by adapters: cosine of their updates B A, mean over common layers.
+    """Draw a heat map of adapters by adapters: cosine of their updates, mean over common layers.
 
     0 is what unrelated updates have. The diagonal, always 1, is left away.
     """

@@ -12,7 +12,10 @@ from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_si
 
 
 def specific_share(file: NeuronFile) -> Float[Tensor, "layers directions"]:
-    """Share of a layer's neurons that are specific to a direction; NaN where it uses no slices."""
+    """Return the share of a layer's neurons that are specific to a direction.
+
+    NaN where it uses no slices.
+    """
     shares = torch.full_like(file.relevance.T, torch.nan)
     own = file.specific.to(shares.dtype).mean(-1)
     shares[list(file.layers)] = torch.where(file.selected, own, torch.nan)
@@ -20,20 +23,23 @@ def specific_share(file: NeuronFile) -> Float[Tensor, "layers directions"]:
 
 
 def specific_counts(file: NeuronFile) -> Float[Tensor, "directions directions"]:
-    """How many neurons are specific to both directions, over all layers that both use."""
+    """Return how many neurons are specific to both directions, over all layers that both use."""
     sets = (file.specific & file.selected[:, :, None]).transpose(0, 1).flatten(1).float()
     return sets @ sets.T
 
 
 def jaccard(file: NeuronFile) -> Float[Tensor, "directions directions"]:
-    """Neurons specific to both directions, as a share of those specific to either; or NaN."""
+    """Return the neurons specific to both directions, as a share of those specific to either.
+
+    It is NaN where there are none.
+    """
     both = specific_counts(file)
     sizes = both.diagonal()
     return both / (sizes[:, None] + sizes - both)
 
 
 def chance_overlap(file: NeuronFile) -> Float[Tensor, "directions directions"]:
-    """The Jaccard index that unrelated sets of these sizes are expected to have."""
+    """Return the Jaccard index that unrelated sets of these sizes are expected to have."""
     sizes = (file.specific & file.selected[:, :, None]).sum(-1).float()  # (layers, directions)
     both = sizes.T @ sizes / file.specific.shape[-1]
     alone = sizes.sum(0)
@@ -41,13 +47,13 @@ def chance_overlap(file: NeuronFile) -> Float[Tensor, "directions directions"]:
 
 
 def of_detection(file: NeuronFile) -> dict[str, Figure]:
-    """All pictures of a neuron file, by name."""
+    """Return all pictures of a neuron file, by name."""
     figures = {"neurons": neuron_map(file)}
     return figures | {"overlap": overlap(file)} if len(file.directions) > 1 else figures
 
 
 def neuron_map(file: NeuronFile) -> Figure:
-    """Heat maps of layers by directions: mean awareness, and the share of specific neurons.
+    """Draw heat maps of layers by directions: mean awareness, and the share of specific neurons.
 
     The first one has all layers; the second has those that detection has chosen.
     """
@@ -84,7 +90,7 @@ def neuron_map(file: NeuronFile) -> Figure:
 
 
 def overlap(file: NeuronFile) -> Figure:
-    """Jaccard index of the sets of specific neurons of every two directions.
+    """Draw the Jaccard index of the sets of specific neurons of every two directions.
 
     On the diagonal stands how many neurons a direction has; red in the colour bar is the mean over
     pairs of what unrelated sets of these sizes would have. That is no placebo: compare pairs of

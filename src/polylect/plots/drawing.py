@@ -19,14 +19,14 @@ Figure = Any
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in whose texts any script can be read; sizes in inches."""
+    """Return an empty figure in whose texts any script can be read; sizes in inches."""
     from polylect.plots.fonts import ReadableFigure
 
     return ReadableFigure((width, height), layout="constrained")
 
 
 def heat_map_size(rows: int, columns: int) -> tuple[float, float]:
-    """Inches of a heat map with its labels and its colour bar."""
+    """Return the inches of a heat map with its labels and its colour bar."""
     width = 0.6 if columns <= MOST_ANNOTATED else 0.25
     height = 0.45 if rows <= MOST_ANNOTATED else 0.2
     return max(2.0 + width * columns, 3.2), max(1.6 + height * rows, 2.4)
@@ -45,7 +45,7 @@ def heat_map(
     chance: float | None = None,
     **options: Any,
 ) -> Any:
-    """A heat map; returns its colour bar.
+    """Draw a heat map; returns its colour bar.
 
     Args:
         axes: to draw into.
@@ -62,8 +62,8 @@ def heat_map(
     from matplotlib import colormaps
 
     colours = colormaps[cmap].with_extremes(bad=NOTHING)
-    shown = axes.imshow(values.double().numpy(), cmap=colours, aspect="auto", **options)
-    bar = axes.figure.colorbar(shown, ax=axes, label=unit)
+    image = axes.imshow(values.double().numpy(), cmap=colours, aspect="auto", **options)
+    bar = axes.figure.colorbar(image, ax=axes, label=unit)
     if chance is not None:
         bar.ax.axhline(chance, color="red", linewidth=1.5)
         bar.set_label(f"{unit} (red: by chance, {text.format(chance)})")
@@ -76,7 +76,7 @@ def heat_map(
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):
             if value == value:  # not NaN
-                color = "white" if sum(shown.to_rgba(value)[:3]) < 1.5 else "black"
+                color = "white" if sum(image.to_rgba(value)[:3]) < 1.5 else "black"
                 axes.text(j, i, text.format(value), ha="center", va="center", color=color)
     return bar
 

@@ -22,7 +22,7 @@ _GROUPS = ("lm", "mt")
 
 
 def expert_metrics(folder: str | Path) -> dict[str, Any]:
-    """What a run of Mix-MoE has counted: `rows`, and `sentences` with the gate along each.
+    """Return what a run of Mix-MoE has counted: `rows`, and `sentences` with the gate along each.
 
     Raises:
         FileNotFoundError: it has counted nothing.
@@ -34,16 +34,19 @@ def expert_metrics(folder: str | Path) -> dict[str, Any]:
 
 
 def of_experts(folder: str | Path) -> dict[str, Figure]:
-    """All pictures of the experts of a run, by name."""
-    told = expert_metrics(folder)
-    found = {"experts": expert_shares(told["rows"]), "expert_entropy": expert_entropy(told["rows"])}
-    if told["sentences"]:
-        found["expert_gate"] = gate_along(told["sentences"])
-    return found
+    """Return all pictures of the experts of a run, by name."""
+    report = expert_metrics(folder)
+    figures = {
+        "experts": expert_shares(report["rows"]),
+        "expert_entropy": expert_entropy(report["rows"]),
+    }
+    if report["sentences"]:
+        figures["expert_gate"] = gate_along(report["sentences"])
+    return figures
 
 
 def by_language(rows: Rows, key: str) -> dict[str, dict[str, Float[Tensor, "*shape"]]]:
-    """Means of one of the numbers by layer and by language with its side: "en source", "de target".
+    """Return the means of a number by layer and by language and side: "en source", "de target".
 
     Directions with the same source, or target, are taken together, each with the weight of its
     tokens. Monolingual text has one side, the text: "de alone".
@@ -55,38 +58,38 @@ def by_language(rows: Rows, key: str) -> dict[str, dict[str, Float[Tensor, "*sha
     for row in rows:
         name = _language(row["direction"], row["side"])
         if name is not None and key in row:
-            of = sums.setdefault(row["layer"], {}).setdefault(name, [0.0, 0])
-            of[0] = of[0] + row["tokens"] * torch.tensor(row[key])
-            of[1] += row["tokens"]
+            total = sums.setdefault(row["layer"], {}).setdefault(name, [0.0, 0])
+            total[0] = total[0] + row["tokens"] * torch.tensor(row[key])
+            total[1] += row["tokens"]
     return {
-        layer: {name: total / tokens for name, (total, tokens) in of.items()}
-        for layer, of in sums.items()
+        layer: {name: total / tokens for name, (total, tokens) in by_name.items()}
+        for layer, by_name in sums.items()
     }
 
 
 def expert_shares(rows: Rows) -> Figure:
-    """Heat maps of layers by languages for every expert: its share of its group's tokens.
+    """Draw heat maps of layers by languages for every expert: its share of its group's tokens.
 
     White is a fair share: 1 / the number of experts in the group.
     """
     panels = list(_experts(rows))
-    across = max(len(of) for of in panels)
+    across = max(len(series) for series in panels)
     layers, names = _labels(rows)
     width, height = heat_map_size(len(layers), len(names))
     picture = new_figure(across * width, len(panels) * height)
     grid = picture.subplots(len(panels), across, squeeze=False)
-    for line, of in zip(grid, panels, strict=True):
-        for axes, (title, values) in zip(line, of.items(), strict=False):
-            fair = 1 / len(of)
+    for line, series in zip(grid, panels, strict=True):
+        for axes, (title, values) in zip(line, series.items(), strict=False):
+            fair = 1 / len(series)
             options = {"vmin": 0, "vmax": min(1, 2 * fair), "cmap": "PuOr"}
             _panel(axes, values, layers, names, title, "share of the group's tokens", **options)
-        for axes in line[len(of) :]:
+        for axes in line[len(series) :]:
             axes.remove()
     return picture
 
 
 def expert_entropy(rows: Rows) -> Figure:
-    """Heat maps of layers by languages: how undecided the routers are.
+    """Draw heat maps of layers by languages: how undecided the routers are.
 
     Entropy of a group's softmax, in nats: 0 where one expert gets all, log(experts) where all get
     the same.
@@ -105,7 +108,7 @@ def expert_entropy(rows: Rows) -> Figure:
 
 
 def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
-    """Heat maps of layers by tokens, one for each sentence: the weight of the MT experts.
+    """Draw heat maps of layers by tokens, one for each sentence: the weight of the MT experts.
 
     0 shuts them off, 1 lets them through; where a gate has learnt nothing, it is 0.5. Behind the
     line begins the translation.
@@ -158,11 +161,11 @@ def _experts(rows: Rows) -> Iterator[dict[str, Float[Tensor, "layers languages"]
     """For every group of experts the shares of each, by what its panel is called."""
     _, names = _labels(rows)
     for group in _GROUPS:
-        found = by_language(rows, group)
+        means = by_language(rows, group)
         experts = max((len(row[group]) for row in rows if group in row), default=0)
         if experts:
             yield {
-                f"{group.upper()} expert {e}": _table(found, names)[..., e] for e in range(experts)
+                f"{group.upper()} expert {e}": _table(means, names)[..., e] for e in range(experts)
             }
 
 
@@ -170,9 +173,11 @@ def _table(
     values: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]
 ) -> Float[Tensor, "layers languages *shape"]:
     """NaN for languages that a layer has no value of."""
-    some = next(iter(next(iter(values.values())).values()))
-    nothing = torch.full_like(some, torch.nan)
-    return torch.stack([torch.stack([of.get(n, nothing) for n in names]) for of in values.values()])
+    example = next(iter(next(iter(values.values())).values()))
+    nothing = torch.full_like(example, torch.nan)
+    return torch.stack(
+        [torch.stack([by_name.get(n, nothing) for n in names]) for by_name in values.values()]
+    )
 
 
 def _panel(

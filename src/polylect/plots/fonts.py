@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 _EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "IDEOGRAPHIC"}
 _PLACEHOLDERS = ("Last Resort", "Unicode BMP Fallback")  # fonts that have a box for every letter
-_told: set[str] = set()  # scripts without a font that the user knows of
+_noted_scripts: set[str] = set()  # scripts without a font that the user knows of
 
 
 class ReadableFigure(Figure):
@@ -44,7 +44,7 @@ def _fit(text: Text) -> None:
     for script, letters in _by_script(lacking).items():
         family = family_with(letters)
         if family is None:
-            _tell(script)
+            _note_missing_font(script)
         else:
             families.append(family)
     if families:
@@ -67,22 +67,22 @@ def _by_script(letters: Iterable[str]) -> dict[str, frozenset[str]]:
 
 @cache
 def family_with(letters: frozenset[str]) -> str | None:
-    """The family of an upright regular font of this system that has all the letters, or None."""
-    wanted = {ord(letter) for letter in letters}
-    known = {entry.fname for entry in font_manager.fontManager.ttflist}
-    if family := _search(known, wanted):
+    """Return the family of an upright regular font here that has all the letters, or None."""
+    characters = {ord(letter) for letter in letters}
+    paths = {entry.fname for entry in font_manager.fontManager.ttflist}
+    if family := _search(paths, characters):
         return family
     # matplotlib lists the fonts once and never looks again: some may have been installed since.
-    new = set(font_manager.findSystemFonts()) - known
+    new = set(font_manager.findSystemFonts()) - paths
     for path in sorted(new):
         try:
             font_manager.fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError):  # no font that FreeType can read
             new.discard(path)
-    return _search(new, wanted) if new else None
+    return _search(new, characters) if new else None
 
 
-def _search(paths: set[str], wanted: set[int]) -> str | None:
+def _search(paths: set[str], characters: set[int]) -> str | None:
     entries = [
         entry
         for entry in font_manager.fontManager.ttflist
@@ -94,15 +94,15 @@ def _search(paths: set[str], wanted: set[int]) -> str | None:
     # Where there is a choice, sans-serif as the rest is, and no fixed widths.
     entries.sort(key=lambda e: ("Sans" not in e.name, "Mono" in e.name, e.name))
     for entry in entries:
-        if wanted <= font_manager.get_font(entry.fname).get_charmap().keys():
+        if characters <= font_manager.get_font(entry.fname).get_charmap().keys():
             return entry.name
     return None
 
 
-def _tell(script: str) -> None:
-    if script in _told:
+def _note_missing_font(script: str) -> None:
+    if script in _noted_scripts:
         return
-    _told.add(script)
+    _noted_scripts.add(script)
     package = "fonts-noto-cjk" if script in _EAST_ASIAN else "fonts-noto-core"
     print(
         f"note: no font of this system has {script.capitalize()} letters, so pictures show boxes: "

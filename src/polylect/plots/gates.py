@@ -12,7 +12,8 @@ from polylect.plots.logged import Points, direction_legend, draw_directions, rea
 
 
 def openness(folder: str | Path) -> dict[int, dict[str, Points]]:
-    """What a run has logged of its gates: layer to direction to (optimizer step, mean openness).
+    """Return what a run has logged of its gates:
+    layer to direction to (optimizer step, mean openness).
 
     Raises:
         FileNotFoundError: the run folder has no metrics.csv.
@@ -30,24 +31,24 @@ def openness(folder: str | Path) -> dict[int, dict[str, Points]]:
 
 
 def of_gates(folder: str | Path) -> dict[str, Figure]:
-    """All pictures of the gates of a run, by name."""
+    """Return all pictures of the gates of a run, by name."""
     return {"gates": gates(folder), "gates_over_steps": gates_over_steps(folder)}
 
 
 def gates(folder: str | Path) -> Figure:
-    """Heat map of layers by directions: how far gates were open when last logged.
+    """Draw a heat map of layers by directions: how far gates were open when last logged.
 
     1 lets general neurons through alone, 0 specific ones. Training adds noise to the gates.
     """
-    told = openness(folder)
-    directions = _directions(told)
-    last = [[_last(lines.get(d, [])) for d in directions] for lines in told.values()]
-    picture = new_figure(*heat_map_size(len(told), len(directions)))
+    layers = openness(folder)
+    directions = _directions(layers)
+    last = [[_last(lines.get(d, [])) for d in directions] for lines in layers.values()]
+    picture = new_figure(*heat_map_size(len(layers), len(directions)))
     axes = picture.subplots()
     heat_map(
         axes,
         torch.tensor(last),
-        list(told),
+        list(layers),
         directions,
         "openness of gates when last logged\n(0 specific, 1 general neurons)",
         "mean over tokens",
@@ -62,27 +63,27 @@ def gates(folder: str | Path) -> Figure:
 
 
 def gates_over_steps(folder: str | Path) -> Figure:
-    """How far gates were open over the training: a panel for each layer, a line per direction."""
-    told = openness(folder)
-    directions = _directions(told)
-    columns = min(len(told), 4)
-    rows = -(-len(told) // columns)
+    """Draw how far gates were open over the training: a panel per layer, a line per direction."""
+    layers = openness(folder)
+    directions = _directions(layers)
+    columns = min(len(layers), 4)
+    rows = -(-len(layers) // columns)
     picture = new_figure(2.4 * columns + 1.4, 2.2 * rows + 0.6)
     panels = picture.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    for axes, (layer, lines) in zip(panels, told.items(), strict=False):
+    for axes, (layer, lines) in zip(panels, layers.items(), strict=False):
         draw_directions(axes, lines, directions)
         axes.set(title=f"layer {layer}", xlabel="optimizer step", ylim=(-0.02, 1.02))
         axes.axhline(0.5, color=NOTHING, linewidth=0.8, zorder=0)  # where learnt gates begin
-    for axes in panels[len(told) :]:
+    for axes in panels[len(layers) :]:
         axes.remove()
-    for axes in panels[: len(told) : columns]:
+    for axes in panels[: len(layers) : columns]:
         axes.set_ylabel("mean openness\n(0 specific, 1 general)")
-    direction_legend(picture, panels[: len(told)], directions)
+    direction_legend(picture, panels[: len(layers)], directions)
     return picture
 
 
-def _directions(told: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    return sorted({direction for lines in told.values() for direction in lines})
+def _directions(layers: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    return sorted({direction for lines in layers.values() for direction in lines})
 
 
 def _last(line: Sequence[tuple[int, float]]) -> float:

@@ -16,7 +16,7 @@ Points = list[tuple[int, float]]
 
 
 def read_metrics(folder: str | Path) -> dict[str, Points]:
-    """The values of each metric that a run has logged, by its name.
+    """Return the values of each metric that a run has logged, by its name.
 
     Raises:
         FileNotFoundError: the run folder has no metrics.csv.
@@ -34,7 +34,7 @@ def read_metrics(folder: str | Path) -> dict[str, Points]:
 
 
 def of_training(folder: str | Path) -> dict[str, Figure]:
-    """The curves of a training, by name; none of what the run has not logged."""
+    """Return the curves of a training, by name; none of what the run has not logged."""
     metrics = read_metrics(folder)
     figures = {}
     if any(name in metrics for name in ("train/loss", "val/loss", "train/lr")):
@@ -45,7 +45,7 @@ def of_training(folder: str | Path) -> dict[str, Figure]:
 
 
 def training(metrics: Mapping[str, Points]) -> Figure:
-    """The loss on training and validation text, and the learning rate, over the steps."""
+    """Return the loss on training and validation text, and the learning rate, over the steps."""
     picture = new_figure(6.4, 5.2)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _line(upper, metrics.get("train/loss", []), color="#aaaaaa", linewidth=1, label="one step")
@@ -64,7 +64,7 @@ def training(metrics: Mapping[str, Points]) -> Figure:
 
 
 def by_direction(metrics: Mapping[str, Points], name: str) -> dict[str, Points]:
-    """Direction to the values of `name/<direction>`."""
+    """Return the values of `name/<direction>` by direction."""
     own = {key.removeprefix(f"{name}/"): key for key in metrics if key.startswith(f"{name}/")}
     return {direction: metrics[key] for direction, key in sorted(own.items())}
 
@@ -77,7 +77,7 @@ _PANELS = (
 
 
 def directions(metrics: Mapping[str, Points]) -> Figure:
-    """Loss and chrF++ of each direction over the steps: a panel for each that was logged."""
+    """Return loss and chrF++ of each direction over the steps: a panel for each that was logged."""
     logged = [(by_direction(metrics, name), *texts) for name, *texts in _PANELS]
     logged = [panel for panel in logged if panel[0]]
     names = sorted({direction for lines, *_ in logged for direction in lines})
@@ -93,7 +93,7 @@ def directions(metrics: Mapping[str, Points]) -> Figure:
 
 
 def draw_directions(axes: Any, lines: Mapping[str, Points], names: Sequence[str]) -> None:
-    """A line per direction: those of the same name are alike in all panels.
+    """Draw a line per direction; those of the same name are alike in all panels.
 
     Where they are more than can be told apart, all are grey but the three that end lowest and the
     three that end highest, which are named at their ends.
@@ -113,7 +113,7 @@ def draw_directions(axes: Any, lines: Mapping[str, Points], names: Sequence[str]
 
 
 def line_style(index: int) -> dict[str, str]:
-    """Colour and dashes of the line with that number."""
+    """Return colour and dashes of the line with that number."""
     return {
         "color": LINES[index % len(LINES)],
         "linestyle": DASHES[index // len(LINES) % len(DASHES)],
@@ -121,7 +121,7 @@ def line_style(index: int) -> dict[str, str]:
 
 
 def direction_legend(picture: Figure, panels: Iterable[Any], names: Sequence[str]) -> None:
-    """One legend for all panels, of all directions that any of them shows."""
+    """Add one legend for all panels, of all directions that any of them shows."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -15,7 +15,7 @@ _METRICS = {"chrf++": "chrF++", "bleu": "BLEU"}
 
 
 def of_run(folder: str | Path, record: Mapping[str, Any] | None = None) -> dict[str, Figure]:
-    """The pictures that every run has, by name; none of what it has not measured.
+    """Return the pictures that every run has, by name; none of what it has not measured.
 
     Args:
         folder: of the run.
@@ -31,14 +31,14 @@ def of_run(folder: str | Path, record: Mapping[str, Any] | None = None) -> dict[
     test, base = (record["metrics"].get(name) or {} for name in ("test", "base"))
     if any(metric in row for row in test.values() for metric in _METRICS):
         figures["scores"] = scores(test, base)
-    drawn = record.get("data", {}).get("drawn") or {}
-    if sum(drawn.get("examples", {}).values()):
-        figures["data"] = data(drawn, record["data"].get("read", {}).get("train", {}))
+    draws = record.get("data", {}).get("drawn") or {}
+    if sum(draws.get("examples", {}).values()):
+        figures["data"] = data(draws, record["data"].get("read", {}).get("train", {}))
     return figures
 
 
 def scores(test: Scores, base: Scores | None = None) -> Figure:
-    """Bars by direction, the best at the top, with a ring at the untouched base's value.
+    """Draw bars by direction, the best at the top, with a ring at the untouched base's value.
 
     One panel for each of chrF++ and BLEU that was computed; both go from 0 to 100.
     """
@@ -64,21 +64,21 @@ def scores(test: Scores, base: Scores | None = None) -> Figure:
     return picture
 
 
-def data(drawn: Mapping[str, Any], read: Mapping[str, Any] | None = None) -> Figure:
-    """Shares of the directions in the training text as it was read, and as it was drawn.
+def data(draws: Mapping[str, Any], read: Mapping[str, Any] | None = None) -> Figure:
+    """Return the shares of the directions in the training text as it was read, and as it was drawn.
 
     Left the share of examples, right that of target tokens, which is what the loss sees.
 
     Args:
-        drawn: the training stream's report.
+        draws: the training stream's report.
         read: of each direction what was "kept" of its corpora.
     """
-    names = sorted(drawn["examples"], key=lambda d: drawn["examples"][d])
-    kept = {d: (read or {}).get(d, {}).get("kept", 0) for d in names}
+    names = sorted(draws["examples"], key=lambda d: draws["examples"][d])
+    kept_counts = {d: (read or {}).get(d, {}).get("kept", 0) for d in names}
     picture = new_figure(9.0, 1.5 + 0.34 * len(names))
     left, right = picture.subplots(1, 2, sharey=True)
-    _shares(left, names, drawn["examples"], "drawn", "examples", kept)
-    _shares(right, names, drawn["target_tokens"], "drawn", "target tokens")
+    _shares(left, names, draws["examples"], "drawn", "examples", kept_counts)
+    _shares(right, names, draws["target_tokens"], "drawn", "target tokens")
     handles = dict(zip(*left.get_legend_handles_labels()[::-1], strict=True))
     picture.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
     return picture
@@ -90,7 +90,7 @@ def _shares(
     counts: Mapping[str, int],
     label: str,
     unit: str,
-    kept: Mapping[str, int] | None = None,
+    kept_counts: Mapping[str, int] | None = None,
 ) -> None:
     total = max(sum(counts[name] for name in names), 1)
     shares = [100 * counts[name] / total for name in names]
@@ -99,8 +99,8 @@ def _shares(
         place = axes.get_yaxis_transform()  # at the right edge, clear of bars and lines
         text = f"{share:.1f} %  ({counts[name]:,})"
         axes.text(0.99, name, text, transform=place, ha="right", va="center", fontsize="small")
-    if kept and sum(kept.values()):
-        of_text = [100 * kept[name] / sum(kept.values()) for name in names]
+    if kept_counts and sum(kept_counts.values()):
+        of_text = [100 * kept_counts[name] / sum(kept_counts.values()) for name in names]
         axes.plot(of_text, names, "d", color=LINES[1], label="in the training text")
         shares = [*shares, *of_text]
     axes.axvline(100 / len(names), color="black", linewidth=0.8, linestyle=":", label="even")

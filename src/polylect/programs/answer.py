@@ -15,7 +15,7 @@ from polylect.data.kilt import Question
 from polylect.did_you_mean import check_known
 from polylect.eval.answers import METRICS, answer_score, oracle_share
 from polylect.files import write_json, write_text
-from polylect.run.record import Record, going_on
+from polylect.run.record import Record, advise_on_failure
 from polylect.run.session import session
 
 RETRIEVALS = ("passage", "adapter")
@@ -58,10 +58,10 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         raise ConfigError("there is no question on these articles: see data.source.")
     oracle = _oracle(cfg.oracle, data, questions)
     if cfg.retrieval is not None:
-        questions = retrieved(questions, data, cfg.retrieval, cfg.passage_words)
+        questions = retrieve(questions, data, cfg.retrieval, cfg.passage_words)
     module = build_untrained(cfg)
     module.to(device_of(cfg.device))
-    data.meet(module.backbone, module.tokenizer)
+    data.set_backbone(module.backbone, module.tokenizer)
     data.template = module.template
     record = Record(run=str(folder), config=plain(cfg))
     with record.saved_to(folder, begin):
@@ -70,8 +70,10 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     return record.metrics["objective"]
 
 
-def retrieved(questions: Sequence[Question], data: Any, how: str, words: int) -> list[Question]:
-    """The questions with what BM25 finds for them in the articles; as they are where it finds none.
+def retrieve(questions: Sequence[Question], data: Any, how: str, words: int) -> list[Question]:
+    """Return the questions with what BM25 finds for them in the articles.
+
+    They stay as they are where it finds none.
 
     "passage" shows the best passage, "adapter" names the article that has it, in place of the
     right one.
@@ -115,15 +117,20 @@ def answer(
     from polylect.run.results.scoring import translate_all
 
     if module.libraries:
-        served = data.serving(questions)
-        known = module.libraries.keys()
-        module.serve({d: {k: v for k, v in of.items() if k in known} for d, of in served.items()})
+        adapters_of = data.adapters_by_direction(questions)
+        libraries = module.libraries.keys()
+        module.serve(
+            {
+                d: {k: v for k, v in adapters.items() if k in libraries}
+                for d, adapters in adapters_of.items()
+            }
+        )
         if module.is_calibrated:
-            module.calibrate(_own_text(data, known))
+            module.calibrate(_own_text(data, libraries))
     answers = translate_all(module, data.ask(questions), "answering")
     pairs = list(zip(questions, answers, strict=True))
     lines = [json.dumps(_line(q, a.text), ensure_ascii=False) for q, a in pairs]
-    with going_on("give the same command again"):
+    with advise_on_failure("give the same command again"):
         write_text(folder / "answers.jsonl", "".join(f"{line}\n" for line in lines))
     test = {
         name: _scores([(q, a) for q, a in pairs if q.data_set == name], data)
@@ -133,9 +140,9 @@ def answer(
     results = {"test": test, "tasks": tasks, "objective": sum(tasks.values()) / len(tasks)}
     if oracle is not None:
         results["share"] = _shares(test, oracle)
-    if rows := module.routed():
+    if rows := module.routing_rows():
         results["routing"] = {"agreement": agreement(rows), "layers": by_layer(rows)}
-    with going_on("give the same command again"):
+    with advise_on_failure("give the same command again"):
         write_json(folder / "scores.json", results)
     _show(results)
     return results
@@ -215,9 +222,9 @@ def _oracle(run: str | None, data: Any, questions: Sequence[Question]) -> dict[s
     if not file.is_file():
         raise ConfigError(f"oracle={run} is no folder of answers: it lacks answers.jsonl.")
     # At LF alone: an answer may hold other characters that end lines elsewhere.
-    written = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     try:
-        answered = [json.loads(line) for line in written]
+        answered = [json.loads(line) for line in lines]
     except ValueError as error:
         raise ConfigError(f"oracle={run} has a damaged {file.name}: {error}.") from error
     if [(a["data_set"], a["id"]) for a in answered] != [(q.data_set, q.id) for q in questions]:

@@ -29,12 +29,12 @@ def main(cfg: DictConfig) -> None:
     runs = [ScoredRun.read(path) for path in cfg.systems]
     check_metric(runs, cfg.metric)
     comparisons = compare_runs(runs, cfg.metric, cfg.test, cfg.samples, cfg.packages)
-    made = tables(runs, comparisons)
-    for table in made:
+    result_tables = tables(runs, comparisons)
+    for table in result_tables:
         show(table)
         print()
     if cfg.out:
-        _write(Path(cfg.out), runs, comparisons, made)
+        _write(Path(cfg.out), runs, comparisons, result_tables)
         print(f"written: {cfg.out}")
 
 
@@ -47,15 +47,15 @@ def _check_out(out: str | None) -> None:
         raise ConfigError(f"out={out} exists: give another name, or take it away.")
 
 
-def _write(path: Path, runs: list, comparisons: list, made: list) -> None:
+def _write(path: Path, runs: list, comparisons: list, result_tables: list) -> None:
     from polylect.files import write_json, write_text
-    from polylect.run.record import going_on
+    from polylect.run.record import advise_on_failure
     from polylect.run.results.comparison import as_json
 
-    with going_on("give the same command again"):
+    with advise_on_failure("give the same command again"):
         if path.suffix == ".json":
             write_json(path, as_json(runs, comparisons))
         elif path.suffix == ".md":
-            write_text(path, "\n".join(table.markdown() for table in made))
+            write_text(path, "\n".join(table.markdown() for table in result_tables))
         else:
-            write_text(path, "\n".join(table.tsv() for table in made))
+            write_text(path, "\n".join(table.tsv() for table in result_tables))

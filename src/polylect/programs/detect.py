@@ -28,7 +28,7 @@ from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
 from polylect.library.neuron_file import NeuronFile
 from polylect.models.families import family_of
-from polylect.run.earlier.resume import told
+from polylect.run.earlier.resume import describe_differences
 from polylect.run.measuring import measure
 from polylect.run.record import Record
 from polylect.run.session import session
@@ -63,8 +63,8 @@ def _check(cfg: DictConfig) -> None:
     check_categories(categories.rule, categories.rho, categories.own, categories.share)
     check_known("categories.positions", categories.positions, ("all", *SIDES))
     if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
-        done = Path(cfg.resume) / FILE
-        how = f"it has ended, take scores={done}" if done.is_file() else "begin anew"
+        scores_file = Path(cfg.resume) / FILE
+        how = f"it has ended, take scores={scores_file}" if scores_file.is_file() else "begin anew"
         raise ConfigError(f"resume={cfg.resume} has no {PARTIAL} to go on from: {how}.")
     for split in ("train", "val", "test"):  # what is not read need not be given
         if OmegaConf.is_missing(cfg.data, split):
@@ -81,24 +81,24 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     record = Record(run=str(folder), config=plain(cfg))
     try:
         with record.timed(begin):
-            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measured(cfg, folder, record)
-            chosen = choose(scores, cfg)
-            chosen.write(folder / FILE)
+            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measure(cfg, folder, record)
+            neurons = choose(scores, cfg)
+            neurons.write(folder / FILE)
             (folder / PARTIAL).unlink(missing_ok=True)
-            record.metrics |= {"layers": chosen.layers, "neurons": chosen.counts()}
+            record.metrics |= {"layers": neurons.layers, "neurons": neurons.counts()}
     finally:
         # A bad setting leaves no folder behind.
         if record.status == "done" or (folder / "record.json").is_file():
             record.write(folder)
-    show(_table(chosen))
-    plots.save_all(folder, lambda: plots.of_detection(chosen))
+    show(_table(neurons))
+    plots.save_all(folder, lambda: plots.of_detection(neurons))
     print(f"neurons: {folder / FILE}")
 
 
 # Measuring
 
 
-def _measured(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
+def _measure(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
     """The scores of all neurons of all layers; nothing is chosen yet."""
     from polylect.run.build import build_data
     from polylect.translator import device_of
@@ -108,7 +108,7 @@ def _measured(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
     split = _split(data, cfg.split)
     data.setup("fit" if split == "train" else "validate")
     backbone, tokenizer = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
-    data.meet(backbone, tokenizer)
+    data.set_backbone(backbone, tokenizer)
     data.check_context()
     backbone.to(device).eval()
     freeze(backbone)
@@ -160,18 +160,18 @@ def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
     )
 
 
-def _split(data: Any, wanted: str) -> str:
+def _split(data: Any, preferred: str) -> str:
     """The text to measure on: held out, where every direction has such text."""
 
     def missing(split: str) -> list[str]:
         return [d for d in data.directions if d not in data.directions_of(split)]
 
-    if not (without := missing(wanted)):
-        return wanted
-    if wanted == "val" and not missing("train"):
+    if not (without := missing(preferred)):
+        return preferred
+    if preferred == "val" and not missing("train"):
         print(f"there is no val corpus of {', '.join(without)}: the train corpora are measured.")
         return "train"
-    raise ConfigError(f"there is no {wanted} corpus of {without[0]}: give data.{wanted}=…")
+    raise ConfigError(f"there is no {preferred} corpus of {without[0]}: give data.{preferred}=…")
 
 
 def _down_projections(backbone: nn.Module) -> list[nn.Module]:
@@ -208,9 +208,9 @@ def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
     state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")
     if not isinstance(state, dict) or not {"job", "batches", "nats"} <= state.keys():
         raise ConfigError(f"resume={resume} is no unfinished detection: begin anew.")
-    if found := told(state["job"], job):
+    if changes := describe_differences(state["job"], job):
         raise ConfigError(
-            f"resume={resume} was measuring something else, {found}: give the settings it was "
+            f"resume={resume} was measuring something else, {changes}: give the settings it was "
             "begun with."
         )
     return state
@@ -220,7 +220,7 @@ def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
-    """The file with layers and categories chosen from its scores as the configuration says."""
+    """Return the file with layers and categories chosen by the configuration from its scores."""
     generator = torch.Generator().manual_seed(cfg.seed)
     relevance = torch.tensor(file.about["relevance"][cfg.layers.form], dtype=torch.float64)
     k, count = cfg.layers.k, relevance.shape[1]
@@ -230,7 +230,7 @@ def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
     positions = used.any(1).nonzero().flatten().tolist()
     options = plain(cfg.categories)
     scores = file.scores(options.pop("positions"))
-    found = [
+    by_layer = [
         categorise(
             scores[:, layer], activation=file.activation[:, layer], generator=generator, **options
         )
@@ -240,8 +240,8 @@ def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
         file,
         layers=tuple(positions),
         selected=used[positions],
-        general=torch.stack([categories.general for categories in found]),
-        specific=torch.stack([categories.specific for categories in found]),
+        general=torch.stack([categories.general for categories in by_layer]),
+        specific=torch.stack([categories.specific for categories in by_layer]),
         relevance=relevance.float(),
         about={**file.about, "chosen": {k: plain(cfg[k]) for k in CHOICES}},
     )

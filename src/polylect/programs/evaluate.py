@@ -13,7 +13,7 @@ from polylect.config.base_or_run import choose_strategy
 from polylect.config.checks import check_metrics
 from polylect.config.roots import ConfigError, plain
 from polylect.config.validation import validate
-from polylect.run.record import Record, going_on
+from polylect.run.record import Record, advise_on_failure
 from polylect.run.session import close_wandb, session
 
 
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> float | None:
     choose_strategy(cfg)
     print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
     _check(cfg)
-    with going_on("give the same command again"), session(cfg) as folder:
+    with advise_on_failure("give the same command again"), session(cfg) as folder:
         validate(cfg)
         return _run(cfg, folder)
 
@@ -52,12 +52,12 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         show_matches(module, memory)
         data.template = module.template
     record = Record(run=str(folder), config=plain(cfg))
-    with _using(module, cfg.adapter), record.saved_to(folder, begin):
+    with _with_adapter(module, cfg.adapter), record.saved_to(folder, begin):
         record.metrics["test"] = score_module(
             module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
         )
         record.metrics["objective"] = mean_chrf(record.metrics["test"])
-        if rows := module.routed():
+        if rows := module.routing_rows():
             record.metrics["routing"] = {"agreement": agreement(rows), "rows": rows}
         if memory is not None:
             record.metrics["shots" if cfg.shots else "memory"] = memory.report()
@@ -128,14 +128,14 @@ def _examples(cfg: DictConfig, module: Any, data: Any) -> Any:
 
 
 @contextmanager
-def _using(module: Any, adapter: str | None) -> Iterator[None]:
+def _with_adapter(module: Any, adapter: str | None) -> Iterator[None]:
     """Within it all rows go through the adapter, if one is named."""
     if adapter is None:
         yield
         return
     library = module.named_adapters()
-    library.adapter_index.served(adapter)  # which refuses a name that is not there
-    with library.using(adapter):
+    library.adapter_index.directions_of(adapter)  # which refuses a name that is not there
+    with library.use_adapter(adapter):
         yield
 
 
@@ -147,7 +147,7 @@ def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
     if not data.directions_of(cfg.split):
         raise ConfigError(f"there are no {cfg.split} corpora: give data.{cfg.split}=…")
     # Whatever the data's own template: a run is asked in the way in which it was trained.
-    data.meet(module.backbone, module.tokenizer)
+    data.set_backbone(module.backbone, module.tokenizer)
     data.template = module.template
     data.setup(cfg.split if cfg.split == "test" else "validate")
     return data
@@ -159,7 +159,7 @@ def _read_others(cfg: DictConfig) -> list[Any]:
 
     if cfg.compare is None:
         return []
-    if (metric := _tested(cfg)) not in cfg.metrics:
+    if (metric := _tested_metric(cfg)) not in cfg.metrics:
         raise ConfigError(f"compare tests {metric}, which metrics={list(cfg.metrics)} lacks.")
     paths = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
     others = [ScoredRun.read(path) for path in paths]
@@ -167,7 +167,7 @@ def _read_others(cfg: DictConfig) -> list[Any]:
     return others
 
 
-def _tested(cfg: DictConfig) -> str:
+def _tested_metric(cfg: DictConfig) -> str:
     """chrF++, or the first metric where it is not computed."""
     return "chrf++" if "chrf++" in cfg.metrics else cfg.metrics[0]
 
@@ -179,7 +179,7 @@ def _compare(cfg: DictConfig, others: list[Any], folder: Path) -> None:
     from polylect.run.results.comparison import ScoredRun, as_json, compare_runs, tables
 
     runs = [*others, ScoredRun.read(folder)]
-    comparisons = compare_runs(runs, _tested(cfg), "bootstrap", 1000, cfg.packages)
+    comparisons = compare_runs(runs, _tested_metric(cfg), "bootstrap", 1000, cfg.packages)
     for table in tables(runs, comparisons):
         show(table)
     write_json(folder / "comparison.json", as_json(runs, comparisons))

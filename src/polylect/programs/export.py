@@ -31,10 +31,10 @@ def main(cfg: DictConfig) -> None:
     module.to(device_of(cfg.device)).eval()
     with new_folder(out) as folder:
         if cfg.form == "merged":
-            said = write_merged(module, folder, cfg.name)
+            sentences = write_merged(module, folder, cfg.name)
         else:
-            said = write_own(module, stored, folder, cfg.form, cfg.name)
-    for line in said:
+            sentences = write_own(module, stored, folder, cfg.form, cfg.name)
+    for line in sentences:
         print(line)
     print(f"written: {out}")
 

@@ -27,9 +27,9 @@ def main(cfg: DictConfig) -> None:
         for path in PROJECT.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     )
-    if taken := [name for name in files if (folder / name).exists()]:
+    if existing := [name for name in files if (folder / name).exists()]:
         raise ConfigError(
-            f"folder={folder} has {taken[0]} already, and nothing is overwritten: name another."
+            f"folder={folder} has {existing[0]} already, and nothing is overwritten: name another."
         )
     try:
         for name in files:

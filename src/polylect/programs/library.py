@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     validate(cfg)
     check_known("action", cfg.action, ACTIONS, ConfigError)
     library = AdapterLibrary(cfg.path)
-    if cfg.action != "add" and not library.names and not _strays(library):
+    if cfg.action != "add" and not library.names and not _incomplete_folders(library):
         if (library.path / CONFIG).is_file():
             raise ConfigError(f"path={cfg.path} is an adapter: give the folder that holds it.")
         raise ConfigError(f"path={cfg.path} holds no adapter: it must be a folder of PEFT folders.")
@@ -46,12 +46,12 @@ def _list(library: AdapterLibrary, cfg: DictConfig) -> None:
     from polylect.eval.table import Table, show
 
     aligned = AlignedLibrary(library, align)
-    rows = [_described(aligned, name) for name in library.names]
+    rows = [_describe(aligned, name) for name in library.names]
     header = ("adapter", "directions", "ranks", "modules", "MiB", "aligned", "base")
     show(Table(header, tuple(rows)))
 
 
-def _described(aligned: AlignedLibrary, name: str) -> tuple[str, ...]:
+def _describe(aligned: AlignedLibrary, name: str) -> tuple[str, ...]:
     library = aligned.library
     try:
         adapter = library.load(name)
@@ -71,11 +71,11 @@ def _described(aligned: AlignedLibrary, name: str) -> tuple[str, ...]:
 
 def _check(library: AdapterLibrary, cfg: DictConfig) -> None:
     """Raises ConfigError if an adapter cannot be used, after a line for each."""
-    wrong = _unfit(library, cfg)
+    wrong = _unusable(library, cfg)
     names = sorted({*library.names, *wrong})
     for name in names:
         print(f"{name}  {wrong.get(name, 'good')}")
-    for direction, serving in _serving(library).items():
+    for direction, serving in _adapters_by_direction(library).items():
         if len(serving) > 1:
             print(
                 f"note: {direction} is served by {' and '.join(serving)}: take it out of "
@@ -85,19 +85,21 @@ def _check(library: AdapterLibrary, cfg: DictConfig) -> None:
         raise ConfigError(f"{len(wrong)} of {len(names)} adapters cannot be used.")
 
 
-def _unfit(library: AdapterLibrary, cfg: DictConfig) -> dict[str, str]:
+def _unusable(library: AdapterLibrary, cfg: DictConfig) -> dict[str, str]:
     """By folder what is wrong with it, and what to do."""
     base = None
     if cfg.model:
         base, _ = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
-    wrong = {folder.name: f"{folder} has no {CONFIG}: {_COPY}" for folder in _strays(library)}
-    return wrong | dict(library.check(base)) | _misnamed(library)
+    wrong = {
+        folder.name: f"{folder} has no {CONFIG}: {_COPY}" for folder in _incomplete_folders(library)
+    }
+    return wrong | dict(library.check(base)) | _invalid_names(library)
 
 
 _COPY = "copy or download the whole folder"
 
 
-def _strays(library: AdapterLibrary) -> list[Path]:
+def _incomplete_folders(library: AdapterLibrary) -> list[Path]:
     """Folders with a part of an adapter, but not with that by which one is known."""
     return [
         folder
@@ -107,7 +109,7 @@ def _strays(library: AdapterLibrary) -> list[Path]:
     ]
 
 
-def _misnamed(library: AdapterLibrary) -> dict[str, str]:
+def _invalid_names(library: AdapterLibrary) -> dict[str, str]:
     wrong = {}
     for name in library.names:
         try:
@@ -117,7 +119,7 @@ def _misnamed(library: AdapterLibrary) -> dict[str, str]:
     return wrong
 
 
-def _serving(library: AdapterLibrary) -> dict[str, list[str]]:
+def _adapters_by_direction(library: AdapterLibrary) -> dict[str, list[str]]:
     """The adapters that say that they serve a direction, by direction."""
     serving: dict[str, list[str]] = {}
     for name in library.names:
@@ -129,11 +131,11 @@ def _serving(library: AdapterLibrary) -> dict[str, list[str]]:
 
 def _align(library: AdapterLibrary, cfg: DictConfig) -> None:
     aligned = AlignedLibrary(library, align)
-    made = sum(aligned.prepare(name) for name in library.names)
+    aligned_count = sum(aligned.prepare(name) for name in library.names)
     for name in library.names:
         if weakness := aligned.weakness(name):
             print(f"{name} {weakness}.")
-    print(f"{made} adapters aligned, {len(library.names) - made} were so before.")
+    print(f"{aligned_count} adapters aligned, {len(library.names) - aligned_count} were so before.")
 
 
 def _compare(library: AdapterLibrary, cfg: DictConfig) -> None:
@@ -165,7 +167,10 @@ _MEANING = {
 
 
 def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]:
-    """How alike any two adapters are, by measure; None where they have no layer in common."""
+    """Return how alike any two adapters are, by measure.
+
+    It is None where they have no layer in common.
+    """
     aligned = AlignedLibrary(library, align)
     names = library.names
     members: dict[str, list[int]] = {}
@@ -177,8 +182,8 @@ def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]
     sums = {measure: torch.zeros(len(names), len(names)) for measure in MEASURES}
     layers = torch.zeros(len(names), len(names))
     for path, changing in members.items():
-        a = _stacked([aligned.factor(names[i], path, "a_star") for i in changing])
-        b = _stacked([aligned.factor(names[i], path, "b_star").T for i in changing]).mT
+        a = _stack([aligned.factor(names[i], path, "a_star") for i in changing])
+        b = _stack([aligned.factor(names[i], path, "b_star").T for i in changing]).mT
         both = torch.meshgrid(torch.tensor(changing), torch.tensor(changing), indexing="ij")
         layers[both] += 1
         sums["update"][both] += update_cosines(a, b)
@@ -190,7 +195,7 @@ def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]
     }
 
 
-def _stacked(factors: list[Tensor]) -> Tensor:
+def _stack(factors: list[Tensor]) -> Tensor:
     """Lower ranks filled up with zeros."""
     rank = max(map(len, factors))
     return torch.stack([functional.pad(f, (0, 0, 0, rank - len(f))).float() for f in factors])

@@ -42,8 +42,8 @@ def main(cfg: DictConfig) -> float:
     record.seconds = report["seconds"]
     record.write(out)
     losses = report["validation_nats_per_token"]
-    shown = ", ".join(f"{code} {loss:.3f}" for code, loss in losses.items())
-    print(f"{report['parameters']:,} parameters; held-out nats per token: {shown}\n{out}")
+    losses_text = ", ".join(f"{code} {loss:.3f}" for code, loss in losses.items())
+    print(f"{report['parameters']:,} parameters; held-out nats per token: {losses_text}\n{out}")
     return sum(losses.values()) / len(losses)
 
 

@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def stages_of(cfg: DictConfig) -> dict[str, Stage]:
-    """The stages by name, in their order, with everything that they are given.
+    """Return the stages by name, in their order, with everything that they are given.
 
     Raises:
         ConfigError: a stage, a program or a name of `shared` that does not exist.
@@ -72,8 +72,8 @@ def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
     if program not in PROGRAMS:
         hint = did_you_mean(str(program), PROGRAMS)
         raise ConfigError(f"stages.{name}.program={program} does not exist; {hint}")
-    given = [stage.get("overrides", []), plain(cfg.common), plain(cfg.extra.get(name, []))]
-    overrides = list(_flat(given, name))
+    override_lists = [stage.get("overrides", []), plain(cfg.common), plain(cfg.extra.get(name, []))]
+    overrides = list(_flat(override_lists, name))
     if not any(override.startswith("seed=") for override in overrides):
         overrides.append(f"seed={cfg.seed}")
     return Stage(program, overrides)
@@ -92,12 +92,12 @@ def _flat(overrides: Any, name: str) -> Iterator[str]:
 
 def _check_shared(cfg: DictConfig) -> None:
     """Refuse `${shared.NAME}` of a name that `shared` does not have."""
-    known = [str(name) for name in cfg.shared]
+    names = [str(name) for name in cfg.shared]
     for place in ("shared", "stages", "common", "extra"):
-        written = json.dumps(OmegaConf.to_container(cfg[place], resolve=False))
-        for name in re.findall(r"\$\{shared\.(\w+)\}", written):
-            if name not in known:
-                hint = did_you_mean(name, known) if known else "shared is empty."
+        text = json.dumps(OmegaConf.to_container(cfg[place], resolve=False))
+        for name in re.findall(r"\$\{shared\.(\w+)\}", text):
+            if name not in names:
+                hint = did_you_mean(name, names) if names else "shared is empty."
                 raise ConfigError(f"{place}: ${{shared.{name}}} does not exist; {hint}")
 
 
@@ -112,11 +112,11 @@ def _check(stages: Mapping[str, Stage]) -> None:
         try:
             for override in stage.overrides:
                 _check_placeholders(override, name, earlier, stages)
-            filled = [_filled(override, earlier) for override in stage.overrides]
-            given = resolve_overrides(
-                stage.program, [*search_path_of_job(), *filled], conf_folder()
+            overrides = [_fill_in(override, earlier) for override in stage.overrides]
+            resolved = resolve_overrides(
+                stage.program, [*search_path_of_job(), *overrides], conf_folder()
             )
-            for override in OverridesParser.create().parse_overrides(given):
+            for override in OverridesParser.create().parse_overrides(resolved):
                 if override.is_sweep_override():
                     raise ConfigError(
                         f"{override.input_line} is a sweep, but a stage is one run; sweep over the "
@@ -140,11 +140,11 @@ def _check_placeholders(
 
 def _folder(cfg: DictConfig) -> Path:
     if cfg.resume is None:
-        chosen = os.environ.pop(RUN_FOLDER, None)  # of a sweep's job; not that of the stages
-        if chosen is None:
+        job_folder = os.environ.pop(RUN_FOLDER, None)  # of a sweep's job; not that of the stages
+        if job_folder is None:
             return new_folder(Path(cfg.runs) / cfg.name)
-        Path(chosen).mkdir(parents=True)
-        return Path(chosen)
+        Path(job_folder).mkdir(parents=True)
+        return Path(job_folder)
     folder = Path(cfg.resume)
     if not (folder / "record.json").is_file():
         raise ConfigError(f"resume={folder} is no folder of a recipe: it has no record.json.")
@@ -152,19 +152,19 @@ def _folder(cfg: DictConfig) -> Path:
 
 
 def _run(stages: Mapping[str, Stage], folder: Path, record: Record) -> None:
-    ledger = _done(folder)
-    done = {name: line["folder"] for name, line in ledger.items()}
-    record.metrics["stages"] = done
+    ledger = _finished_stages(folder)
+    stage_folders = {name: line["folder"] for name, line in ledger.items()}
+    record.metrics["stages"] = stage_folders
     record.write(folder)
     for name, stage in stages.items():
-        overrides = [_filled(override, done) for override in stage.overrides]
-        if name in done:
+        overrides = [_fill_in(override, stage_folders) for override in stage.overrides]
+        if name in stage_folders:
             _check_same(name, ledger[name]["overrides"], overrides)
-            print(f"stage {name}: done before, {done[name]}", flush=True)
+            print(f"stage {name}: done before, {stage_folders[name]}", flush=True)
             continue
         _check_not_diverged(name, overrides, folder)
-        done[name] = str(_run_stage(name, stage.program, overrides, folder))
-    last = Path(done[name]) / "record.json"
+        stage_folders[name] = str(_run_stage(name, stage.program, overrides, folder))
+    last = Path(stage_folders[name]) / "record.json"
     metrics = json.loads(last.read_text(encoding="utf-8"))["metrics"] if last.is_file() else {}
     record.metrics["objective"] = metrics.get("objective")
 
@@ -202,7 +202,7 @@ def _has_diverged(run: Path) -> bool:
     return record.is_file() and Record.read(run).status == "diverged"
 
 
-def _done(folder: Path) -> dict[str, dict[str, Any]]:
+def _finished_stages(folder: Path) -> dict[str, dict[str, Any]]:
     """Lines of the ledger about the stages that ended well, by name."""
     return {line["stage"]: line for line in _ledger(folder) if line["exit"] == 0}
 
@@ -213,7 +213,7 @@ def _ledger(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _filled(override: str, folders: Mapping[str, str]) -> str:
+def _fill_in(override: str, folders: Mapping[str, str]) -> str:
     """`{name}` becomes the folder of the stage of that name."""
     for name, folder in folders.items():
         override = override.replace(f"{{{name}}}", folder)
@@ -258,5 +258,5 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
 
 def _resumable(run: Path) -> bool:
     """Whether a stage goes on from there; one that has diverged begins anew."""
-    begun = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
-    return begun and not _has_diverged(run)
+    has_checkpoint = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
+    return has_checkpoint and not _has_diverged(run)

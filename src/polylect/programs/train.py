@@ -19,8 +19,8 @@ from polylect.run.earlier.resume import (
     CONTINUED,
     check_stage,
     check_unchanged,
-    repeated,
-    resumed,
+    repeat_config,
+    resume_config,
     stored_values,
 )
 from polylect.run.precision import settle_precision
@@ -61,9 +61,9 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     keep_freed_memory()
     check_settings(cfg)
     check_devices(cfg)
-    if (chosen := settle_precision(cfg)) and local_rank() == 0:
-        print(chosen, flush=True)
-    module, data = _made(cfg)
+    if (notice := settle_precision(cfg)) and local_rank() == 0:
+        print(notice, flush=True)
+    module, data = _build(cfg)
     check_data(data, cfg)
     memory = build_memory(cfg, module)
     if memory is not None:
@@ -132,7 +132,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     return record.metrics["objective"]
 
 
-def _made(cfg: DictConfig) -> tuple[Any, Any]:
+def _build(cfg: DictConfig) -> tuple[Any, Any]:
     """The strategy on its base, with the weights of the stage before if any, and the data."""
     import lightning as L
 
@@ -169,18 +169,18 @@ def _made(cfg: DictConfig) -> tuple[Any, Any]:
     return module, data
 
 
-def continued(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """With `resume` or `config`, the configuration of that run, and on top what was `given`."""
+def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of the run that `resume` or `config` names, with `overrides`."""
     if cfg.resume and cfg.config:
         raise ConfigError("give config=… to begin again or resume=… to go on, not both.")
     if cfg.config:
-        return repeated(cfg, given)
+        return repeat_config(cfg, overrides)
     if not cfg.resume:
         return cfg
     from polylect.strategies.checkpoint import read_checkpoint
 
     path = resume_path(cfg.resume)
-    return resumed(cfg, stored_values(read_checkpoint(path)), path, given)
+    return resume_config(cfg, stored_values(read_checkpoint(path)), path, overrides)
 
 
 def _intervals(cfg: DictConfig) -> None:
@@ -197,11 +197,11 @@ def _batches(cfg: DictConfig) -> int:
 
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
-    """The configured callbacks, and those of every run."""
+    """Return the configured callbacks, and those of every run."""
     from polylect.run.callbacks import DataReport, LastCheckpoint, RunningLossReport, StopTogether
     from polylect.run.monitor.progress import progress
 
-    chosen = [
+    configured = [
         instantiate(node, "callbacks", cfg.packages)
         for node in (cfg.callbacks or {}).values()
         if node
@@ -209,7 +209,7 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
     bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
     ours = [LastCheckpoint(folder / "checkpoints"), StopTogether()]
     ours += [DataReport(), RunningLossReport()]
-    return [*chosen, *ours, *bar]
+    return [*configured, *ours, *bar]
 
 
 def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
@@ -228,7 +228,7 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
 
 
 def resume_path(resume: str) -> Path:
-    """To go on means from where it stopped: the last checkpoint of a run folder."""
+    """Return where a run goes on: at the last checkpoint of its folder."""
     from polylect.run.build import checkpoint_path
 
     last = Path(resume) / "checkpoints" / "last.ckpt"

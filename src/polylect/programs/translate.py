@@ -54,11 +54,11 @@ def _translate(cfg: DictConfig, out: Output) -> None:
     counts = {"empty": 0, "too long": 0, "capped": 0}
     for chunk in _chunks(_input(cfg.input), cfg.start, cfg.lines_per_chunk):
         rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
-        out.write(_translated(rows, translator, counts))
+        out.write(_translate_rows(rows, translator, counts))
         if sys.stderr.isatty():
             print(f"\r{out.lines} lines", end="", file=sys.stderr, flush=True)
-    done = ", ".join([f"lines {out.lines}", *(f"{k} {v}" for k, v in counts.items() if v)])
-    print(f"polylect translate: {done}", file=sys.stderr)
+    summary = ", ".join([f"lines {out.lines}", *(f"{k} {v}" for k, v in counts.items() if v)])
+    print(f"polylect translate: {summary}", file=sys.stderr)
     if memory is not None:
         print(f"polylect translate: {memory.summary()}", file=sys.stderr)
 
@@ -114,11 +114,11 @@ def _row(number: int, line: str, direction: str | None, translator: Any) -> tupl
     return number, one_line(text), named.strip()
 
 
-def _translated(
+def _translate_rows(
     rows: Sequence[tuple[int, str, str]], translator: Any, counts: dict[str, int]
 ) -> list[str]:
     """The translations of one chunk; what was left empty or cut off is counted."""
-    kept, texts = [], [""] * len(rows)
+    indices, texts = [], [""] * len(rows)
     for index, (number, text, direction) in enumerate(rows):
         if not text:
             counts["empty"] += 1
@@ -129,9 +129,11 @@ def _translated(
                 file=sys.stderr,
             )
         else:
-            kept.append(index)
-    translations = translator.translations([rows[i][1] for i in kept], [rows[i][2] for i in kept])
-    for index, translation in zip(kept, translations, strict=True):
+            indices.append(index)
+    translations = translator.translations(
+        [rows[i][1] for i in indices], [rows[i][2] for i in indices]
+    )
+    for index, translation in zip(indices, translations, strict=True):
         texts[index] = translation.text
         counts["capped"] += translation.capped
     return texts

@@ -55,27 +55,29 @@ def main(cfg: DictConfig) -> None:
     model.eval()
     vocabulary = Vocabulary(whole)
     new = [str(token) for token in cfg.tokens if token not in vocabulary.ids]
-    kept = _choose(cfg, vocabulary, whole, train, directions, len(new))
-    tokenizer = cut_tokenizer(whole, kept, new)
+    kept_ids = _choose(cfg, vocabulary, whole, train, directions, len(new))
+    tokenizer = cut_tokenizer(whole, kept_ids, new)
     fits = {
-        code: asdict(compare_tokens(whole, tokenizer, kept, texts))
+        code: asdict(compare_tokens(whole, tokenizer, kept_ids, texts))
         for code, texts in held_out.items()
     }
-    shown = {code: texts[: cfg.lines] for code, texts in held_out.items() if cfg.lines}
-    before, rows = _parameters(model), _rows(tokenizer, shown, len(kept))
-    nats = {code: [nats_per_character(model, whole, texts)] for code, texts in shown.items()}
-    logits = next_token_logits(model, [[kept[i] for i in row] for row in rows])
-    logits = [values[:, kept] for values in logits]
+    sampled_texts = {code: texts[: cfg.lines] for code, texts in held_out.items() if cfg.lines}
+    before, rows = _parameters(model), _rows(tokenizer, sampled_texts, len(kept_ids))
+    nats = {
+        code: [nats_per_character(model, whole, texts)] for code, texts in sampled_texts.items()
+    }
+    logits = next_token_logits(model, [[kept_ids[i] for i in row] for row in rows])
+    logits = [values[:, kept_ids] for values in logits]
     model.config.update({CUT_FROM: fingerprints(model)})
-    cut_model(model, kept, len(new), cfg.seed)
-    for code, texts in shown.items():
+    cut_model(model, kept_ids, len(new), cfg.seed)
+    for code, texts in sampled_texts.items():
         nats[code].append(nats_per_character(model, tokenizer, texts))
     apart = [
-        ((there[:, : len(kept)] - here).abs().max() / here.abs().max()).item()
+        ((there[:, : len(kept_ids)] - here).abs().max() / here.abs().max()).item()
         for here, there in zip(logits, next_token_logits(model, rows), strict=True)
     ]
     report = {
-        "entries": [len(vocabulary.ids), len(kept) + len(new)],
+        "entries": [len(vocabulary.ids), len(kept_ids) + len(new)],
         "parameters": [before, _parameters(model)],
         "cut_from": getattr(model.config, CUT_FROM),
         "new_tokens": new,
@@ -85,16 +87,16 @@ def main(cfg: DictConfig) -> None:
         },
     }
     _write(model, tokenizer, out, Record(run=str(out), config=plain(cfg), metrics=report))
-    _say(report, out)
+    _print_report(report, out)
 
 
 def _check(cfg: DictConfig, out: Path) -> None:
     """The settings that need neither model nor data."""
     if out.exists():
         raise ConfigError(f"out={out} exists already and is not overwritten.")
-    given = [rule for rule in _RULES if cfg[rule] is not None]
-    if len(given) > 1:
-        raise ConfigError(f"give one of {', '.join(_RULES)}, not {' and '.join(given)}.")
+    rules = [rule for rule in _RULES if cfg[rule] is not None]
+    if len(rules) > 1:
+        raise ConfigError(f"give one of {', '.join(_RULES)}, not {' and '.join(rules)}.")
     for rule in ("count", "size"):
         if cfg[rule] is not None and cfg[rule] < 1:
             raise ConfigError(f"{rule} must be at least 1, got {cfg[rule]}.")
@@ -151,14 +153,14 @@ def _choose(
     counts: Counter[int] = Counter()
     for texts in train.values():
         counts += count_tokens(tokenizer, texts)
-    always = vocabulary.always() | prompt_tokens(tokenizer, directions)
-    always |= script_tokens(vocabulary, cfg.languages)
+    required_ids = vocabulary.required_ids() | prompt_tokens(tokenizer, directions)
+    required_ids |= script_tokens(vocabulary, cfg.languages)
     rules = {rule: cfg[rule] for rule in _RULES}
     if rules["size"] is not None:
         rules["size"] -= new
     elif rules["coverage"] is None:
         rules["count"] = cfg.count or 1
-    return sorted(frequent_tokens(counts, vocabulary, always, **rules))
+    return sorted(frequent_tokens(counts, vocabulary, required_ids, **rules))
 
 
 def _rows(tokenizer: Any, texts: Texts, size: int) -> list[list[int]]:
@@ -183,7 +185,7 @@ def _write(model: Any, tokenizer: Any, out: Path, record: Record) -> None:
         new.rename(out)
 
 
-def _say(report: Mapping[str, Any], out: Path) -> None:
+def _print_report(report: Mapping[str, Any], out: Path) -> None:
     rows = []
     for code, fit in report["languages"].items():
         nats = fit["nats_per_character"] or ("-", "-")

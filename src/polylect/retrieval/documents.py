@@ -43,17 +43,17 @@ class BM25:
             raise ValueError(f"none of the {len(words)} texts to search has a word in it.")
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
         self._index.index(words, create_empty_token=False, show_progress=False)
-        self._known = frozenset(self._index.vocab_dict)
+        self._vocabulary = frozenset(self._index.vocab_dict)
 
     def best(self, query: str, k: int) -> list[tuple[int, float]]:
-        """Positions and scores of the at most `k` best texts, the best first.
+        """Return the positions and scores of the at most `k` best texts, the best first.
 
         Of equal ones the first stand first. Texts without any of the query's terms are left out.
         """
-        asked = [term for term in terms(query) if term in self._known]
-        if not asked or k < 1:
+        query_terms = [term for term in terms(query) if term in self._vocabulary]
+        if not query_terms or k < 1:
             return []
-        scores = self._index.get_scores(asked)
+        scores = self._index.get_scores(query_terms)
         hits = np.flatnonzero(scores > 0)
         if len(hits) > k:
             least = np.partition(scores[hits], len(hits) - k)[len(hits) - k]
@@ -111,12 +111,15 @@ class Documents:
         return len(self._passages)
 
     def hits(self, question: str, k: int = 1) -> list[Hit]:
-        """The `k` best passages, the best first; fewer where no more share a word with it."""
+        """Return the `k` best passages, the best first.
+
+        There are fewer where no more share a word with it.
+        """
         return [Hit(self._passages[i], score) for i, score in self._ranking.best(question, k)]
 
 
 def cut(text: str, words: int) -> list[str]:
-    """The text in passages of at most `words` words (letters, in scripts without spaces).
+    """Return the text in passages of at most `words` words (letters, in scripts without spaces).
 
     Only a sentence that is longer by itself makes a longer passage: none is cut.
     """

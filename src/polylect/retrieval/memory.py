@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from polylect.data.corpora.corpus import corpora
 from polylect.data.corpora.read_pairs import read_pairs
-from polylect.data.filters import HashSet, PairFilter, normalised
+from polylect.data.filters import HashSet, PairFilter, normalise
 from polylect.data.store import PairStore
 from polylect.data.text import one_line
 from polylect.retrieval.documents import BM25
@@ -97,7 +97,8 @@ class Memory:
         self._pairs: dict[str, _Pairs] = {}
 
     def find(self, source: str, direction: str) -> list[Match]:
-        """The most similar pairs, the most similar first, of equal ones the first in the corpus.
+        """Return the most similar pairs, the most similar first,
+        of equal ones the first in the corpus.
 
         Raises:
             FileNotFoundError, ValueError: the corpus cannot be read, see `corpora`.
@@ -108,10 +109,10 @@ class Memory:
         with self._lock:
             if direction not in self._pairs:
                 self._pairs[direction] = self._read(direction)
-        pairs, key = self._pairs[direction], normalised(source)
+        pairs, key = self._pairs[direction], normalise(source)
         matches, same = [], False
-        for match in pairs.scored(source, self.candidates, self.threshold):
-            is_same = normalised(match.source) == key
+        for match in pairs.similar_pairs(source, self.candidates, self.threshold):
+            is_same = normalise(match.source) == key
             same |= is_same
             if self.exact or not is_same:
                 matches.append(match)
@@ -126,7 +127,7 @@ class Memory:
             self.counts.setdefault(direction, Counter()).update(counted)
 
     def report(self) -> dict[str, Any]:
-        """The settings and the counts, for a record."""
+        """Return the settings and the counts, for a record."""
         settings = (
             *("corpus", "root", "matches", "threshold", "exact", "candidates", "max_length"),
             *("share", "untrained"),
@@ -135,7 +136,7 @@ class Memory:
         return {name: getattr(self, name) for name in settings} | {"counts": counts}
 
     def summary(self) -> str:
-        """The counts of all directions in a line."""
+        """Return the counts of all directions in a line."""
         total = sum(self.counts.values(), Counter())
         return (
             f"memory: {total['matched']} of {total['sentences']} sentences with a match, "
@@ -167,8 +168,8 @@ class _Pairs:
             self._ends.append(len(self._tokens))
         self._ranking = BM25(self._sources())
 
-    def scored(self, source: str, candidates: int, threshold: float | int) -> list[Match]:
-        """Those of the candidates that reach the threshold, in the order of the corpus."""
+    def similar_pairs(self, source: str, candidates: int, threshold: float | int) -> list[Match]:
+        """Return those of the candidates that reach the threshold, in the order of the corpus."""
         ours = [self._numbers.get(token, -1) for token in tokens_of_text(source)]
         matches = []
         for index in sorted(index for index, _ in self._ranking.best(source, candidates)):

@@ -38,7 +38,7 @@ class MemoryTemplate(Template):
         check: Callable[[str], None] = lambda direction: None,
     ) -> None:
         self.inner, self.memory = template, memory
-        self._room, self._most, self._check = room, most, check
+        self._prompt_room, self._max_tokens, self._check = room, most, check
 
     def encode_many(
         self,
@@ -47,7 +47,7 @@ class MemoryTemplate(Template):
         directions: Sequence[str],
         shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
-        """`Template.encode_many` with the matches of each source for which there is room.
+        """Do `Template.encode_many` with the matches of each source for which there is room.
 
         Raises as that does, as `Memory.find` does, and ValueError for directions that must not be
         shown any.
@@ -55,7 +55,7 @@ class MemoryTemplate(Template):
         for direction in dict.fromkeys(d for d in directions if "-" in d):
             self._check(direction)
         prompts = self.inner.encode_many(tokenizer, sources, directions, shots)
-        rooms = [self._room(len(prompt)) for prompt in prompts]
+        rooms = [self._prompt_room(len(prompt)) for prompt in prompts]
         return self._with_matches(tokenizer, sources, directions, prompts, rooms, shots)
 
     def encode_pairs(
@@ -65,11 +65,11 @@ class MemoryTemplate(Template):
         targets: Sequence[str],
         directions: Sequence[str],
     ) -> list[tuple[list[int], list[int]]]:
-        """`Template.encode_pairs` with the matches for which there is room beside the target."""
+        """Do `Template.encode_pairs` with the matches for which there is room beside the target."""
         pairs = self.inner.encode_pairs(tokenizer, sources, targets, directions)
         prompts, rooms = (
             [prompt for prompt, _ in pairs],
-            [self._most - len(ids) for _, ids in pairs],
+            [self._max_tokens - len(ids) for _, ids in pairs],
         )
         prompts = self._with_matches(tokenizer, sources, directions, prompts, rooms)
         return [(prompt, ids) for prompt, (_, ids) in zip(prompts, pairs, strict=True)]
@@ -109,11 +109,11 @@ class MemoryTemplate(Template):
     def encode_targets(
         self, tokenizer: Any, targets: Sequence[str], directions: Sequence[str | None]
     ) -> list[list[int]]:
-        """As those of the template without matches."""
+        """Return the same as the template without matches."""
         return self.inner.encode_targets(tokenizer, targets, directions)
 
     def end_ids(self, tokenizer: Any) -> list[int]:
-        """As those of the template without matches."""
+        """Return the same as the template without matches."""
         return self.inner.end_ids(tokenizer)
 
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
@@ -126,7 +126,7 @@ def _pairs(matches: Sequence[Match]) -> list[tuple[str, str]]:
 
 
 def show_matches(module: Any, memory: Memory | Shots) -> None:
-    """From now on every prompt of a strategy with a base model shows matches of the memory.
+    """Let every prompt of a strategy with a base model show matches of the memory.
 
     A prompt never takes the room that its translation would have without them. Prompts of a
     direction that was trained without examples raise ValueError, unless `memory.untrained`.
@@ -148,7 +148,7 @@ def show_matches(module: Any, memory: Memory | Shots) -> None:
 
 
 def teach_matches(data: Any, memory: Memory) -> None:
-    """From now on training examples of the data show matches of the memory, as far as they fit.
+    """Let training examples of the data show matches of the memory, as far as they fit.
 
     Those of the validation loss do, too; what is asked for translations does not. Reads the
     training corpora. Raises ValueError where the first sentences find no match, or none for which

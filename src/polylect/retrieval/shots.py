@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polylect.data.filters import normalised
+from polylect.data.filters import normalise
 from polylect.retrieval.memory import Match
 
 _LOOKED_AT = 50
@@ -40,22 +40,22 @@ class Shots:
         self.counts: dict[str, Counter[str]] = {}
 
     def find(self, source: str, direction: str) -> list[Match]:
-        """The examples of the direction, whatever the source."""
-        shown = [Match(*pair, 1.0) for pair in self.pairs[direction]]
-        self.count(direction, {"sentences": 1, "matches": len(shown)})
-        return shown
+        """Return the examples of the direction, whatever the source."""
+        matches = [Match(*pair, 1.0) for pair in self.pairs[direction]]
+        self.count(direction, {"sentences": 1, "matches": len(matches)})
+        return matches
 
     def count(self, direction: str, counted: Mapping[str, int]) -> None:
         """Add to the counts of a direction."""
         self.counts.setdefault(direction, Counter()).update(counted)
 
     def report(self) -> dict[str, Any]:
-        """The examples and the counts, for a record."""
+        """Return the examples and the counts, for a record."""
         counts = {direction: dict(counter) for direction, counter in self.counts.items()}
         return {"seed": self.seed, "pairs": self.pairs, "counts": counts}
 
     def summary(self) -> str:
-        """The counts of all directions in a line."""
+        """Return the counts of all directions in a line."""
         total = sum(self.counts.values(), Counter())
         dropped = f", {total['dropped']} dropped for lack of room" if total["dropped"] else ""
         return f"fixed examples: {total['matches']} before {total['sentences']} sentences{dropped}"
@@ -74,31 +74,31 @@ def draw_shots(data: Any, count: int, *, split: str, seed: int, untrained: bool 
     """
     data.setup("fit")
     pairs = {
-        direction: _drawn(data, direction, count, split, seed)
+        direction: _draw(data, direction, count, split, seed)
         for direction in data.directions_of(split)
         if "-" in direction
     }
     return Shots(pairs, seed, untrained)
 
 
-def _drawn(data: Any, direction: str, count: int, split: str, seed: int) -> list[tuple[str, str]]:
+def _draw(data: Any, direction: str, count: int, split: str, seed: int) -> list[tuple[str, str]]:
     if direction not in data.directions_of("train"):
         raise ValueError(
             f"shots={count} are drawn from training text, and {direction} has none: give "
             "data.train=…, or leave out shots."
         )
-    store, scored = data.pairs(direction, "train"), data.pairs(direction, split)
-    taken = {normalised(scored[i].source) for i in range(len(scored))}
-    drawn: list[tuple[str, str]] = []
+    store, held_out = data.pairs(direction, "train"), data.pairs(direction, split)
+    excluded = {normalise(held_out[i].source) for i in range(len(held_out))}
+    shots: list[tuple[str, str]] = []
     looked_at = min(len(store), _LOOKED_AT * count)
     for index in random.Random(f"{seed} {direction}").sample(range(len(store)), looked_at):
         pair = store[index]
-        if len(drawn) < count and normalised(pair.source) not in taken:
-            taken.add(normalised(pair.source))
-            drawn.append((pair.source, pair.target))
-    if len(drawn) < count:
+        if len(shots) < count and normalise(pair.source) not in excluded:
+            excluded.add(normalise(pair.source))
+            shots.append((pair.source, pair.target))
+    if len(shots) < count:
         raise ValueError(
-            f"shots={count}: only {len(drawn)} of the training sentences of {direction} differ "
+            f"shots={count}: only {len(shots)} of the training sentences of {direction} differ "
             f"from each other and from the {split} set: give more in data.train, or fewer shots."
         )
-    return drawn
+    return shots

@@ -31,24 +31,24 @@ _JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d"))
 
 
 def tokens_of_text(text: str) -> list[str]:
-    """Words, letters of scripts without spaces, and punctuation marks, in lower case.
+    """Return words, letters of scripts without spaces, and punctuation marks, in lower case.
 
     One text in two Unicode forms has the same tokens.
     """
     tokens: list[str] = []
-    for part in _PART.finditer(_folded(text)):
+    for part in _PART.finditer(_fold(text)):
         tokens += _LETTER.findall(part["run"]) if part["run"] else [part[0]]
     return tokens
 
 
 def terms(text: str) -> list[str]:
-    """What a search goes by: words, and neighbouring pairs of letters where words have no spaces.
+    """Return the terms of a search: words, and pairs of letters where words have no spaces.
 
     Pairs stand for words there, as single letters are found everywhere (the usual way for Chinese,
     Japanese and Korean); a letter alone is its own term. Punctuation is left out.
     """
     words: list[str] = []
-    for part in _PART.finditer(_folded(text)):
+    for part in _PART.finditer(_fold(text)):
         if part["word"]:
             words.append(part["word"])
         elif part["run"]:
@@ -58,7 +58,7 @@ def terms(text: str) -> list[str]:
     return words
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """Lower case, one Unicode form, without the invisible characters that join or part letters."""
     folded = unicodedata.normalize("NFKC", text).casefold().translate(_JOINERS)
     return unicodedata.normalize("NFKC", folded)

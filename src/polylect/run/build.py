@@ -22,7 +22,7 @@ _LOADER = "polylect.models.backbone.load_backbone"
 
 
 def build_data(cfg: DictConfig) -> TranslationData:
-    """The data module; reads nothing yet, unless that takes to know the directions.
+    """Return the data module; reads nothing yet, unless that takes to know the directions.
 
     Where `data.directions` is null, those that the data has are put there, and into the name of a
     chat template the date that it prints.
@@ -38,7 +38,7 @@ def build_data(cfg: DictConfig) -> TranslationData:
 
 
 def build_strategy(cfg: DictConfig) -> TranslationModule:
-    """The strategy, without a base model yet.
+    """Return the strategy, without a base model yet.
 
     `about` holds what rebuilds it from a checkpoint: the resolved configuration of everything
     that shapes it. Where `model.dtype` is "auto", what it stands for is put there.
@@ -67,16 +67,16 @@ def load_backbone_into(
     A dry run does without its weights where they are not here.
     Raises ValueError where the two do not fit together.
     """
-    backbone, tokenizer = _outlined(cfg) or instantiate(
+    backbone, tokenizer = _outline_base(cfg) or instantiate(
         cfg.model, "model", _packages(cfg), _convert_="all"
     )
     module.set_backbone(backbone, tokenizer)
     if data is not None:
-        data.meet(backbone, tokenizer)
+        data.set_backbone(backbone, tokenizer)
         data.check_context()
 
 
-def _outlined(cfg: DictConfig) -> Any:
+def _outline_base(cfg: DictConfig) -> Any:
     """In a dry run where the weights of the base are not here, the base without them; else None."""
     from polylect.models.backbone import outline_backbone
     from polylect.models.source import has_weights
@@ -94,7 +94,7 @@ def _outlined(cfg: DictConfig) -> Any:
 
 
 def build_memory(cfg: DictConfig, module: TranslationModule) -> Memory | None:
-    """The translation memory that `cfg.memory` describes; None where it names no corpus.
+    """Return the translation memory that `cfg.memory` describes; None where it names no corpus.
 
     memory.corpus=train stands for the training corpora of the data, which are those that the module
     was made for where the program has no others.
@@ -116,7 +116,7 @@ def _packages(cfg: DictConfig) -> Sequence[str]:
 
 
 def checkpoint_path(run: str | Path) -> Path:
-    """The checkpoint a user means: the file itself, or the best one of a run folder.
+    """Return the checkpoint a user means: the file itself, or the best one of a run folder.
 
     Raises FileNotFoundError that says what was looked for.
     """

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from polylect.files import write_saved
-from polylect.run.record import going_on
+from polylect.run.record import advise_on_failure
 from polylect.strategies.checkpoint import read_checkpoint
 
 # Lightning's counters of a validation that was begun: a resumed run then does it from its start.
@@ -30,7 +30,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Raises Unwritable, with how to go on from the checkpoint that is there."""
         last = Path(path).with_name("last.ckpt")
         way = f"go on with resume={last}" if last.is_file() else "give the same command again"
-        with going_on(way):
+        with advise_on_failure(way):
             write_saved(Path(path), checkpoint)
 
 
@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
     resumed: Path | None = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run has its own folder, into which the best checkpoint so far is copied.
+        """Copy the best checkpoint so far into the folder of the resumed run.
 
         It is looked for beside the checkpoint that the run goes on from: the run folder may have
         moved, and what is copied must not be any file that a checkpoint names.
@@ -113,7 +113,7 @@ class StopTogether(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._stop_requested = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
@@ -126,7 +126,7 @@ class StopTogether(L.Callback):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _ask(self, *_: object) -> None:
-        self._asked = True
+        self._stop_requested = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
         if not pl_module.within_step:
@@ -140,7 +140,7 @@ class StopTogether(L.Callback):
     def _agree(self, trainer: L.Trainer) -> None:
         if trainer.world_size == 1:
             return
-        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+        if trainer.strategy.reduce_boolean_decision(self._stop_requested, all=False):
             trainer._signal_connector.received_sigterm = True  # Lightning stops after this hook
 
 
@@ -185,10 +185,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _flat(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
+    flat: dict[str, float] = {}
     for key, value in report.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}/")
+            flat |= _flat(value, f"{prefix}{key}/")
         else:
-            found[f"{prefix}{key}"] = float(value)
-    return found
+            flat[f"{prefix}{key}"] = float(value)
+    return flat

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.data.stream import EvaluationBatches
 from polylect.files import write_saved
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.strategies.loss import target_losses
 
@@ -27,14 +27,14 @@ def measure(
     """Count in what is left, saving the state now and then; nats per target token."""
     from tqdm.auto import tqdm
 
-    nats, done, names = state["nats"], state["batches"], state["job"]["directions"]
-    if done:
+    nats, start, names = state["nats"], state["batches"], state["job"]["directions"]
+    if start:
         meter.load_state_dict(state["meter"])
         write_saved(path, state)  # or another interruption would lose it
     batches = ((i, batch) for i, loader in enumerate(loaders) for batch in loader)
     total = sum(map(len, loaders))
-    with tqdm(initial=done, total=total, desc="measuring", unit="batch", disable=None) as bar:
-        for direction, batch in islice(batches, done, None):
+    with tqdm(initial=start, total=total, desc="measuring", unit="batch", disable=None) as bar:
+        for direction, batch in islice(batches, start, None):
             nats[direction][0] += count_in(meter, backbone, direction, batch.to(backbone.device))
             nats[direction][1] += batch.target_tokens
             if not math.isfinite(nats[direction][0]):
@@ -56,7 +56,7 @@ _OVERFLOW = (
 def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
     """What was counted so far; raises ValueError where a gradient was not finite."""
     sums = meter.state_dict()
-    if wrong := broken(sums):
+    if wrong := find_nonfinite(sums):
         raise ValueError(_OVERFLOW.format(f"what was measured ({wrong})"))
     return sums
 

@@ -12,28 +12,32 @@ Setting = str | Sequence[str | None] | None
 def adapters_per_text(
     module: TranslationModule, adapter: Setting, default: str | None, count: int
 ) -> list[str | None]:
-    """The adapter named for each text, "" for the base alone; None where the direction decides.
+    """Return the adapter named for each text, "" for the base alone.
+
+    It is None where the direction decides.
 
     Raises ValueError for a name that is not there, and for numbers that do not match.
     """
-    named = [default if name is None else name for name in _each(adapter, count, "adapters")]
+    named = [
+        default if name is None else name for name in _one_per_text(adapter, count, "adapters")
+    ]
     for name in dict.fromkeys(name for name in named if name is not None):
         library = module.named_adapters()
         if name:
-            library.adapter_index.served(name)  # which refuses a name that is not there
+            library.adapter_index.directions_of(name)  # which refuses a name that is not there
     return named
 
 
 def directions_per_text(
     module: TranslationModule, direction: Setting, named: Sequence[str | None]
 ) -> list[str]:
-    """The direction of each text, given or the only one that its adapter serves.
+    """Return the direction of each text, given or the only one that its adapter serves.
 
     Raises ValueError for one that is not served, and for numbers that do not match.
     """
-    pairs = list(zip(named, _each(direction, len(named), "directions"), strict=True))
-    chosen = {pair: _direction(module, *pair) for pair in dict.fromkeys(pairs)}
-    return [chosen[pair] for pair in pairs]
+    pairs = list(zip(named, _one_per_text(direction, len(named), "directions"), strict=True))
+    direction_of = {pair: _direction(module, *pair) for pair in dict.fromkeys(pairs)}
+    return [direction_of[pair] for pair in pairs]
 
 
 def check_direction(module: TranslationModule, adapter: str | None, direction: str) -> None:
@@ -46,7 +50,7 @@ def check_direction(module: TranslationModule, adapter: str | None, direction: s
         module.check_direction(direction)
 
 
-def _each(setting: Setting, count: int, what: str) -> list[str | None]:
+def _one_per_text(setting: Setting, count: int, what: str) -> list[str | None]:
     if setting is None or isinstance(setting, str):
         return [setting] * count
     if len(setting) != count:
@@ -58,7 +62,7 @@ def _direction(module: TranslationModule, adapter: str | None, direction: str | 
     if direction is None:
         if not adapter:
             raise ValueError("give a direction: no adapter is set or named that serves one.")
-        served = module.named_adapters().adapter_index.served(adapter)
+        served = module.named_adapters().adapter_index.directions_of(adapter)
         if len(served) != 1:
             known = ", ".join(served) or "none"
             raise ValueError(f"give a direction: adapter {adapter} serves {known}.")

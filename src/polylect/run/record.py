@@ -30,7 +30,7 @@ def new_folder(parent: Path, name: str | None = None) -> Path:
 
 
 @contextmanager
-def going_on(how: str) -> Iterator[None]:
+def advise_on_failure(how: str) -> Iterator[None]:
     """Add to a file that cannot be written what to do when it can be."""
     try:
         yield
@@ -41,7 +41,7 @@ def going_on(how: str) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and commit, as far as they can be told."""
+    """Return machine, versions and commit, as far as they can be told."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
@@ -71,8 +71,8 @@ def _git(*arguments: str) -> str | None:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+    completed = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 @dataclass
@@ -94,6 +94,7 @@ class Record:
 
     @property
     def scratch(self) -> bool:
+        """Whether the working tree was changed or the commit is unknown."""
         return bool(self.environment.get("dirty")) or not self.environment.get("commit")
 
     def write(self, folder: Path) -> None:

@@ -17,13 +17,13 @@ from polylect.run.sweep import RUN_FOLDER
 
 
 def local_rank() -> int:
-    """Which of the processes on this machine this is."""
+    """Return which of the processes on this machine this is."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 @contextmanager
 def session(cfg: DictConfig) -> Iterator[Path]:
-    """The folder of a run, in which SIGTERM ends the program so that its record is written."""
+    """Give the folder of a run; SIGTERM then ends the program so that its record is written."""
     is_part = RUN_FOLDER in os.environ  # of a sweep or a recipe, which has chosen the folder
     with run_folder(cfg) as folder, signal_handlers({signal.SIGTERM: raise_system_exit}):
         register_resolvers(folder, is_part)
@@ -32,7 +32,7 @@ def session(cfg: DictConfig) -> Iterator[Path]:
 
 @contextmanager
 def run_folder(cfg: DictConfig) -> Iterator[Path]:
-    """The folder of this run: chosen by a parent process, or a new one.
+    """Give the folder of this run: the one a parent process chose, or a new one.
 
     Processes that this one starts find it in the environment. If nothing was written into it, as
     when a setting is wrong, it goes away again, and so do those above that were made for it.
@@ -61,7 +61,7 @@ def run_folder(cfg: DictConfig) -> Iterator[Path]:
 
 
 def register_resolvers(folder: Path, is_part: bool = False) -> None:
-    """`${run_folder:}` and what loggers are told of the run, for the YAML files.
+    """Define `${run_folder:}`, and what loggers are told of the run, for the YAML files.
 
     Args:
         folder: of the run.
@@ -84,9 +84,11 @@ def register_resolvers(folder: Path, is_part: bool = False) -> None:
 def _wandb_offline() -> bool:
     """Whether no account is set up: no key in the environment, none in ~/.netrc."""
     netrc = Path.home() / ".netrc"
-    known = netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="replace")
+    has_netrc_key = netrc.is_file() and "wandb" in netrc.read_text(
+        encoding="utf-8", errors="replace"
+    )
     mode = os.environ.get("WANDB_MODE")
-    return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or known)
+    return mode == "offline" if mode else not (os.environ.get("WANDB_API_KEY") or has_netrc_key)
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
 
 
 def raise_system_exit(number: int, frame: Any) -> None:
-    """A signal handler: end as if the program had been left, so that the record is written."""
+    """Handle a signal: end as if the program had been left, so that the record is written."""
     raise SystemExit(128 + number)
 
 

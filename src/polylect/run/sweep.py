@@ -24,9 +24,9 @@ RUN_FOLDER = "POLYLECT_RUN_FOLDER"  # set for a job whose folder has been chosen
 
 
 def hydra_job(
-    program: str, given: Sequence[str], codes: list[int], failures: list[Exception]
+    program: str, overrides: Sequence[str], codes: list[int], failures: list[Exception]
 ) -> Callable[[DictConfig], object]:
-    """The function Hydra calls per job, for a command line with the overrides `given`.
+    """Return the function Hydra calls per job, for a command line with these overrides.
 
     The exit codes of a sweep's jobs are added to `codes`. What a single job raises is added to
     `failures`, since Hydra would print a line about it that helps nobody.
@@ -41,12 +41,12 @@ def hydra_job(
             if not folders:
                 name = cfg.get("name") or program
                 folders.append(new_folder(Path(cfg.get("runs") or "runs") / "sweeps" / name))
-            return _in_own_process(program, given, folders[0], codes)
+            return _in_own_process(program, overrides, folders[0], codes)
         try:
             module = import_module(f"polylect.programs.{program}")
             if program == "train":
                 own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-                cfg = module.continued(cfg, own)
+                cfg = module.continued_config(cfg, own)
             return module.main(cfg)
         except Exception as error:
             failures.append(error)
@@ -55,12 +55,12 @@ def hydra_job(
     return job
 
 
-def _in_own_process(program: str, given: Sequence[str], sweep: Path, codes: list[int]) -> float:
+def _in_own_process(program: str, overrides: Sequence[str], sweep: Path, codes: list[int]) -> float:
     """Run one job of a sweep and return its objective, nan where it failed."""
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    varied = _varied(hydra, given)
+    varied = _varied_overrides(hydra, overrides)
     folder = sweep / f"{hydra.job.num:03d}_{_slug(varied)}"
     log = sweep / f"{folder.name}.log"
     print(f"sweep job {hydra.job.num}: {' '.join(varied)} …", flush=True)
@@ -81,10 +81,10 @@ def _in_own_process(program: str, given: Sequence[str], sweep: Path, codes: list
         ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
     if code:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
-        said = f"FAILED with exit code {code}, log {log}:\n{tail}"
+        outcome = f"FAILED with exit code {code}, log {log}:\n{tail}"
     else:
-        said = f"done: objective {objective}, {folder}"
-    print(f"sweep job {hydra.job.num} {said}", flush=True)
+        outcome = f"done: objective {objective}, {folder}"
+    print(f"sweep job {hydra.job.num} {outcome}", flush=True)
     return float("nan") if objective is None else objective
 
 
@@ -109,11 +109,11 @@ def run_subprocess(command: Sequence[str], log: Path | None, environment: Mappin
                 process.wait()
 
 
-def _varied(hydra: Any, given: Sequence[str]) -> list[str]:
+def _varied_overrides(hydra: Any, overrides: Sequence[str]) -> list[str]:
     """The overrides of this job in which it differs from the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(list(given))
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
     keys |= set(hydra.sweeper.params or ())
     return [o for o in hydra.overrides.task if o.lstrip("+~").partition("=")[0] in keys]

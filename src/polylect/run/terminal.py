@@ -33,7 +33,7 @@ def quiet() -> None:
 def announce(
     module: TranslationModule, data: TranslationData, cfg: DictConfig, folder: Path
 ) -> None:
-    """One paragraph: which model, strategy, directions, data, and where the results go."""
+    """Print in one paragraph model, strategy, directions, data, and where the results go."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     print(

@@ -18,7 +18,8 @@ _OF_RUN = ("model", "data", "generation")  # sections; the strategy is to use th
 
 
 def library_template(strategy: DictConfig) -> str | None:
-    """The template with which the adapters of a strategy's libraries were trained, if they say.
+    """Return the template with which the adapters
+    of a strategy's libraries were trained, if they say.
 
     Raises ConfigError where they were trained with several.
     """
@@ -52,7 +53,7 @@ def _libraries(strategy: DictConfig) -> Iterator[AdapterLibrary]:
 
 
 def build_untrained(cfg: DictConfig, data: Any = None) -> TranslationModule:
-    """The base model with a strategy that needs no training; raises ConfigError for another.
+    """Return the base model with a strategy that needs no training; raises ConfigError for another.
 
     Args:
         cfg: `model`, `generation`, `packages` and `strategy`, the base as it is where that is null.
@@ -78,7 +79,7 @@ def build_untrained(cfg: DictConfig, data: Any = None) -> TranslationModule:
 
 
 def has_adapters(run: str | Path) -> bool:
-    """Whether the folder is one of a run that has exported adapters."""
+    """Return whether the folder is one of a run that has exported adapters."""
     return (Path(run) / "adapters").is_dir() and (Path(run) / "config.yaml").is_file()
 
 
@@ -88,7 +89,7 @@ def load_adapters(
     packages: Sequence[str] = (),
     budget_mib: int | float = 1024,
 ) -> tuple[TranslationModule, DictConfig]:
-    """The base of a run with its exported adapters, of which those needed are in memory.
+    """Return the base of a run with its exported adapters, of which those needed are in memory.
 
     Nothing in the folder is executed: what its configuration names must be of polylect, or defined
     in `packages`, which are the caller's own. Raises ConfigError where it names anything else.

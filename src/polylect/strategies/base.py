@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from polylect.data.batch import IGNORED, Example, TranslationBatch
 from polylect.data.prompt import template as find_template
 from polylect.did_you_mean import did_you_mean
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.library import base_fingerprint
-from polylect.library.adapter import learnt_examples
+from polylect.library.adapter import trained_with_examples
 from polylect.models.checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
 from polylect.strategies.generation import Generation, Translation, translate
@@ -26,7 +26,7 @@ from polylect.strategies.loop.training import TrainingLoop
 
 
 def prompt_lengths(batch: TranslationBatch) -> Int[Tensor, " rows"]:
-    """Tokens of the source prompt of each row: those that are read and not learned."""
+    """Return the tokens of the source prompt of each row: those that are read and not learned."""
     return ((batch.labels == IGNORED) & batch.attention_mask.bool()).sum(1)
 
 
@@ -93,45 +93,48 @@ class TranslationModule(TrainingLoop):
         """Freeze the backbone and put this strategy's layers into it, in place, once."""
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
-        """Within it every injected layer knows each row's direction.
+        """Let every injected layer know each row's direction, within the block.
 
-        What it changes of the module, it changes after the route is open or `context.locked`.
+        What it changes of the module, it changes after the route is open or within `context.lock`.
         """
         return self.context.route(batch.directions)
 
     def auxiliary_loss(self) -> Float[Tensor, "*units"]:
-        """Sum of what the layers left behind during the last `routing`: see `StepLoss.add`."""
+        """Return the sum of what layers left during the last `routing`: see `StepLoss.add`."""
         return torch.zeros((), device=self.device)
 
     def units(self) -> Mapping[str, int]:
-        """Direction to the set of parameters that learns from its rows alone; one by default."""
+        """Return by direction which set of parameters learns from its rows; one by default."""
         return dict.fromkeys(self.directions, 0) or {"": 0}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters for the optimizer; `unit` says which of `units` a group is."""
+        """Return trainable parameters for the optimizer.
+
+        `unit` says which of `units` a group is.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "unit": 0}]
 
     def telemetry(self) -> dict[str, float]:
-        """Numbers about the last forward, for dashboards."""
+        """Return the numbers about the last forward, for dashboards."""
         return {}
 
-    def routed(self) -> list[dict[str, Any]]:
-        """Which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
+    def routing_rows(self) -> list[dict[str, Any]]:
+        """Return which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
         return []
 
     def export(self, folder: Path) -> None:
         """Write what was trained in a form other programs read; nothing by default."""
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """matplotlib figures of what was trained in the run `folder`, by name; none by default."""
+        """Draw what was trained in the run `folder`: figures by name; none by default."""
         return {}
 
     def merge_names(self) -> Sequence[str]:
-        """What `merged_model` takes: directions or adapters, or "model" where one is for all."""
+        """Return what `merged_model` takes: directions, adapters, or "model" for all."""
         return [direction for direction in self.directions if "-" in direction]
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """A plain copy of the base with what was trained for `name` written into its weights.
+        """Return a plain copy of the base that has what was trained for `name` in its weights.
 
         Returns it, and the largest difference of its logits on the probe from those of this model.
         Raises ValueError where the strategy's function cannot be written so.
@@ -142,11 +145,14 @@ class TranslationModule(TrainingLoop):
         )
 
     def reads_examples(self, direction: str) -> bool:
-        """Whether examples in prompts of a direction are nothing new to what was trained for it."""
-        return not self.trains or learnt_examples(self.about)
+        """Return whether what was trained for a direction has seen examples in its prompts."""
+        return not self.trains or trained_with_examples(self.about)
 
     def structure(self) -> dict[str, Any]:
-        """What beside the configuration decides which layers `attach` makes; for checkpoints."""
+        """Return what beside the configuration decides which layers `attach` makes.
+
+        Checkpoints hold it.
+        """
         return {}
 
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
@@ -155,7 +161,7 @@ class TranslationModule(TrainingLoop):
     # Adapters that are named: for programs that use strategies which load and switch them.
 
     def named_adapters(self) -> "TranslationModule":
-        """This strategy, where it loads and switches adapters by name: see `LoRALibrary`.
+        """Return this strategy, if it loads and switches adapters by name: see `LoRALibrary`.
 
         Raises:
             ValueError: it does not.
@@ -177,7 +183,7 @@ class TranslationModule(TrainingLoop):
     def cut_to_budget(
         self, named: Sequence[str | None], directions: Sequence[str]
     ) -> Iterator[list[int]]:
-        """Positions of rows, cut so that the adapters of each part fit into memory together.
+        """Yield positions of rows, cut so that the adapters of each part fit into memory together.
 
         Args:
             named: the adapter named for each row; None where its direction decides.
@@ -210,7 +216,7 @@ class TranslationModule(TrainingLoop):
         Raises ValueError where a weight is NaN or infinite, or the strategy does not fit.
         """
         has_weights = not is_outline(backbone)
-        if has_weights and (wrong := broken(dict(backbone.named_parameters()))):
+        if has_weights and (wrong := find_nonfinite(dict(backbone.named_parameters()))):
             name = getattr(backbone.config, "_name_or_path", "")
             raise ValueError(f"the base model {name} is damaged, {wrong}: copy it again.")
         self.tokenizer = tokenizer
@@ -222,8 +228,8 @@ class TranslationModule(TrainingLoop):
         self.attach()
         self.eval()
 
-    def owned(self) -> set[str]:
-        """Names in the state dict that belong to the strategy: trainable, or not there before."""
+    def owned_names(self) -> set[str]:
+        """Return the state dict's names that are the strategy's: trainable, or not there before."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         return {n for n in self.state_dict() if n in trainable or n not in self._base_names}
 
@@ -232,18 +238,18 @@ class TranslationModule(TrainingLoop):
         self.load_owned(checkpoint)
 
     def forward(self, batch: TranslationBatch) -> None:
-        """The batch through the layers, within `routing`, for what they note on the way."""
+        """Send the batch through the layers, within `routing`, for what they note on the way."""
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         self.backbone.base_model(**inputs, use_cache=False)
 
     # Translation.
 
     def ends(self) -> list[int]:
-        """Token ids at which a translation stops."""
+        """Return the token ids at which a translation stops."""
         return self.template.end_ids(self.tokenizer)
 
     def translate(self, prompts: Sequence[Example]) -> list[Translation]:
-        """Translations of the prompts, in their order."""
+        """Return the translations of the prompts, in their order."""
         translations = dict(self.translate_as_decoded(prompts))
         return [translations[i] for i in range(len(prompts))]
 
@@ -257,6 +263,6 @@ class TranslationModule(TrainingLoop):
             self.train(training)
 
     def prompt(self, source: str, direction: str) -> Example:
-        """The prompt that asks for the translation of a text."""
+        """Return the prompt that asks for the translation of a text."""
         ids = self.template.encode(self.tokenizer, source, direction)
         return Example(prompt=ids, target=[], direction=direction, source=source, references=())

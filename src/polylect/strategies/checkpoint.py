@@ -14,7 +14,7 @@ from polylect.files import load_saved
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of polylect; its tensors are mapped into memory.
+    """Return a checkpoint of polylect; its tensors are mapped into memory.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or the file is something else, damaged, or
@@ -35,7 +35,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def path_in_errors(path: str | Path | None) -> Iterator[None]:
-    """Within it the sentence of a ValueError about a checkpoint begins with the checkpoint's path.
+    """Put the checkpoint's path before the sentence of a ValueError about it.
 
     None, where nobody knows it, leaves the sentence as it is.
     """
@@ -72,7 +72,7 @@ def check_fit(
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every generator that training may draw from; holds no NumPy objects."""
+    """Return the state of every generator that training may draw from; holds no NumPy objects."""
     kind, keys, position, has_gauss, cached = numpy.random.get_state()
     state = {
         "torch": torch.get_rng_state(),

@@ -24,7 +24,7 @@ def write_report(path: Path, module: Any, data: Any) -> None:
 
 @torch.no_grad()
 def expert_report(module: Any, data: Any) -> dict[str, list[dict[str, Any]]]:
-    """Numbers of the first validation examples of each direction.
+    """Return the numbers of the first validation examples of each direction.
 
     Args:
         module: a `MixMoE`.

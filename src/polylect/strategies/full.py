@@ -26,5 +26,5 @@ class Full(TranslationModule):
         return ["model"]
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """A copy of the model, which has all that was trained in its weights."""
+        """Return a copy of the model, which has all that was trained in its weights."""
         return copy.deepcopy(self.backbone), 0.0

@@ -26,7 +26,7 @@ from polylect.data.text import one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
-from polylect.strategies.loop.ended import TellEnded, ended_beams_told
+from polylect.strategies.loop.ended import TellEnded, report_ended_beams
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Generation:
             raise ValueError("generation.ratio and generation.extra leave no token to generate.")
 
     def cap(self, prompt: int, context: float | int = math.inf) -> int:
-        """Most new tokens for a prompt of so many tokens, in a context of so many."""
+        """Return the most new tokens for a prompt of so many tokens, in a context of so many."""
         most = min(self.limit, int(self.ratio * prompt) + self.extra, context - prompt)
         return int(max(1, most))
 
@@ -91,7 +91,7 @@ class Generator(Protocol):
 def batches(
     lengths: Sequence[int], generation: Generation, context: Context = UNLIMITED
 ) -> Iterator[list[int]]:
-    """Indices of the prompts of each batch, longest prompts first, within rows and tokens.
+    """Yield the indices of the prompts of each batch, longest first, within rows and tokens.
 
     The longest prompt of a batch and the longest translation that one of its rows may have fit
     into the context together, for some models have no positions beyond it, not even for padding.
@@ -181,7 +181,7 @@ def _translate_batch(
     if generation.beams == 1:
         stopping.append(TellEnded(module.context, width, ends, limits))
     else:
-        telling = ended_beams_told(backbone, module.context, generation.beams)
+        telling = report_ended_beams(backbone, module.context, generation.beams)
     watch = _ScoreWatch(limits, [*ends, pad_id(module.tokenizer)])
     with module.routing(batch), _own_settings_aside(backbone), telling:
         output = backbone.generate(
@@ -233,7 +233,7 @@ class _ScoreWatch(LogitsProcessor):
         return scores
 
     def broken_rows(self) -> list[int]:
-        """The numbers of those rows; waits for the device."""
+        """Return the numbers of those rows; waits for the device."""
         return self._broken.nonzero().flatten().tolist()
 
 
@@ -258,9 +258,9 @@ class _AtOwnCap(StoppingCriteria):
 def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) -> Translation:
     stops = torch.isin(ids, torch.tensor(list(ends), device=ids.device)).nonzero()
     capped = len(stops) == 0
-    kept = ids if capped else ids[: int(stops[0])]
+    new_ids = ids if capped else ids[: int(stops[0])]
     # Some tokenizers would "clean up" by taking the space before a question mark.
     text = module.tokenizer.decode(
-        kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        new_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return Translation(one_line(text), len(kept), capped)
+    return Translation(one_line(text), len(new_ids), capped)

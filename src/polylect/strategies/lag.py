@@ -30,7 +30,7 @@ from polylect.layers.adapters.selection import RouterSettings
 from polylect.layers.adapters.selectors import ModelVote, Named, Oracle, Selector, selector_for
 from polylect.layers.lora.layer import check_adapter_name
 from polylect.library import AdapterLibrary
-from polylect.library.adapter import learnt_examples
+from polylect.library.adapter import trained_with_examples
 from polylect.library.aligned import AlignedLibrary
 from polylect.library.calibration import read_calibration, write_calibration
 from polylect.library.fitting import adapters_by_layer, check_head
@@ -52,7 +52,7 @@ class LAG(TranslationModule):
         router, k, form, weights, temperature, mixing, level: see `RouterSettings`.
         budget_mib: memory for the adapters' factors, in MiB. If all fit, they are read at once;
             else those are held that were used last. The arrows are always in memory.
-        count: sums up who was chosen, for `telemetry` and `routed`.
+        count: sums up who was chosen, for `telemetry` and `routing_rows`.
         named: libraries that are not routed: a row gets the adapter that serves its direction.
         adapters: from adapter to the directions that it shall serve, where a library has two for
             one direction, or its files say otherwise.
@@ -106,7 +106,7 @@ class LAG(TranslationModule):
         self.route_by(self.settings)
 
     def route_by(self, settings: RouterSettings) -> None:
-        """From now on libraries that are not `named` are routed by other settings.
+        """Route the libraries that are not `named` by other settings.
 
         Raises:
             ValueError: another `mixing`, for which other factors would have to be read.
@@ -116,7 +116,7 @@ class LAG(TranslationModule):
                 f"strategy.mixing={self.settings.mixing} is settled when adapters are read: make "
                 f"another module for mixing={settings.mixing}."
             )
-        with self.context.locked():
+        with self.context.lock():
             self.settings = settings
             selector = selector_for(settings, self.context)
             routed = [name for name in self.libraries if name not in self.named]
@@ -162,14 +162,14 @@ class LAG(TranslationModule):
     def _route(self, batch: TranslationBatch, observers: Sequence[Observer] = ()) -> Iterator[None]:
         """The route of a batch; `observers` look on beside the router's own."""
         lengths, observers = prompt_lengths(batch), [*self.router.observers, *observers]
-        with self.context.locked():  # between the vote and what follows from it nobody comes in
-            selectors = self.router.selectors | self._elected(batch, lengths)
+        with self.context.lock():  # between the vote and what follows from it nobody comes in
+            selectors = self.router.selectors | self._vote(batch, lengths)
             route = {"selectors": selectors, "observers": observers}
             with self.router.route(batch.directions, lengths, **route):
                 yield
 
     @torch.no_grad()
-    def _elected(self, batch: TranslationBatch, lengths: Tensor) -> dict[str, Selector]:
+    def _vote(self, batch: TranslationBatch, lengths: Tensor) -> dict[str, Selector]:
         """At the level "model" the adapter of each row, by library, from a pass of the base."""
         votes = {name: ModelVote(self.settings) for name in self._voting}
         if votes:
@@ -178,39 +178,39 @@ class LAG(TranslationModule):
         return {name: Named(vote.winners()) for name, vote in votes.items()}
 
     def reads_examples(self, direction: str) -> bool:
-        """Any adapter may be chosen."""
+        """Return whether all adapters were trained with examples, since any may be chosen."""
         return all(
-            learnt_examples(library.about(name))
+            trained_with_examples(library.about(name))
             for library in self.libraries.values()
             for name in library.names
         )
 
     def telemetry(self) -> dict[str, float]:
-        """Each adapter's share of the tokens, and that of the right one: see `RouteCounts.means`.
+        """Return the shares of the adapters and of the right one: see `RouteCounts.means`.
 
         `routing/<layer>/<library>/<side>/share/<adapter>` and `…/agreement`.
         """
         means = {} if self.counts is None else self.counts.means()
         return {f"routing/{name}": value for name, value in means.items()}
 
-    def routed(self) -> list[dict[str, Any]]:
-        """Who was chosen, by library, layer, direction and side: see `RouteCounts.rows`."""
+    def routing_rows(self) -> list[dict[str, Any]]:
+        """Return who was chosen, by library, layer, direction and side: see `RouteCounts.rows`."""
         return [] if self.counts is None else self.counts.rows()
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """Whom the tokens chose, and how often that was the right one."""
-        return plots.of_routing(self.routed())
+        """Draw which adapters the tokens chose, and how often that was the right one."""
+        return plots.of_routing(self.routing_rows())
 
     def serve(self, adapters: Mapping[str, Mapping[str, str]]) -> None:
         for direction, by_library in adapters.items():
             for library, adapter in by_library.items():
                 self._check_library(library, f"direction {direction}")
                 self.serving[library].check_known(adapter, direction)
-        with self.context.locked():
+        with self.context.lock():
             for direction, by_library in adapters.items():
                 for library in self.libraries:
                     adapter = by_library.get(library)
-                    self.serving[library].put(direction, adapter)
+                    self.serving[library].assign(direction, adapter)
                     for bank in banks_of(self.backbone, library).values():
                         bank.serve(direction, adapter)
 
@@ -229,13 +229,13 @@ class LAG(TranslationModule):
             ValueError: an adapter serves none of the directions, or several serve one of them.
         """
         batches = list(batches)
-        with self.context.locked():
+        with self.context.lock():
             key = self._calibration_key(batches)
             banks = {name: banks_of(self.backbone, name) for name in self.libraries}
-            kept = {n: read_calibration(lib.path, key) for n, lib in self.libraries.items()}
-            if None not in kept.values():
+            statistics = {n: read_calibration(lib.path, key) for n, lib in self.libraries.items()}
+            if None not in statistics.values():
                 for name in banks:
-                    put_statistics(banks[name], kept[name])
+                    put_statistics(banks[name], statistics[name])
                 return
             energies, named = EnergyStatistics(), dict.fromkeys(self.libraries, Oracle())
             for batch in batches:
@@ -254,7 +254,7 @@ class LAG(TranslationModule):
 
     @torch.no_grad()
     def trace(self, batch: TranslationBatch) -> dict[Place, tuple[tuple[str, ...], Tensor]]:
-        """By library and layer the names of its adapters there, and the strongest of each token.
+        """Return by library and layer the adapters there, and the strongest of each token.
 
         (rows, length), positions in the names, -1 on padding.
         """

@@ -203,11 +203,11 @@ class LANDeRMT(TranslationModule):
     def export(self, folder: Path) -> None:
         """Write each direction's tuned rows under `folder/rows`, to be put on the base again."""
         for direction in self._pairs():
-            rows = NeuronRows.of(self.backbone, direction, self.base_fingerprint)
+            rows = NeuronRows.from_model(self.backbone, direction, self.base_fingerprint)
             rows.write(folder / "rows" / f"{direction}.safetensors")
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """Neurons, their overlap, and gates where they learn and the run has a metrics.csv."""
+        """Draw the neurons, their overlap, and gates where they learn and were logged."""
         figures = plots.of_detection(self._neuron_file())
         if self._gates_learn and (folder / "metrics.csv").is_file():
             with suppress(ValueError):  # a run shorter than the logging interval tells of none
@@ -216,11 +216,11 @@ class LANDeRMT(TranslationModule):
 
     @torch.no_grad()
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """The base with the direction's tuned rows in place of its own.
+        """Return the base with the direction's tuned rows in place of its own.
 
         Raises ValueError with a gate: only strategy.gate=none can be written so.
         """
-        rows = NeuronRows.of(self.backbone, name, self.base_fingerprint)
+        rows = NeuronRows.from_model(self.backbone, name, self.base_fingerprint)
         rows.check_plain()
         merged = plain_copy(self.backbone)
         rows.put_on(merged)

@@ -13,8 +13,8 @@ from polylect.layers.lora.attach import attach_lora
 from polylect.layers.lora.layer import LoRALayer
 from polylect.layers.lora.merge import merged_copy
 from polylect.library import Adapter, ResidentAdapters
-from polylect.library.adapter import learnt_examples
-from polylect.library.adapter_index import AdapterIndex, chosen_adapters
+from polylect.library.adapter import trained_with_examples
+from polylect.library.adapter_index import AdapterIndex, adapters_by_direction
 from polylect.library.folder import open_library
 from polylect.strategies.base import TranslationModule
 
@@ -53,7 +53,7 @@ class LoRALibrary(TranslationModule):
             raise ValueError(f"strategy.budget_mib must be positive, got {budget_mib}.")
         names = [] if library is None else open_library(library).names
         self.budget_bytes = int(budget_mib * 2**20)
-        self.adapter_index = AdapterIndex(chosen_adapters(adapters or {}, names))
+        self.adapter_index = AdapterIndex(adapters_by_direction(adapters or {}, names))
         self._library = {name: Path(library) / name for name in names}
         self._override: str | None = None
 
@@ -68,7 +68,7 @@ class LoRALibrary(TranslationModule):
             self.base_fingerprint,
             self._prepare,
         )
-        self.adapter_index.put(self._library)
+        self.adapter_index.add_folders(self._library)
 
     def add(
         self, folder: str | Path, name: str | None = None, directions: Sequence[str] | None = None
@@ -81,26 +81,26 @@ class LoRALibrary(TranslationModule):
         if isinstance(directions, str):
             raise ValueError(f"directions must be a list, such as [{directions!r}].")
         name = name or Path(folder).name
-        with self.context.locked():
-            self.adapter_index.put({name: Path(folder)}, directions)
+        with self.context.lock():
+            self.adapter_index.add_folders({name: Path(folder)}, directions)
         return name
 
     def load(self, name: str) -> None:
         """Make an adapter resident now."""
-        with self.context.locked():
+        with self.context.lock():
             self.store.acquire([name])
 
     def unload(self, name: str) -> None:
         """Let go of an adapter's memory; it stays in the index."""
-        with self.context.locked():
+        with self.context.lock():
             self.store.unload(name)
 
     def drop(self, name: str) -> None:
         """Take an adapter out of the index and out of memory."""
-        with self.context.locked():
+        with self.context.lock():
             if name in self.store.resident:
                 self.store.unload(name)
-            self.adapter_index.take(name)
+            self.adapter_index.drop(name)
 
     def named_adapters(self) -> "LoRALibrary":
         return self
@@ -109,12 +109,12 @@ class LoRALibrary(TranslationModule):
         self.adapter(direction)
 
     @contextmanager
-    def using(self, name: str | None) -> Iterator[None]:
-        """Within it every row uses this adapter ("" is the base alone), whatever its direction.
+    def use_adapter(self, name: str | None) -> Iterator[None]:
+        """Send every row through this adapter ("" is the base alone), whatever its direction.
 
         Other threads wait until it ends.
         """
-        with self.context.locked():
+        with self.context.lock():
             before, self._override = self._override, name
             try:
                 yield
@@ -122,7 +122,7 @@ class LoRALibrary(TranslationModule):
                 self._override = before
 
     def adapter(self, direction: str) -> str:
-        """The adapter that serves a direction; monolingual text has the base alone.
+        """Return the adapter that serves a direction; monolingual text has the base alone.
 
         Raises ValueError with the nearest direction, or where several adapters of the library serve
         it.
@@ -130,18 +130,18 @@ class LoRALibrary(TranslationModule):
         if self._override is not None:
             return self._override
         if "-" not in direction:
-            return self.adapter_index.serving(direction) or ""
-        return self.adapter_index.server(direction)
+            return self.adapter_index.adapter_for(direction) or ""
+        return self.adapter_index.require_adapter(direction)
 
     @contextmanager
     def routing(self, batch: TranslationBatch) -> Iterator[None]:
-        with self.context.locked():
+        with self.context.lock():
             names = self.adapters_of(batch.adapters or [None] * batch.rows, batch.directions)
-            with self.store.using(names), self.context.route(names):
+            with self.store.pin(names), self.context.route(names):
                 yield
 
     def adapters_of(self, named: Sequence[str | None], directions: Sequence[str]) -> list[str]:
-        """The adapter of each row: the one named for it, or the one that serves its direction."""
+        """Return each row's adapter: the one named for it, or the one that serves its direction."""
         return [
             self.adapter(direction) if name is None or self._override is not None else name
             for name, direction in zip(named, directions, strict=True)
@@ -150,32 +150,32 @@ class LoRALibrary(TranslationModule):
     def cut_to_budget(
         self, named: Sequence[str | None], directions: Sequence[str]
     ) -> Iterator[list[int]]:
-        """As the hook says; rows of one adapter stay together, and most often all are one part."""
+        """Yield parts as the hook says; rows of one adapter stay together."""
         names = self.adapters_of(named, directions)
-        taken: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         part: list[int] = []
         for index in sorted(range(len(names)), key=lambda i: names[i]):
             name = names[index]
-            if name not in taken:
+            if name not in sizes:
                 nbytes = self.store.nbytes(name) if name else 0
-                if part and sum(taken.values()) + nbytes > self.budget_bytes:
+                if part and sum(sizes.values()) + nbytes > self.budget_bytes:
                     yield part
-                    taken, part = {}, []
-                taken[name] = nbytes
+                    sizes, part = {}, []
+                sizes[name] = nbytes
             part.append(index)
         if part:
             yield part
 
     def reads_examples(self, direction: str) -> bool:
         name = self.adapter(direction)
-        return not name or learnt_examples(self.adapter_index.about(name))
+        return not name or trained_with_examples(self.adapter_index.about(name))
 
     def merge_names(self) -> list[str]:
         return self.adapter_index.names
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """The base with one adapter added to its weights."""
-        with self.context.locked(), self.store.using([name]):
+        """Return the base with one adapter added to its weights."""
+        with self.context.lock(), self.store.pin([name]):
             return merged_copy(self.backbone, name, probe)
 
     def _prepare(self, name: str, adapter: Adapter) -> None:

@@ -105,7 +105,9 @@ class LoRASwitch(TranslationModule):
         return self.context.route([self.adapter(d) for d in batch.directions])
 
     def adapter(self, direction: str) -> str:
-        """The adapter that serves a direction; monolingual text has the base alone by default.
+        """Return the adapter that serves a direction.
+
+        Monolingual text has the base alone by default.
 
         Raises ValueError with the nearest direction.
         """
@@ -129,11 +131,11 @@ class LoRASwitch(TranslationModule):
 
         An adapter that the checkpoint lacks stays new. Raises as `load_owned`, also if it has none.
         """
-        owned = self.owned()
-        known = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
-        if known:
-            checkpoint = checkpoint | {"state_dict": known}
-        self.load_owned(checkpoint, but=owned - known.keys() if known else frozenset())
+        owned = self.owned_names()
+        tensors = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
+        if tensors:
+            checkpoint = checkpoint | {"state_dict": tensors}
+        self.load_owned(checkpoint, but=owned - tensors.keys() if tensors else frozenset())
 
     def export(self, folder: Path) -> None:
         """Write each adapter as a plain PEFT folder under `folder/adapters`."""
@@ -152,11 +154,11 @@ class LoRASwitch(TranslationModule):
         return self.adapters
 
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """The base with one adapter added to its weights."""
+        """Return the base with one adapter added to its weights."""
         return merged_copy(self.backbone, name, probe)
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """What each adapter does to each direction, and how alike the adapters are.
+        """Draw what each adapter does to each direction, and how alike the adapters are.
 
         The numbers of the first are in transfer.json. One adapter has nothing to compare.
         """
@@ -176,7 +178,7 @@ class LoRASwitch(TranslationModule):
 
     @torch.no_grad()
     def transfer(self, data: Any, sentences: int = 32) -> dict[str, Any]:
-        """The validation loss of every direction with every adapter, and with the base alone.
+        """Return the validation loss of every direction with every adapter, and with none.
 
         Args:
             data: a `TranslationData` with validation corpora.

@@ -24,7 +24,7 @@ _KNOWN = {kind for family in FAMILIES.values() for kind in family.model_types}
 def target_losses(
     backbone: nn.Module, batch: TranslationBatch
 ) -> tuple[Float[Tensor, " targets"], Int[Tensor, " targets"]]:
-    """Negative log-likelihood in nats of every target token, and the row each belongs to.
+    """Return the negative log-likelihood in nats of every target token, and the row of each.
 
     The output head runs on the positions that predict a target only: prompt and padding cost
     nothing there, which for a vocabulary of 256,000 is most of the memory. A head with adapters has
@@ -44,18 +44,20 @@ def _logits(
 ) -> Float[Tensor, "targets vocabulary"]:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if backbone.config.model_type not in _KNOWN:  # who knows what lies behind its output head
-        return _precise(backbone(**inputs, use_cache=False).logits[rows, positions])
+        return _at_least_float32(backbone(**inputs, use_cache=False).logits[rows, positions])
     hidden = backbone.base_model(**inputs, use_cache=False).last_hidden_state
     head = backbone.get_output_embeddings()
     if type(head) is nn.Linear:
-        logits = _precise(head(hidden[rows, positions]))
+        logits = _at_least_float32(head(hidden[rows, positions]))
     else:
-        logits = _precise(head(hidden)[rows, positions])
+        logits = _at_least_float32(head(hidden)[rows, positions])
     cap = getattr(backbone.config, "final_logit_softcapping", None)  # Gemma 2
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _precise(logits: Float[Tensor, "targets vocabulary"]) -> Float[Tensor, "targets vocabulary"]:
+def _at_least_float32(
+    logits: Float[Tensor, "targets vocabulary"],
+) -> Float[Tensor, "targets vocabulary"]:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -79,7 +81,7 @@ class StepLoss:
         self.sums: Tensor | None = None  # losses of this rank, for the log
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, for a checkpoint between two optimizer steps."""
+        """Return the sums so far, for a checkpoint between two optimizer steps."""
         return {name: getattr(self, name) for name in ("added", "first", "total", "sums")}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -95,7 +97,7 @@ class StepLoss:
         units: Int[Tensor, " targets"],
         auxiliary: Float[Tensor, "*units"],
     ) -> Float[Tensor, ""]:
-        """The value to differentiate for this micro-batch.
+        """Return the value to differentiate for this micro-batch.
 
         Args:
             losses: of the target tokens of this process.
@@ -129,7 +131,7 @@ class StepLoss:
         return ((sums + auxiliary * own) * share).sum()
 
     def mean(self) -> Float[Tensor, ""]:
-        """Loss per target token of the step so far, for the log."""
+        """Return the loss per target token of the step so far, for the log."""
         total, sums = self.total, self.sums
         if total is None or sums is None:
             raise RuntimeError("StepLoss.mean needs at least one call of add in the step.")
@@ -184,7 +186,10 @@ class RunningLosses:
         self._sums.mul_(self.DECAY).index_add_(1, own, values)
 
     def means(self) -> dict[str, float]:
-        """Nats per target token by direction, of this process; without those not seen yet."""
+        """Return nats per target token by direction, of this process.
+
+        Directions that were not seen yet are left out.
+        """
         if self._sums is None:
             return {}
         sums, counts = self._sums.tolist()

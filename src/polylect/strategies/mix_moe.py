@@ -171,27 +171,29 @@ class MixMoE(TranslationModule):
         return file.activation.permute(1, 2, 0)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters, by what they are: those of the experts and routers, and the rest."""
+        """Return all parameters, by what they are:
+        those of the experts and routers, and the rest.
+        """
         parts: dict[str, list[nn.Parameter]] = {name: [] for name in PARTS}
         for layer in expert_layers(self.backbone).values():
             for name, parameters in layer.parts().items():
                 parts[name] += parameters
-        known = {id(p) for parameters in parts.values() for p in parameters}
-        return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in known]}
+        expert_ids = {id(p) for parameters in parts.values() for p in parameters}
+        return parts | {"rest": [p for p in self.backbone.parameters() if id(p) not in expert_ids]}
 
-    def owned(self) -> set[str]:
-        """With what another stage has trained, or may have: it is not the base's any more."""
+    def owned_names(self) -> set[str]:
+        """Return also what another stage has trained, or may have: it is no longer the base's."""
         parts = self.parts()
         tuned = parts["lm_experts"] + (parts["rest"] if self._owns_rest else [])
-        known = {id(p) for p in tuned}
-        return super().owned() | {n for n, p in self.named_parameters() if id(p) in known}
+        tuned_ids = {id(p) for p in tuned}
+        return super().owned_names() | {n for n, p in self.named_parameters() if id(p) in tuned_ids}
 
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights of the stage before; MT experts that it had not made yet stay new."""
         structure = checkpoint.get("polylect", {}).get("structure", {})
         self._owns_rest |= structure.get("rest", False)
         self.mixture.check_stage_before(structure.get("mixture", {}))
-        new = {name for name in self.owned() if any(part in name for part in _OF_MT)}
+        new = {name for name in self.owned_names() if any(part in name for part in _OF_MT)}
         if new & checkpoint["state_dict"].keys():
             new = set()
         self.load_owned(checkpoint, but=new)
@@ -208,30 +210,30 @@ class MixMoE(TranslationModule):
             yield
 
     def routings(self) -> Iterator[tuple[str, Routing, Bool[Tensor, "rows length"]]]:
-        """What each layer's router decided in the last forward, if that saw the whole batch."""
+        """Yield what each layer's router decided in the last forward, if it saw the whole batch."""
         for name, routing in self.context.routings.items():
             if self._mask is not None and len(routing.logits) == self._mask.numel():
                 yield name, routing, self._mask
 
     def groups(self) -> dict[str, range]:
-        """Numbers of the experts of each group, "lm" and, if there are any, "mt"."""
+        """Return the numbers of the experts of each group, "lm" and, if there are any, "mt"."""
         lm, mt = self.mixture.lm_experts, self.mixture.mt_experts
         return {"lm": range(lm)} | ({"mt": range(lm, lm + mt)} if mt else {})
 
     def auxiliary_loss(self) -> Float[Tensor, ""]:
-        """Mean over layers of the routers' losses times their factors."""
-        wanted = {name: factor for name, factor in self.factors.items() if factor}
+        """Return the mean over layers of the routers' losses times their factors."""
+        factors = {name: factor for name, factor in self.factors.items() if factor}
         groups = {n: g for n, g in self.groups().items() if f"{n}_router" in self.trained}
         text = torch.tensor(["-" not in d for d in self._directions], device=self.device)
         layers = [
             router_losses(routing, groups, mask.flatten(), text[:, None].expand_as(mask).flatten())
             for _, routing, mask in self.routings()
         ]
-        means = {n: torch.stack([own[n] for own in layers]).mean() for n in wanted if layers}
+        means = {n: torch.stack([own[n] for own in layers]).mean() for n in factors if layers}
         self._auxiliary = {name: mean.detach() for name, mean in means.items()}
         total = super().auxiliary_loss()
         for name, mean in means.items():
-            total = total + wanted[name] * mean
+            total = total + factors[name] * mean
         return total
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -256,11 +258,11 @@ class MixMoE(TranslationModule):
         return [group for group in groups if group["params"]]
 
     def telemetry(self) -> dict[str, float]:
-        told = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
+        values = {f"train/aux/{name}": float(value) for name, value in self._auxiliary.items()}
         for layer, routing, mask in self.routings():
             metrics = routing_metrics(routing, self.groups(), mask, self._directions)
-            told |= {f"routing/{layer}/{name}": value for name, value in metrics.items()}
-        return told
+            values |= {f"routing/{layer}/{name}": value for name, value in metrics.items()}
+        return values
 
     # Use.
 
@@ -269,7 +271,10 @@ class MixMoE(TranslationModule):
         save_mixture(self.backbone, self.mixture, self.tokenizer, folder / "model")
 
     def pictures(self, folder: Path) -> dict[str, Any]:
-        """What the experts do with validation text, after training; numbers in experts.json."""
+        """Draw what the experts do with validation text, after training.
+
+        Writes the numbers to experts.json.
+        """
         data = self._trainer.datamodule if self._trainer is not None else None
         if data is None or not data.directions_of("val"):
             return {}
@@ -281,7 +286,7 @@ class MixMoE(TranslationModule):
 
     @torch.no_grad()
     def merged_model(self, name: str, probe: Int[Tensor, "rows length"]) -> tuple[nn.Module, float]:
-        """A plain model, the same for all directions, where the routers are constant.
+        """Return a plain model, the same for all directions, where the routers are constant.
 
         They are if they are uniform or a group has one expert; MT experts then widen the
         feed-forward networks. Else raises ValueError.

@@ -11,9 +11,9 @@ from polylect.did_you_mean import check_known
 def warmup(
     optimizer: Optimizer, total_steps: int, *, shape: str = "cosine", share: float = 0.03
 ) -> LRScheduler:
-    """Linear warm-up over `share` of the steps, then `shape` (a schedule name of transformers)."""
-    known = [s.value for s in SchedulerType]
-    check_known("optim.schedule.shape", shape, known)
+    """Warm up linearly over `share` of the steps, then follow `shape` (a name of transformers)."""
+    shapes = [s.value for s in SchedulerType]
+    check_known("optim.schedule.shape", shape, shapes)
     if not 0 <= share <= 1:
         raise ValueError(f"optim.schedule.share must be between 0 and 1, got {share}.")
     return get_scheduler(shape, optimizer, round(share * total_steps), total_steps)

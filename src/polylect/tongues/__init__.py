@@ -56,7 +56,7 @@ Synthetic = Mapping[str, Mapping[str, Any]]
 
 
 def tongue(code: str, synthetic: Synthetic | None = None) -> Tongue | SyntheticTongue:
-    """The tongue of a code: one of `TONGUES`, or one that `synthetic` describes.
+    """Return the tongue of a code: one of `TONGUES`, or one that `synthetic` describes.
 
     Raises ValueError for an unknown code or dial, and for tongues that share in a circle.
     """
@@ -67,8 +67,8 @@ def _resolve(code: str, synthetic: Synthetic, asking: tuple[str, ...]) -> Tongue
     if code not in synthetic:
         if code in TONGUES:
             return TONGUES[code]
-        known = [*TONGUES, *synthetic]
-        raise ValueError(f"Unknown tongue {code!r}; {did_you_mean(code, known)}")
+        options = [*TONGUES, *synthetic]
+        raise ValueError(f"Unknown tongue {code!r}; {did_you_mean(code, options)}")
     if code in asking:
         raise ValueError(f"Synthetic tongues share in a circle: {' -> '.join((*asking, code))}.")
     dials = dict(synthetic[code])
@@ -84,12 +84,14 @@ def _resolve(code: str, synthetic: Synthetic, asking: tuple[str, ...]) -> Tongue
 
 
 def render(meaning: Meaning, code: str) -> str:
-    """The meaning as a sentence of one of `TONGUES`."""
+    """Return the meaning as a sentence of one of `TONGUES`."""
     return tongue(code).render(meaning)
 
 
 def meanings(split: str, size: int, seed: int = 0) -> list[Meaning]:
-    """Distinct meanings of a split ("train", "dev", "test"); a longer list begins with the shorter.
+    """Return distinct meanings of a split ("train", "dev", "test").
+
+    A longer list begins with the shorter.
 
     Raises ValueError for an unknown split or a negative size.
     """
@@ -104,7 +106,7 @@ def parallel(
     seed: int = 0,
     synthetic: Synthetic | None = None,
 ) -> list[tuple[str, str]]:
-    """(source, target) pairs. Every direction says the same meanings, in the same order.
+    """Return (source, target) pairs. Every direction says the same meanings, in the same order.
 
     Args:
         direction: "en-de" or ("en", "de").
@@ -124,7 +126,7 @@ def parallel(
 def monolingual(
     code: str, split: str, size: int, seed: int = 0, synthetic: Synthetic | None = None
 ) -> list[str]:
-    """Sentences of one tongue; each tongue says its own meanings, so no two are aligned.
+    """Return sentences of one tongue; each tongue says its own meanings, so no two are aligned.
 
     Raises ValueError as `parallel` does.
     """
@@ -141,7 +143,7 @@ def stories(
     sentences: int = 3,
     synthetic: Synthetic | None = None,
 ) -> list[str]:
-    """Texts of a few sentences which go on speaking of the same people and things.
+    """Return the texts of a few sentences which go on speaking of the same people and things.
 
     Raises ValueError as `parallel` does, and for a story without sentences.
     """
@@ -149,8 +151,8 @@ def stories(
     if sentences < 1:
         raise ValueError(f"A story needs at least one sentence, not {sentences}.")
     say = tongue(code, synthetic).render
-    told = islice(story_stream(split, seed, sentences, code), size)
-    return [" ".join(say(meaning) for meaning in story) for story in told]
+    sampled = islice(story_stream(split, seed, sentences, code), size)
+    return [" ".join(say(meaning) for meaning in story) for story in sampled]
 
 
 def retellings(
@@ -160,8 +162,9 @@ def retellings(
     seed: int = 0,
     synthetic: Synthetic | None = None,
 ) -> list[str]:
-    """Texts in two languages, now the one first, now the other: an event, told again in another
-    tense. A model that reads them learns which words belong together and sees no translation.
+    """Return the texts in two languages, now the one first, now the other: an event, told again in
+    another tense. A model that reads them learns which words belong together and sees no
+    translation.
 
     Raises ValueError as `parallel` does.
     """

@@ -170,7 +170,7 @@ def _auxiliary(tense: str, plural: bool) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One English sentence."""
+    """Return one English sentence."""
     subject, plural = _phrase(meaning.subject), meaning.subject.plural
     base = _VERBS[meaning.verb][0]
     auxiliary = _auxiliary(meaning.tense, plural)

@@ -229,8 +229,8 @@ def _after_preposition(preposition: str, phrase: NounPhrase | None) -> str:
     joined = f"{preposition} {text}"
     for apart, together in _CONTRACTIONS.items():
         # The relations end in "de"; "à" is alone.
-        head, found, tail = joined.partition(apart)
-        if found and head in ("", "près "):
+        head, separator, tail = joined.partition(apart)
+        if separator and head in ("", "près "):
             return head + together + tail
     return joined
 
@@ -263,7 +263,7 @@ def _relative(clause: Relative, head: NounPhrase) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One French sentence."""
+    """Return one French sentence."""
     subject, plural = _phrase(meaning.subject), meaning.subject.plural
     rest = (
         _verb(meaning.verb, meaning.tense, plural, meaning.negated),

@@ -110,7 +110,7 @@ def _relative(head: NounPhrase) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One German sentence."""
+    """Return one German sentence."""
     subject = _phrase(meaning.subject, "nom")
     clause = _relative(meaning.subject)
     verb = _finite(meaning.verb, meaning.tense, meaning.subject.plural)

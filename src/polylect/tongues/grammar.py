@@ -27,7 +27,7 @@ from polylect.tongues.concepts import (
 
 
 @no_type_check
-def _known(what: str, name: str, names: Iterable[str]) -> None:
+def _check_known(what: str, name: str, names: Iterable[str]) -> None:
     if name not in names:
         raise ValueError(f"Unknown {what} {name!r} in a meaning; {did_you_mean(name, names)}")
 
@@ -44,13 +44,13 @@ class NounPhrase:
     relative: "Relative | None" = None
 
     def __post_init__(self) -> None:
-        _known("noun", self.noun, KINDS)
-        _known("determiner", self.det, DETERMINERS)
+        _check_known("noun", self.noun, KINDS)
+        _check_known("determiner", self.det, DETERMINERS)
         if not DETERMINERS[self.det][0 if self.plural else 1]:
             number = "plural" if self.plural else "singular"
             raise ValueError(f"The determiner {self.det!r} has no {number} ({self.noun!r}).")
         if self.adjective is not None:
-            _known("adjective", self.adjective, ADJECTIVES)
+            _check_known("adjective", self.adjective, ADJECTIVES)
         if self.relative is None:
             return
         if self.det != "the":
@@ -72,7 +72,7 @@ class Place:
     phrase: NounPhrase
 
     def __post_init__(self) -> None:
-        _known("relation", self.relation, RELATIONS)
+        _check_known("relation", self.relation, RELATIONS)
         if KINDS[self.phrase.noun] != "place":
             raise ValueError(f"{self.phrase.noun!r} is no place.")
 
@@ -97,8 +97,8 @@ class Relative:
 
     def check(self, head: str) -> None:
         """Raises ValueError if the clause cannot belong to the noun `head`."""
-        _known("verb", self.verb, VERBS)
-        _known("tense", self.tense, TENSES)
+        _check_known("verb", self.verb, VERBS)
+        _check_known("tense", self.tense, TENSES)
         agent = self.subject.noun if self.subject else head
         patient = head if self.subject else self.object.noun if self.object else None
         _check_frame(self.verb, agent, patient, None)
@@ -143,13 +143,13 @@ class Meaning:
     question: bool = False
 
     def __post_init__(self) -> None:
-        _known("verb", self.verb, VERBS)
-        _known("tense", self.tense, TENSES)
+        _check_known("verb", self.verb, VERBS)
+        _check_known("tense", self.tense, TENSES)
         patient = self.object.noun if self.object else None
         recipient = self.recipient.noun if self.recipient else None
         _check_frame(self.verb, self.subject.noun, patient, recipient)
         if self.time is not None:
-            _known("time", self.time, TIMES)
+            _check_known("time", self.time, TIMES)
             if self.tense not in TIMES[self.time]:
                 raise ValueError(f"The time {self.time!r} does not go with the {self.tense} tense.")
         if self.object and self.object.relative and (self.place or self.recipient):

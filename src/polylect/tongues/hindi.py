@@ -88,7 +88,7 @@ def _ergative(verb: str, tense: str, transitive: bool) -> bool:
     return tense == "past" and (transitive or "ergative" in VERBS[verb])
 
 
-def _marked(verb: str, phrase: NounPhrase | None) -> bool:
+def _takes_ko(verb: str, phrase: NounPhrase | None) -> bool:
     """Whether this direct object takes को."""
     if phrase is None or phrase.noun not in ANIMATE:
         return False
@@ -113,12 +113,12 @@ def _verb(verb: str, tense: str, agree: NounPhrase | None) -> str:
 
 
 def _controller(
-    subject: NounPhrase, object_: NounPhrase | None, ergative: bool, marked: bool
+    subject: NounPhrase, object_: NounPhrase | None, ergative: bool, takes_ko: bool
 ) -> NounPhrase | None:
     """What the verb agrees with."""
     if not ergative:
         return subject
-    return None if marked else object_
+    return None if takes_ko else object_
 
 
 def _own_clause(head: NounPhrase, clause: Relative, pronoun: str) -> str:
@@ -151,21 +151,21 @@ def _following(head: NounPhrase, clause: Relative) -> str:
     return f"जो {subject} {_verb(clause.verb, clause.tense, agree)}"
 
 
-def _object(phrase: NounPhrase | None, marked: bool) -> str:
+def _object(phrase: NounPhrase | None, takes_ko: bool) -> str:
     if phrase is None:
         return ""
     if phrase.relative is None:
-        return _phrase(phrase, "को" if marked else "")
-    if marked:
+        return _phrase(phrase, "को" if takes_ko else "")
+    if takes_ko:
         return _phrase(phrase, "को", det="उन" if phrase.plural else "उस")
     return _phrase(phrase, det="वे" if phrase.plural else "वह")
 
 
 def render(meaning: Meaning) -> str:
-    """One Hindi sentence."""
+    """Return one Hindi sentence."""
     subject, object_ = meaning.subject, meaning.object
     ergative = _ergative(meaning.verb, meaning.tense, object_ is not None)
-    marked = _marked(meaning.verb, object_)
+    takes_ko = _takes_ko(meaning.verb, object_)
     time = TIMES[meaning.time] if meaning.time else ""
     if subject.relative:
         opening = (_correlative(subject, subject.relative, ergative), time)
@@ -176,9 +176,9 @@ def render(meaning: Meaning) -> str:
         *opening,
         _place(meaning.place),
         _phrase(meaning.recipient, "को") if meaning.recipient else "",
-        _object(object_, marked),
+        _object(object_, takes_ko),
         "नहीं" if meaning.negated else "",
-        _verb(meaning.verb, meaning.tense, _controller(subject, object_, ergative, marked)),
+        _verb(meaning.verb, meaning.tense, _controller(subject, object_, ergative, takes_ko)),
         _following(object_, object_.relative) if object_ and object_.relative else "",
     )
     return sentence(parts, "?" if meaning.question else "।")

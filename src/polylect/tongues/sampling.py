@@ -89,7 +89,7 @@ def _phrase(
     return NounPhrase(noun, det, plural, _adjective(rng, noun))
 
 
-def _bare(rng: random.Random, noun: str) -> NounPhrase:
+def _simple_phrase(rng: random.Random, noun: str) -> NounPhrase:
     """A phrase without an adjective: relative clauses are long enough."""
     return NounPhrase(noun, *_pick(rng, _DEFINITE if rng.random() < 0.5 else _INDEFINITE))
 
@@ -103,8 +103,8 @@ def _place(rng: random.Random, definite: bool) -> Place:
     return Place(_pick(rng, RELATIONS), NounPhrase(noun, det, plural, _adjective(rng, noun)))
 
 
-def _other(rng: random.Random, nouns: Sequence[str], *taken: str | None) -> str:
-    while (noun := _pick(rng, nouns)) in taken:
+def _other(rng: random.Random, nouns: Sequence[str], *excluded: str | None) -> str:
+    while (noun := _pick(rng, nouns)) in excluded:
         pass
     return noun
 
@@ -114,14 +114,14 @@ def _relative(rng: random.Random, head: str) -> Relative:
     tense = _pick(rng, TENSES)
     if head not in ANIMATE:
         verb = _pick(rng, _DONE_TO[head])
-        return Relative(verb, tense, subject=_bare(rng, _pick(rng, _AGENTS[verb])))
+        return Relative(verb, tense, subject=_simple_phrase(rng, _pick(rng, _AGENTS[verb])))
     verb = _pick(rng, _DONE_BY[head])
     if _PATIENTS[verb]:
-        return Relative(verb, tense, object=_bare(rng, _pick(rng, _PATIENTS[verb])))
+        return Relative(verb, tense, object=_simple_phrase(rng, _pick(rng, _PATIENTS[verb])))
     return Relative(verb, tense, place=_place(rng, False) if rng.random() < 0.6 else None)
 
 
-def _again(phrase: NounPhrase) -> NounPhrase:
+def _repeated_phrase(phrase: NounPhrase) -> NounPhrase:
     """The phrase when its noun is spoken of once more: the man, the men."""
     det = phrase.det if phrase.det in ("my", "our") else "the"
     return NounPhrase(phrase.noun, det, phrase.plural)
@@ -136,9 +136,9 @@ def _object(
 ) -> NounPhrase | None:
     if not _PATIENTS[verb]:
         return None
-    known = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
-    if known and rng.random() < 0.8:
-        return _again(_pick(rng, known))
+    candidates = [p for p in cast if p.noun in VERBS[verb].patients and p.noun != subject.noun]
+    if candidates and rng.random() < 0.8:
+        return _repeated_phrase(_pick(rng, candidates))
     related = 0.0 if subject.relative or VERBS[verb].recipient else 0.2
     return _phrase(rng, _other(rng, _PATIENTS[verb], subject.noun), negated, related)
 
@@ -151,10 +151,11 @@ def _time(rng: random.Random, tense: str, negated: bool, last_is_clause: bool) -
 
 
 def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
-    """One meaning of any split. `cast`: phrases of the sentence before, one of which is its
-    subject, and another, where the verb allows it, mostly its object."""
+    """Return one meaning of any split. `cast`: phrases of the sentence before,
+    one of which is its subject, and another, where the verb allows it, mostly its object.
+    """
     actors = [phrase for phrase in cast if phrase.noun in ANIMATE]
-    actor = _again(_pick(rng, actors)) if actors else None
+    actor = _repeated_phrase(_pick(rng, actors)) if actors else None
     verb = _pick(rng, _VERB_NAMES)
     while actor and actor.noun not in VERBS[verb].agents:
         verb = _pick(rng, _VERB_NAMES)
@@ -178,7 +179,7 @@ def sample(rng: random.Random, cast: Sequence[NounPhrase] = ()) -> Meaning:
 
 
 def split_of(meaning: Meaning) -> str:
-    """The split a meaning belongs to: 90 per cent "train", 5 "dev", 5 "test"."""
+    """Return the split a meaning belongs to: 90 per cent "train", 5 "dev", 5 "test"."""
     digest = hashlib.blake2b(str(meaning).encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "big") % 100
     for split, share in _HELD_OUT.items():
@@ -197,7 +198,7 @@ def check_request(split: str, size: int) -> None:
 
 
 def stream(split: str, seed: int, salt: str = "") -> Iterator[Meaning]:
-    """Endless distinct meanings of a split; another salt gives another stream."""
+    """Yield endless distinct meanings of a split; another salt gives another stream."""
     rng = random.Random(f"meanings:{salt}:{seed}")
     seen = set()
     while True:
@@ -208,7 +209,9 @@ def stream(split: str, seed: int, salt: str = "") -> Iterator[Meaning]:
 
 
 def story_stream(split: str, seed: int, sentences: int, salt: str) -> Iterator[tuple[Meaning, ...]]:
-    """Endless distinct stories: after the first sentence, who was spoken of is spoken of again."""
+    """Yield endless distinct stories: after the first sentence,
+    who was spoken of is spoken of again.
+    """
     rng = random.Random(f"stories:{salt}:{seed}")
     seen = set()
     while True:
@@ -225,7 +228,7 @@ def story_stream(split: str, seed: int, sentences: int, salt: str) -> Iterator[t
 
 
 def retelling_stream(split: str, seed: int, salt: str) -> Iterator[tuple[Meaning, Meaning]]:
-    """Endless distinct pairs of meanings that tell of the same, but in two tenses."""
+    """Yield endless distinct pairs of meanings that tell of the same, but in two tenses."""
     rng = random.Random(f"retellings:{salt}:{seed}")
     for first in stream(split, seed, f"retellings:{salt}"):
         tense = _other(rng, TENSES, first.tense)

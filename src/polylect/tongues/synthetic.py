@@ -98,7 +98,7 @@ class SyntheticTongue:
         self.lexicon: Mapping[str, str] = _lexicon(rng, script, shared_with, shared, contradicting)
 
     def render(self, meaning: Meaning) -> str:
-        """One sentence."""
+        """Return one sentence."""
         place, time = self._place(meaning.place), self._time(meaning.time)
         subject, verb = self._phrase(meaning.subject), self._verb(meaning.verb, meaning.tense)
         negation = self._word("not") if meaning.negated else ""
@@ -127,7 +127,7 @@ class SyntheticTongue:
     def _time(self, time: str | None) -> str:
         return self._word(time) if time else ""
 
-    def _marked(self, concept: str, *markers: str) -> str:
+    def _add_markers(self, concept: str, *markers: str) -> str:
         """The word with its markers; the last marker is the outermost."""
         word = self._word(concept)
         for marker in markers:
@@ -140,7 +140,7 @@ class SyntheticTongue:
         return word
 
     def _verb(self, verb: str, tense: str) -> str:
-        return self._marked(verb, *(() if tense == "present" else (tense,)))
+        return self._add_markers(verb, *(() if tense == "present" else (tense,)))
 
     def _phrase(self, phrase: NounPhrase | None, case: str = "") -> str:
         if phrase is None:
@@ -148,7 +148,7 @@ class SyntheticTongue:
         markers = ["plural"] if phrase.plural else []
         if case and not (case == "accusative" and self.morphology == "isolating"):
             markers.append(case)
-        noun = self._marked(phrase.noun, *markers)
+        noun = self._add_markers(phrase.noun, *markers)
         adjective = self._word(phrase.adjective) if phrase.adjective else ""
         pair = (adjective, noun) if self.adjective == "before" else (noun, adjective)
         words = [self._word(phrase.det), *pair]
@@ -213,7 +213,7 @@ def _invent(rng: random.Random, script: str, concept: str) -> str:
     return "".join(choice[int(rng.random() * len(choice))] for choice in shape)
 
 
-def _shuffled(rng: random.Random, items: Sequence[str]) -> list[str]:
+def _shuffle(rng: random.Random, items: Sequence[str]) -> list[str]:
     return sorted(items, key=lambda _: rng.random())
 
 
@@ -242,7 +242,7 @@ def _borrow(
     rng: random.Random, theirs: Mapping[str, str], shared: float | int, contradicting: float | int
 ) -> dict[str, str]:
     """The words from the other tongue: some as they are, some rotated among their concepts."""
-    candidates = _comparable(theirs)
+    candidates = _unambiguous_concepts(theirs)
     keep = round(shared * len(candidates))
     swap = min(round(contradicting * len(candidates)), len(candidates) - keep)
     if swap == 1:
@@ -250,7 +250,7 @@ def _borrow(
             f"contradicting={contradicting} of {len(candidates)} words is one word, which cannot "
             "change its meaning alone; use 0 or a larger share."
         )
-    order = _shuffled(rng, candidates)
+    order = _shuffle(rng, candidates)
     words = {concept: theirs[concept] for concept in order[:keep]}
     # Within a word class where possible: only then the context does not give the meaning away.
     rotating = sorted(order[keep : keep + swap], key=_CLASSES.__getitem__)
@@ -260,7 +260,7 @@ def _borrow(
     return words
 
 
-def _comparable(theirs: Mapping[str, str]) -> list[str]:
+def _unambiguous_concepts(theirs: Mapping[str, str]) -> list[str]:
     """The concepts that have a word in the other tongue which has no second meaning there."""
     counts = Counter(theirs.values())
     return [concept for concept in CONCEPTS if counts[theirs.get(concept)] == 1]
@@ -281,8 +281,8 @@ def _groups(concepts: Sequence[str]) -> list[list[str]]:
 def overlap(a: Tongue | SyntheticTongue, b: Tongue | SyntheticTongue) -> tuple[float, float]:
     """(shared, contradicting): of the concepts with a word of their own in `b`, the share with the
     same word in `a`, and the share whose word in `a` means something else in `b`."""
-    concepts = [concept for concept in _comparable(b.lexicon) if concept in a.lexicon]
+    concepts = [concept for concept in _unambiguous_concepts(b.lexicon) if concept in a.lexicon]
     shared = sum(a.lexicon[concept] == b.lexicon[concept] for concept in concepts)
     theirs = set(b.lexicon.values())
-    known = sum(a.lexicon[concept] in theirs for concept in concepts)
-    return shared / len(concepts), (known - shared) / len(concepts)
+    in_use = sum(a.lexicon[concept] in theirs for concept in concepts)
+    return shared / len(concepts), (in_use - shared) / len(concepts)

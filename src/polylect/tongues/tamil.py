@@ -36,7 +36,7 @@ def _case(phrase: NounPhrase, case: str) -> str:
     return {"nom": row[0], "acc": row[1] + "+"}[case]
 
 
-def _each(phrase: NounPhrase, case: str) -> str:
+def _every_noun(phrase: NounPhrase, case: str) -> str:
     """The noun after ஒவ்வொரு (every), which takes the suffix உம் after that of the case."""
     form = _case(phrase, case).removesuffix("+")
     if case == "nom":
@@ -53,7 +53,7 @@ def _phrase(phrase: NounPhrase | None, case: str) -> list[str]:
     if phrase is None:
         return []
     adjective = ADJECTIVES[phrase.adjective][0] if phrase.adjective else ""
-    noun = _each(phrase, case) if phrase.det == "every" else _case(phrase, case)
+    noun = _every_noun(phrase, case) if phrase.det == "every" else _case(phrase, case)
     words = [DETERMINERS[phrase.det], adjective, noun]
     return (_relative(phrase.relative) if phrase.relative else []) + [w for w in words if w]
 
@@ -125,7 +125,7 @@ def _join(words: list[str], end: str) -> str:
 
 
 def render(meaning: Meaning) -> str:
-    """One Tamil sentence."""
+    """Return one Tamil sentence."""
     who = _class(meaning.subject)
     make = _negative if meaning.negated else _finite
     verb = make(meaning.verb, meaning.tense, who)

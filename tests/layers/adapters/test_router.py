@@ -63,7 +63,7 @@ def run(layer, x, mask=None, prompts=None, directions=None, **route):
     mask = torch.ones(rows, length) if mask is None else mask
     prompts = mask.sum(1).long() if prompts is None else torch.tensor(prompts)
     with layer.router.route(directions or ["en-de"] * rows, prompts, **route):
-        layer.router.on_forward(Tokens.of(mask.long(), prompts))
+        layer.router.on_forward(Tokens.from_mask(mask.long(), prompts))
         return layer(x)
 
 
@@ -79,7 +79,7 @@ def by_loop(layer, x, choices):
 @pytest.fixture(params=["dense", "sparse", "grouped"])
 def form(request, monkeypatch):
     """All ways to multiply tokens with their adapters, whatever the sizes and the device."""
-    monkeypatch.setattr(adapter_mixing, "_way", lambda *_: request.param)
+    monkeypatch.setattr(adapter_mixing, "_choose_path", lambda *_: request.param)
     return request.param
 
 
@@ -261,11 +261,11 @@ def test_a_sentence_takes_the_adapter_of_most_of_its_prompt():
         steps = []
         for seen, until in ((0, 5), (5, 6), (6, 9)):
             whole = torch.ones(1, until).long()
-            router.on_forward(Tokens.of(whole, prompt, cache=object(), seen=seen))
+            router.on_forward(Tokens.from_mask(whole, prompt, cache=object(), past_length=seen))
             steps.append(layer(x[2:, seen:until]))
     torch.testing.assert_close(torch.cat(steps, 1), y[2:])
     with router.route(["en-de"], prompt):
-        router.on_forward(Tokens.of(mask[:1], prompt, cache=object(), seen=6))
+        router.on_forward(Tokens.from_mask(mask[:1], prompt, cache=object(), past_length=6))
         with pytest.raises(RuntimeError, match="pass the empty cache"):
             layer(x[:1, 6:])
 
@@ -396,7 +396,7 @@ def test_counts_worked_by_hand(monkeypatch, noted):
     indices = torch.tensor([[0, 1], [0, 2], [1, 2], [1, 2]])
     weights = torch.tensor([[0.75, 0.25], [0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
     counts.add("l", "layer", bank, cells, Selection(indices, weights))
-    assert counts.of("l", "layer").tolist() == [
+    assert counts.layer_sums("l", "layer").tolist() == [
         [[1.25, 0.25, 0.5], [0, 1, 0]],
         [[0, 0, 0], [0, 0.25, 0.75]],
     ]
@@ -412,7 +412,7 @@ def test_counts_worked_by_hand(monkeypatch, noted):
     assert [row["agreement"] for row in counts.rows()] == [None, None, 0.75]
     counts.number(["en-hi"])
     counts.add("l", "layer", bank, torch.tensor([4]), Selection(indices[:1], weights[:1]))
-    assert counts.of("l", "layer").sum() == 5
+    assert counts.layer_sums("l", "layer").sum() == 5
     means = counts.means()
     assert means["layer/l/target/share/b"] == pytest.approx(0.625)
     assert means["layer/l/target/agreement"] == 0.75

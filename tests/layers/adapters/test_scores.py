@@ -382,7 +382,7 @@ def test_where_all_products_are_made_they_are_few():
     for tokens, adapters in itertools.product((1, 4, 32, 1000), (1, 10, 100, 1000)):
         candidates = torch.zeros(tokens, 5, dtype=torch.long)
         a_star = torch.empty(adapters, 8, 64)
-        if not sparse.worth_it(torch.empty(tokens, 64), candidates, a_star):
+        if not sparse.is_faster(torch.empty(tokens, 64), candidates, a_star):
             assert tokens * a_star.numel() <= 3 * tokens * 5 * 8 * 64 + sparse._COST
 
 

@@ -60,7 +60,7 @@ def attached(
 
 def told(ffn: ExpertFFN, rows: int = 2, length: int = 5) -> ExpertFFN:
     mask = torch.ones(rows, length, dtype=torch.long)
-    ffn.context.tokens = Tokens.of(mask, torch.full((rows,), 2))
+    ffn.context.tokens = Tokens.from_mask(mask, torch.full((rows,), 2))
     return ffn
 
 

@@ -21,7 +21,7 @@ def made(name: str) -> RouterFeatures:
 
 
 def given(mask: Tensor = MASK, prompt: Tensor = PROMPT) -> tuple[Tensor, Tokens]:
-    return torch.randn(*mask.shape, D), Tokens.of(mask, prompt)
+    return torch.randn(*mask.shape, D), Tokens.from_mask(mask, prompt)
 
 
 def normal(magnitudes: np.ndarray) -> np.ndarray:
@@ -43,7 +43,9 @@ def test_the_spectrum_is_the_fourier_sum_over_the_hidden_axis(d: int):
     size = min(256, d // 2 + 1)
     angles = np.outer(np.arange(d), np.arange(size)) * 2 * np.pi / d
     cosine, sine = x.numpy() @ np.cos(angles), x.numpy() @ np.sin(angles)
-    found = router_features("fft", d)(x, Tokens.of(torch.ones(2, 3).long(), torch.ones(2).long()))
+    found = router_features("fft", d)(
+        x, Tokens.from_mask(torch.ones(2, 3).long(), torch.ones(2).long())
+    )
     same(found, normal(np.sqrt((cosine**2 + sine**2) / d)), atol=1e-9)
     assert found.shape == (2, 3, size)
 
@@ -93,7 +95,10 @@ def test_the_cosine_transform_is_its_sum():
 
 
 def test_the_random_projection_has_lengths_like_the_spectrum():
-    x, tokens = torch.randn(1, 50, 512), Tokens.of(torch.ones(1, 50).long(), torch.ones(1).long())
+    x, tokens = (
+        torch.randn(1, 50, 512),
+        Tokens.from_mask(torch.ones(1, 50).long(), torch.ones(1).long()),
+    )
     random = router_features("random", 512)
     assert 0.9 < random.project(x).square().mean() / x.square().mean() < 1.1
     same(random(x, tokens), normal(np.abs(random.project(x).numpy())))
@@ -115,7 +120,7 @@ def test_shuffling_destroys_what_a_spectrum_says():
     x = torch.randn(1, 4000, D)
     x[0, rough == 0] += x[0, rough == 0].roll(1, -1)
     x[0, rough == 1] -= x[0, rough == 1].roll(1, -1)
-    tokens = Tokens.of(torch.ones(1, 4000).long(), torch.ones(1).long())
+    tokens = Tokens.from_mask(torch.ones(1, 4000).long(), torch.ones(1).long())
     right = {}
     for name in ("fft", "shuffled"):
         f = made(name)(x, tokens)[0]
@@ -151,7 +156,7 @@ def test_padding_on_the_left_changes_nothing(name: str):
     for pads in (1, WINDOW, 3 * WINDOW):
         rubbish = torch.full((2, pads, D), 1e6)
         mask = F.pad(torch.ones(2, 7).long(), (pads, 0))
-        found = features(torch.cat([rubbish, x], 1), Tokens.of(mask, torch.tensor([3, 4])))
+        found = features(torch.cat([rubbish, x], 1), Tokens.from_mask(mask, torch.tensor([3, 4])))
         torch.testing.assert_close(found[:, pads:], expected, atol=1e-6, rtol=1e-5)
 
 
@@ -161,7 +166,9 @@ def test_rows_do_not_see_each_other(name: str):
     x, tokens = given()
     together = features(x, tokens)
     for row in range(3):
-        alone = features(x[row : row + 1], Tokens.of(MASK[row : row + 1], PROMPT[row : row + 1]))
+        alone = features(
+            x[row : row + 1], Tokens.from_mask(MASK[row : row + 1], PROMPT[row : row + 1])
+        )
         torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=1e-5)
 
 
@@ -179,7 +186,7 @@ def test_they_have_one_size(name: str):
 def test_gradients_are_those_of_finite_differences(name: str):
     features, (x, tokens) = made(name), given()
     x = x[:, :6].double().requires_grad_()
-    tokens = Tokens.of(MASK[:, :6], PROMPT)
+    tokens = Tokens.from_mask(MASK[:, :6], PROMPT)
     weights = torch.randn(3, 6, SIZE, dtype=torch.float64)
 
     def loss(x: Tensor) -> Tensor:
@@ -192,7 +199,7 @@ def test_gradients_are_those_of_finite_differences(name: str):
 @pytest.mark.parametrize("size", [1, 3, None])
 def test_gradients_count_each_frequency_once(d: int, size: int | None):
     x = torch.randn(1, 2, d, dtype=torch.float64, requires_grad=True)
-    tokens = Tokens.of(torch.ones(1, 2).long(), torch.ones(1).long())
+    tokens = Tokens.from_mask(torch.ones(1, 2).long(), torch.ones(1).long())
     features = router_features("fft", d, size=size)
     weights = torch.randn(features.size, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: features.spectrum(x) @ weights, x)

@@ -16,7 +16,7 @@ from polylect.layers.tokens import Tokens
 
 D = 40
 LM, MT = 3, 2
-TOKENS = Tokens.of(torch.tensor([[1] * 7, [0] * 2 + [1] * 5]), torch.tensor([3, 2]))
+TOKENS = Tokens.from_mask(torch.tensor([[1] * 7, [0] * 2 + [1] * 5]), torch.tensor([3, 2]))
 X = torch.randn(2, 7, D, generator=torch.Generator().manual_seed(1))
 every = pytest.mark.parametrize("features", [*FEATURES, "uniform"])
 
@@ -135,7 +135,7 @@ def test_copies_of_the_dense_network_are_not_multiplied():
 def test_where_few_experts_run_none_is_left_out_at_the_start(gating: str):
     router = make_router(D, 4, 4, gating=gating, top=1)
     used = router(
-        torch.randn(1, 400, D), Tokens.of(torch.ones(1, 400).long(), torch.ones(1).long())
+        torch.randn(1, 400, D), Tokens.from_mask(torch.ones(1, 400).long(), torch.ones(1).long())
     )
     assert used.indices.unique().tolist() == list(range(8))
     assert not is_uniform(router)
@@ -206,7 +206,7 @@ def test_the_learned_placebo_is_no_linear_router():
 
 @pytest.mark.parametrize("gating", ["group", "joint"])
 def test_uniform_experts_take_turns(gating: str):
-    tokens = Tokens.of(torch.ones(2, 12).long(), torch.tensor([3, 3]))
+    tokens = Tokens.from_mask(torch.ones(2, 12).long(), torch.tensor([3, 3]))
     routing = make_router(D, 4, 4, gating=gating, top=1, features="uniform")(
         torch.randn(2, 12, D), tokens
     )

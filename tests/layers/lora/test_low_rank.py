@@ -23,7 +23,7 @@ def make(names, ranks, tokens=3, width=5, out=4, bias=True, dtype=torch.float64)
     scaling = {name: 0.5 + rank for name, rank in ranks.items()}
     x = torch.randn(len(names), tokens, width, dtype=dtype, requires_grad=True)
     weight = torch.randn(out, width, dtype=dtype)
-    plan = Plan.of(RowGroups.of(tuple(names)), scaling, x)
+    plan = Plan.from_groups(RowGroups.from_names(tuple(names)), scaling, x)
     a = [torch.randn(ranks[n], width, dtype=dtype, requires_grad=True) for n in plan.adapters]
     b = [torch.randn(out, ranks[n], dtype=dtype, requires_grad=True) for n in plan.adapters]
     return x, weight, torch.randn(out, dtype=dtype) if bias else None, plan, a, b
@@ -116,6 +116,6 @@ def test_a_row_does_not_feel_its_neighbours():
     ranks = {"de": 4, "fr": 2, "ta": 3}
     x, weight, bias, plan, a, b = make(["de", "fr", "ta", ""], ranks, dtype=torch.float32)
     y = FrozenLinearUpdate.apply(x, weight, bias, plan.scaling, plan.order, *a, *b)
-    alone = Plan.of(RowGroups.of(("fr",)), {"fr": 2.5}, x)
+    alone = Plan.from_groups(RowGroups.from_names(("fr",)), {"fr": 2.5}, x)
     row = FrozenLinearUpdate.apply(x[1:2], weight, bias, alone.scaling, alone.order, a[1], b[1])
     torch.testing.assert_close(y[1:2], row, atol=1e-6, rtol=1e-6)

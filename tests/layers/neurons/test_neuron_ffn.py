@@ -220,7 +220,7 @@ def test_ownership_groups_neurons_by_who_owns_them() -> None:
 def test_a_file_of_rows_goes_on_the_base_and_off_again(tmp_path: Any) -> None:
     base, ffn, _, context = make(bias=True)
     holder = nn.ModuleDict({"ffn": ffn})
-    NeuronRows.of(holder, "en-fr", "f" * 64).write(tmp_path / "en-fr.safetensors")
+    NeuronRows.from_model(holder, "en-fr", "f" * 64).write(tmp_path / "en-fr.safetensors")
     rows = NeuronRows.read(tmp_path / "en-fr.safetensors")
     plain = nn.ModuleDict({"ffn": copy.deepcopy(base)})
     before = copy.deepcopy(plain.state_dict())
@@ -231,7 +231,7 @@ def test_a_file_of_rows_goes_on_the_base_and_off_again(tmp_path: Any) -> None:
     former.put_on(plain)
     assert all(torch.equal(t, before[n]) for n, t in plain.state_dict().items())
     with pytest.raises(ValueError, match="en-xx has no tuned neurons"):
-        NeuronRows.of(holder, "en-xx", "")
+        NeuronRows.from_model(holder, "en-xx", "")
     bad = tmp_path / "bad.safetensors"
     path, values = next(iter(rows.values.items()))
     spoilt = replace(rows, values=rows.values | {path: values / 0})
@@ -248,7 +248,7 @@ def test_a_file_of_rows_goes_on_the_base_and_off_again(tmp_path: Any) -> None:
 
 def test_rows_are_refused_where_they_do_not_fit() -> None:
     _, ffn, _, _ = make()
-    rows = NeuronRows.of(nn.ModuleDict({"ffn": ffn}), "en-de", "")
+    rows = NeuronRows.from_model(nn.ModuleDict({"ffn": ffn}), "en-de", "")
     with pytest.raises(ValueError, match="has no layer ffn"):
         rows.put_on(nn.ModuleDict({}))
     smaller = nn.ModuleDict({"ffn": nn.Module()})

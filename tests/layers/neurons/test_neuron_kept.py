@@ -41,25 +41,25 @@ def test_what_is_kept_between_steps_follows_the_slices(
     with torch.inference_mode(), context.route(rows):
         ffn(x)  # as a validation before the training does
     layers = (ffn.gate, ffn.up, ffn.down)
-    kept = [layer.kept.weight for layer in layers]
+    kept = [layer.patched.weight for layer in layers]
     for _ in range(3):
         before = [weight.clone() for weight in kept]
         step(ffn, context, rows, optimizer)
         with torch.no_grad(), context.route(rows):
             again = ffn(x)  # what a gate said in training could not be copied
         fresh = copy.deepcopy(ffn)
-        assert fresh.up.kept.weight is None
+        assert fresh.up.patched.weight is None
         with fresh.neuron_bank.context.route(rows):
             expected = fresh(x)
         assert torch.equal(again, expected)
         with context.route(rows):
             assert torch.equal(ffn(x), expected)
         for layer, weight, old in zip(layers, kept, before, strict=True):
-            assert layer.kept.weight is weight  # written in place,
+            assert layer.patched.weight is weight  # written in place,
             changed = (weight != old).any(1 - layer.axis).nonzero()[:, 0]
             plan = ffn.neuron_bank._planned[1]
             assert changed.min() == len(plan.order) - len(plan.index)  # and nothing but slices
-    assert not any("kept" in name for name in ffn.state_dict())
+    assert not any("patched" in name for name in ffn.state_dict())
 
 
 def test_a_graph_outlives_other_slices_but_not_other_values() -> None:

@@ -101,8 +101,8 @@ def test_the_second_start_does_not_read_the_file_again(
 
 def test_two_processes_at_once_leave_one_whole_folder(written, own_cache: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from polylect.models.gguf.cache import unpacked;"
-        "print(unpacked(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from polylect.models.gguf.cache import unpack;"
+        "print(unpack(Path(sys.argv[1])))"
     )
     command = [sys.executable, "-c", code, str(written[0] / "gemma3.gguf")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -60,7 +60,7 @@ def whole(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
 def choose(tokenizer: PreTrainedTokenizerBase, **rule: float) -> list[int]:
     vocabulary = Vocabulary(tokenizer)
     counts = count_tokens(tokenizer, SEEN)
-    return sorted(frequent_tokens(counts, vocabulary, vocabulary.always(), **rule))
+    return sorted(frequent_tokens(counts, vocabulary, vocabulary.required_ids(), **rule))
 
 
 def test_text_whose_tokens_are_kept_is_tokenised_as_before(whole: PreTrainedTokenizerBase) -> None:
@@ -92,13 +92,13 @@ def test_special_tokens_keep_their_places_in_what_is_encoded() -> None:
 def test_rules_keep_less_and_are_kept_to(rule: dict[str, float]) -> None:
     whole = KINDS["byte fallback"]()
     vocabulary, counts = Vocabulary(whole), count_tokens(whole, SEEN)
-    always = vocabulary.closed(vocabulary.always())
+    always = vocabulary.closed_under_merges(vocabulary.required_ids())
     kept = set(choose(whole, **rule))
     assert always < kept < set(choose(whole, count=1))
-    assert kept == vocabulary.closed(kept)
+    assert kept == vocabulary.closed_under_merges(kept)
     frequent = [i for i, n in counts.most_common() if n >= 5]
     if "count" in rule:
-        assert kept == vocabulary.closed([*always, *frequent])
+        assert kept == vocabulary.closed_under_merges([*always, *frequent])
     elif "coverage" in rule:
         covered = sum(counts[i] for i in kept) / counts.total()
         assert 0.8 <= covered < 1
@@ -120,7 +120,7 @@ def test_prompts_and_scripts_are_kept_where_they_are_asked_for() -> None:
 
 def test_placeholders_go_and_other_special_tokens_stay() -> None:
     whole = train_tokenizer(TEXTS, 900, ["<2de>", "<unused17>", "<|reserved_special_token_3|>"])
-    always = {whole.convert_ids_to_tokens(i) for i in Vocabulary(whole).always()}
+    always = {whole.convert_ids_to_tokens(i) for i in Vocabulary(whole).required_ids()}
     assert {"<s>", "</s>", "<unk>", "<pad>", "<2de>", "<0x7F>", "."} <= always
     assert not {"<unused17>", "<|reserved_special_token_3|>"} & always
 

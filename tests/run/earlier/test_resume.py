@@ -26,10 +26,10 @@ from polylect.run.earlier.resume import (
     CONTINUED,
     MAY_CHANGE,
     check_unchanged,
+    describe_differences,
     differences,
-    resumed,
+    resume_config,
     stored_values,
-    told,
 )
 from polylect.run.earlier.stored import read_config
 from polylect.run.session import register_resolvers
@@ -59,9 +59,9 @@ def test_settings_are_compared_with_what_a_target_takes_by_default() -> None:
     other = lora | {"_target_": "polylect.strategies.full.Full"}
     assert [key for key, *_ in differences(lora, other, "s")] == ["s._target_"]
     assert not list(differences({"a": (1, [2])}, {"a": [1, (2,)]}))
-    assert told({"a": {"b": 1}}, {"a": {}}) == "a.b was 1 and is not given"
-    assert told({"a": 1, "b": 1}, {"a": 2, "b": 2}, ["a"]) == "b was 1 and is 2"
-    assert len(told({"a": "x " * 200}, {"a": 1})) < 120
+    assert describe_differences({"a": {"b": 1}}, {"a": {}}) == "a.b was 1 and is not given"
+    assert describe_differences({"a": 1, "b": 1}, {"a": 2, "b": 2}, ["a"]) == "b was 1 and is 2"
+    assert len(describe_differences({"a": "x " * 200}, {"a": 1})) < 120
 
 
 def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -174,7 +174,7 @@ def test_callbacks_of_the_run_write_where_the_command_says(cfg: DictConfig) -> N
     callbacks = before["polylect"]["about"]["config"]["callbacks"]
     callbacks["checkpoint"] |= {"dirpath": "/etc", "filename": "../passwd", "mode": "max"}
     callbacks["more"] = callbacks["checkpoint"] | {"monitor": "train/loss"}
-    new = resumed(cfg, stored_values(before), Path("x.ckpt"), ["resume=before"])
+    new = resume_config(cfg, stored_values(before), Path("x.ckpt"), ["resume=before"])
     assert new.callbacks.checkpoint.dirpath == cfg.callbacks.checkpoint.dirpath
     assert new.callbacks.checkpoint.filename == "best"
     assert new.callbacks.checkpoint["mode"] == "max"
@@ -183,10 +183,10 @@ def test_callbacks_of_the_run_write_where_the_command_says(cfg: DictConfig) -> N
     less = copy.deepcopy(cfg)
     less.callbacks = {"more": None, "checkpoint": {"mode": "min"}}
     given = ["+callbacks.more=null", "~callbacks.early_stopping"]
-    new = resumed(less, stored_values(before), Path("x.ckpt"), given)
+    new = resume_config(less, stored_values(before), Path("x.ckpt"), given)
     assert new.callbacks.more is None and new.callbacks.checkpoint["mode"] == "max"
     assert "early_stopping" not in new.callbacks
-    new = resumed(less, stored_values(before), Path("x.ckpt"), ["callbacks=mine"])
+    new = resume_config(less, stored_values(before), Path("x.ckpt"), ["callbacks=mine"])
     assert new.callbacks == less.callbacks
 
 
@@ -194,7 +194,7 @@ def test_where_a_stored_configuration_logs_to_is_not_taken(cfg: DictConfig) -> N
     before = stored(cfg)
     spy = {"_target_": "lightning.pytorch.loggers.WandbLogger", "entity": "someone"}
     before["polylect"]["about"]["config"] |= {"logger": spy, "runs": "/etc", "packages": ["tiny"]}
-    new = resumed(cfg, stored_values(before), Path("x.ckpt"), [])
+    new = resume_config(cfg, stored_values(before), Path("x.ckpt"), [])
     assert (new.logger, new.runs, new.packages) == (cfg.logger, cfg.runs, [])
 
 
@@ -203,7 +203,7 @@ def test_a_stored_name_stays_in_the_folder_of_the_runs(name: str, cfg: DictConfi
     before = stored(cfg)
     before["polylect"]["about"]["config"]["name"] = name
     with pytest.raises(ConfigError, match=r"x\.ckpt: name is .* leads out of the folder"):
-        resumed(cfg, stored_values(before), Path("x.ckpt"), [])
+        resume_config(cfg, stored_values(before), Path("x.ckpt"), [])
 
 
 # Stages

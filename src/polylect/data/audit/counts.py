@@ -23,7 +23,7 @@ Counts = dict[str, Any]
 
 
 def splits(data: Any) -> list[str]:
-    """The splits that have been read, in their usual order."""
+    """Return the splits that have been read, in their usual order."""
     return [split for split in ("train", "val", "test") if split in data.report]
 
 
@@ -104,13 +104,13 @@ def _count_draws(directions: Mapping[str, Counts], temperature: float | int) -> 
 
 
 def warnings(data: Any) -> list[str]:
-    """A sentence for each loss of at least WARN_SHARE of a corpus, with what changes it.
+    """Return a sentence for each loss of at least WARN_SHARE of a corpus, with what changes it.
 
     Of a test set every source that is too long is warned of.
     """
     return [
         f"{split} {direction}: {number:,} of {part['read']:,} pairs of {part['corpus']} "
-        f"({number / part['read']:.0%}) are {_why(data, split, direction, reason, part)}"
+        f"({number / part['read']:.0%}) are {_explanation(data, split, direction, reason, part)}"
         for split, direction, part in _parts(data)
         for reason, number in _losses(part)
         if number >= WARN_SHARE * part["read"]
@@ -131,7 +131,7 @@ def _losses(part: Counts) -> Iterator[tuple[str, int]]:
         yield "too_long", part["too_long"]
 
 
-def _why(data: Any, split: str, direction: str, reason: str, part: Counts) -> str:
+def _explanation(data: Any, split: str, direction: str, reason: str, part: Counts) -> str:
     if reason == "untranslated":
         return "segments without a translation; translate them, or take them out"
     if reason == "other_languages":

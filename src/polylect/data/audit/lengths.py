@@ -31,7 +31,7 @@ class Lengths:
 
 
 def measure(data: Any, direction: str, split: str, rows: Sequence[int]) -> Lengths:
-    """The lengths of these pairs of a direction, by their numbers in `data.pairs`.
+    """Return the lengths of these pairs of a direction, by their numbers in `data.pairs`.
 
     Matches of a translation memory are not counted: they are shown only as far as they fit.
 
@@ -50,7 +50,7 @@ def measure(data: Any, direction: str, split: str, rows: Sequence[int]) -> Lengt
 
 
 def spread(begin: int, end: int, most: int | None) -> list[int]:
-    """At most so many of the numbers from `begin` to `end` (excluded), evenly spaced."""
+    """Return at most so many numbers from `begin` to `end` (excluded), evenly spaced."""
     size = end - begin
     if most is None or size <= most:
         return list(range(begin, end))
@@ -58,7 +58,7 @@ def spread(begin: int, end: int, most: int | None) -> list[int]:
 
 
 def join(parts: Sequence[Lengths]) -> Lengths:
-    """The lengths of several parts of a direction."""
+    """Return the lengths of several parts of a direction."""
     return Lengths(
         np.concatenate([part.prompt for part in parts]),
         np.concatenate([part.target for part in parts]),

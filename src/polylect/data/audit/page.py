@@ -9,7 +9,7 @@ _TITLES = {"too_long": "too long", "per_epoch": "per epoch", "other_languages": 
 
 
 def counts_page(data: Any) -> str:
-    """The table of `data.report` after `complete_report`, and what is to be warned of.
+    """Return the table of `data.report` after `complete_report`, and what is to be warned of.
 
     A direction has a line, and below it one for each of its corpora where there are several.
     """
@@ -46,7 +46,7 @@ def _cells(counts: Counts, columns: Sequence[str]) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned columns, the first one to the left."""
+    """Return rows of cells as aligned columns, the first one to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
@@ -55,5 +55,5 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(share: float) -> str:
-    """The share in percent, with a decimal where a whole number would hide it."""
+    """Return the share in percent, with a decimal where a whole number would hide it."""
     return f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"

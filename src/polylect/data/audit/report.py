@@ -21,7 +21,7 @@ _FERTILITY_TEXTS = 2000
 
 
 def data_report(data: Any, sample: int | None) -> dict[str, Any]:
-    """Counts, lengths, texts and fertility as plain values, for JSON.
+    """Return counts, lengths, texts and fertility as plain values, for JSON.
 
     Args:
         data: a `TranslationData` with the tokenizer and context of its base model, set up for all
@@ -69,16 +69,16 @@ def _texts(data: Any) -> dict[str, Any]:
     """By split and direction what the texts are like as they are read."""
     if not data.has_languages:
         return {}
-    scored = {}
+    held_out = {}
     for split in (s for s in ("val", "test") if s in data.report):
-        scored[split] = HashSet()
+        held_out[split] = HashSet()
         for direction in data.report[split]:
-            hold_out(data.read(direction, split), direction, scored[split])
+            hold_out(data.read(direction, split), direction, held_out[split])
     reports: dict[str, Any] = {}
     for split in splits(data):
         reports[split] = {}
         for direction in data.report[split]:
-            texts = Texts(direction, scored if split == "train" else {})
+            texts = Texts(direction, held_out if split == "train" else {})
             for row in data.read(direction, split):
                 texts.add(row.source, row.target)
             reports[split][direction] = texts.report()
@@ -107,7 +107,7 @@ def _fertility(data: Any) -> dict[str, Any]:
 
 
 def report_page(data: Any, report: dict[str, Any]) -> str:
-    """The report as a page of text."""
+    """Return the report as a page of text."""
     pages = [counts_page(data), *_length_pages(data, report["lengths"])]
     if data.has_languages:
         pages += [_texts_page(report["texts"]), _repetitions_page(report["texts"])]
@@ -157,8 +157,8 @@ def _repetitions_page(texts: dict[str, Any]) -> str:
         for direction, report in directions.items():
             repeated = [f"{number:,}" for number in report["duplicates"].values()]
             inside = [
-                f"{report['overlap'][scored]:,}" if scored in report["overlap"] else ""
-                for scored in ("val", "test")
+                f"{report['overlap'][other]:,}" if other in report["overlap"] else ""
+                for other in ("val", "test")
             ]
             rows.append([f"{split} {direction}", f"{report['pairs']:,}", *repeated, *inside])
     return table(rows)

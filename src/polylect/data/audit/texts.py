@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from polylect.data.filters import HashSet, normalised, text_hash
+from polylect.data.filters import HashSet, normalise, text_hash
 from polylect.data.languages import language, script_of, split_direction
 
 _MASK = 2**64 - 1
@@ -31,7 +31,7 @@ class Side:
         self.words += len(text.split())
 
     def report(self) -> dict[str, Any]:
-        """Words, characters, and the share of the letters in each script, the largest first."""
+        """Return words, characters, and shares of letters by script, the largest first."""
         scripts: Counter[str] = Counter()
         for character, count in self.characters.items():
             if script := script_of(character):
@@ -55,15 +55,15 @@ class Texts:
         scored: by split ("val", "test") the hashes of its texts, see `filters.hold_out`.
     """
 
-    def __init__(self, direction: str, scored: dict[str, HashSet]) -> None:
+    def __init__(self, direction: str, held_out: dict[str, HashSet]) -> None:
         source, target = split_direction(direction)
         codes = {"source": source, "target": target}
         self._sides = {side: Side(code) for side, code in codes.items() if code is not None}
-        self._scored = scored
+        self._held_out = held_out
         self._pairs = 0
         self._seen = {name: HashSet() for name in ("exact", "normalised", "source", "target")}
         self._repeated = dict.fromkeys(self._seen, 0)
-        self._overlap = dict.fromkeys(scored, 0)
+        self._overlap = dict.fromkeys(held_out, 0)
 
     def add(self, source: str | None, target: str) -> None:
         """Count a pair."""
@@ -73,7 +73,7 @@ class Texts:
             counted.add(texts[side] or "")
         keys = {
             "exact": (source, target),
-            "normalised": (source and normalised(source), normalised(target)),
+            "normalised": (source and normalise(source), normalise(target)),
             "source": source,
             "target": target,
         }
@@ -83,7 +83,7 @@ class Texts:
         hashes = [
             text_hash(counted.code, texts[side] or "") for side, counted in self._sides.items()
         ]
-        for split, held_out in self._scored.items():
+        for split, held_out in self._held_out.items():
             self._overlap[split] += any(key in held_out for key in hashes)
 
     def report(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Texts:
 
 
 def fertility(tokenizer: Any, texts: Iterable[str], code: str) -> dict[str, Any]:
-    """How many tokens a tokenizer makes of texts in a language, special tokens left out.
+    """Return how many tokens a tokenizer makes of texts in a language, special tokens left out.
 
     `per_word` is None for scripts that do not part words by spaces; `unknown` is the share of
     tokens that stand for what the tokenizer cannot write.

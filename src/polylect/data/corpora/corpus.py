@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora import sides
-from polylect.data.corpora.kinds import SpecReader, ending, listed
+from polylect.data.corpora.kinds import SpecReader, as_list, file_ending
 from polylect.data.corpora.rows import Row
 from polylect.data.languages import split_direction
 from polylect.did_you_mean import check_known, did_you_mean
@@ -87,11 +87,11 @@ class Corpus:
             hint = did_you_mean(str(key), KEYS[kind] | COMMON)
             raise ValueError(f"{where}: a corpus of kind {kind!r} has no key {key!r}; {hint}")
         for key in _FILLED:
-            for pattern in listed(self.spec.get(key)):
-                self._reader.naming.check(pattern, f"{where}: {key}")
+            for pattern in as_list(self.spec.get(key)):
+                self._reader.path_pattern.check(pattern, f"{where}: {key}")
         if kind not in ("aligned", "tongues") and not self.spec.get("path"):
             raise ValueError(f"{where}: a corpus of kind {kind!r} needs the key 'path'")
-        for side in self._reader.naming.sides if kind == "aligned" else ():
+        for side in self._reader.path_pattern.sides if kind == "aligned" else ():
             if self._reader.pattern(side) is None:
                 raise ValueError(
                     f"{where}: no file for the {side} side; "
@@ -108,7 +108,7 @@ class Corpus:
             raise ValueError(f"{where}: delimiter must be one character, got {delimiter!r}")
 
     def rows(self) -> Iterator[Row]:
-        """The rows from `start` to `stop`, streamed.
+        """Yield the rows from `start` to `stop`, streamed.
 
         Raises:
             FileNotFoundError, ValueError: one sentence with file and line; texts that are clearly
@@ -124,9 +124,9 @@ class Corpus:
         yield from rows
 
     @property
-    def skipped(self) -> Counter[str]:
+    def skip_counts(self) -> Counter[str]:
         """Of the last reading, how many units were passed over before they were rows, by reason."""
-        return self._reader.skipped
+        return self._reader.skip_counts
 
     @property
     def name(self) -> str:
@@ -142,8 +142,8 @@ class Corpus:
         ]
         return " + ".join(map(str, below))
 
-    def where(self, line: int, side: str = "target") -> str:
-        """ "file:line" of one side of a row."""
+    def location(self, line: int, side: str = "target") -> str:
+        """Return "file:line" of one side of a row."""
         files = self._reader.files
         return f"{files.get(side) or files['target']}:{line}"
 
@@ -163,22 +163,23 @@ class Corpus:
         wrong = {side: what for side in codes if (what := columns[side].wrong_for(side))}
         if not wrong:
             return
-        said = f"{self.setting} of {self.direction!r}: {self.where(rows[0].line)}: " + " and ".join(
-            f"the {side} side {what}" for side, what in wrong.items()
+        message = (
+            f"{self.setting} of {self.direction!r}: {self.location(rows[0].line)}: "
+            + " and ".join(f"the {side} side {what}" for side, what in wrong.items())
         )
         cells = self._reader.cells(rows[0].line, rows[-1].line)
         right = ""
         if likely := sides.likely_columns(cells, codes):
             right = self._reader.with_columns(likely)
         elif not cells and sides.are_swapped(columns):
-            right = self._reader.swapped()
+            right = self._reader.swap_sides()
         if right:
             raise ValueError(
-                f"{said}; what is right is likely {right} (with check_sides: false it is taken as "
-                "it is)"
+                f"{message}; what is right is likely {right} (with check_sides: false it is taken "
+                "as it is)"
             )
         if not all(columns[side].holds_identifiers for side in wrong):  # numbers may be meant
-            log.warning("%s; see that it is what you mean", said)
+            log.warning("%s; see that it is what you mean", message)
 
 
 def corpora(
@@ -188,7 +189,7 @@ def corpora(
     root: str | Path | None = None,
     check_sides: bool = True,
 ) -> dict[str, list[Corpus]]:
-    """The corpora of each direction, from the value of the setting "train", "val" or "test".
+    """Return the corpora of each direction, from the value of the setting "train", "val" or "test".
 
     The value is one spec for all directions, or a mapping from direction (or "*", any other) to
     specs; it may have more directions than this run. Directions whose spec is None are left out.
@@ -216,7 +217,7 @@ def corpora(
             folder = Path(root).expanduser() if root else None
             result[direction] = [
                 Corpus(direction, _spec(setting, spec), setting, folder, check_sides)
-                for spec in listed(specs)
+                for spec in as_list(specs)
             ]
     return result
 
@@ -242,4 +243,4 @@ def _spec(setting: str, spec: Any) -> Mapping[str, Any]:
         raise ValueError(f"{setting}: {spec!r} is not a corpus: give a file name or a mapping")
     if spec == "tongues":
         return {"kind": "tongues"}
-    return {"kind": _KIND_OF_ENDING.get(ending(spec), "aligned"), "path": spec}
+    return {"kind": _KIND_OF_ENDING.get(file_ending(spec), "aligned"), "path": spec}

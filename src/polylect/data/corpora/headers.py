@@ -30,12 +30,13 @@ class SideNames:
     corpus_codes: Mapping[str, str]
 
     def best(self, side: str, names: Sequence[str]) -> int | None:
-        """The position of the name that names the side best, the first of equal ones."""
+        """Return the position of the name that names the side best, the first of equal ones."""
         ranks = [self._rank(name, side) for name in names]
         return ranks.index(max(ranks)) if any(ranks) else None
 
     def header(self, cells: Sequence[str]) -> dict[str, int]:
-        """The column of each side if the cells are a header that names them all, else nothing.
+        """Return the column of each side if the cells are a header
+        that names them all, else nothing.
 
         A line with a number in it is no header.
         """
@@ -61,8 +62,8 @@ class SideNames:
 def _pattern(code: str) -> re.Pattern[str]:
     """What matches the words of a name of the language, if it matches all of them."""
     base, _, suffix = code.partition("_")
-    name, known = language(code).name, LANGUAGES.get(base)
-    short = {base, *(known.also if known else ()), " ".join(_words(known.name if known else name))}
+    name, entry = language(code).name, LANGUAGES.get(base)
+    short = {base, *(entry.also if entry else ()), " ".join(_words(entry.name if entry else name))}
     variant = suffix.casefold() if suffix else "[a-z]{4}|[a-z]{2}"
     names = "|".join(map(re.escape, short))
     return re.compile(f"({names})( ({variant}))?|{re.escape(' '.join(_words(name)))}")

@@ -14,7 +14,7 @@ def read_datasets(
     split: str,
     fields: Fields,
 ) -> Iterator[Row]:
-    """Rows of one split; `path` is a Path for local data and a str for a name on the hub.
+    """Yield rows of one split; `path` is a Path for local data and a str for a name on the hub.
 
     Local data are saved folders and Parquet files; text files have readers of ours. The first of
     `configurations` that the dataset has is taken (None: its default). Examples are counted from 1;

@@ -28,22 +28,23 @@ class SpecReader:
     """Reads one checked spec for one direction; see `polylect.data.corpora.corpus`.
 
     Attributes:
-        skipped: of the last `read`, how many units were passed over, by reason.
+        skip_counts: of the last `read`, how many units were passed over, by reason.
     """
 
     direction: str
     spec: Mapping[str, Any]
     setting: str
     root: Path | None = None
-    skipped: Counter[str] = field(default_factory=Counter, compare=False)
+    skip_counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     def read(self) -> Iterator[Row | None]:
-        """All rows; None stands for a header that is no row but counts as one."""
-        self.skipped.clear()
+        """Return all rows; None stands for a header that is no row but counts as one."""
+        self.skip_counts.clear()
         return getattr(self, f"_{self.format}")()
 
     @cached_property
-    def naming(self) -> PathPattern:
+    def path_pattern(self) -> PathPattern:
+        """What fills the placeholders in the spec's paths."""
         return PathPattern(self.direction, self.spec.get("codes") or {}, self.root)
 
     @cached_property
@@ -54,21 +55,22 @@ class SpecReader:
 
     @cached_property
     def _names(self) -> SideNames:
-        return SideNames(self.codes, self.naming.sides)
+        return SideNames(self.codes, self.path_pattern.sides)
 
     @cached_property
     def files(self) -> dict[str, Path | str]:
+        """The file of each side, or the name of a dataset."""
         kind = self.spec["kind"]
         if kind == "aligned":
-            sides = self.naming.sides
-            return {side: self.naming.path(str(self.pattern(side)), side) for side in sides}
+            sides = self.path_pattern.sides
+            return {side: self.path_pattern.path(str(self.pattern(side)), side) for side in sides}
         if kind == "tongues":
             return {"target": "tongues"}
         return {"target": self._dataset() if kind == "hf" else self._path}
 
     @property
     def _path(self) -> Path:
-        return self.naming.path(self.spec["path"])
+        return self.path_pattern.path(self.spec["path"])
 
     @cached_property
     def format(self) -> str:
@@ -80,16 +82,19 @@ class SpecReader:
             return self.spec["kind"]
         path = self._dataset()
         is_file = isinstance(path, Path) and path.is_file()
-        return _OWN.get(ending(str(path)), "hf") if is_file else "hf"
+        return _OWN.get(file_ending(str(path)), "hf") if is_file else "hf"
 
     def pattern(self, side: str) -> str | None:
-        """The file name of one side of aligned files; a single file can only be monolingual."""
+        """Return the file name of one side of aligned files.
+
+        A single file can only be monolingual.
+        """
         path = self.spec.get("path")
-        usable = path and ("{lang}" in path or len(self.naming.sides) == 1)
+        usable = path and ("{lang}" in path or len(self.path_pattern.sides) == 1)
         return self.spec.get(side) or (path if usable else None)
 
     def _aligned(self) -> Iterator[Row]:
-        references = [self.naming.path(name) for name in listed(self.spec.get("references"))]
+        references = [self.path_pattern.path(name) for name in as_list(self.spec.get("references"))]
         files = {side: Path(path) for side, path in self.files.items()}
         return readers.read_aligned(files.get("source"), files["target"], references)
 
@@ -104,11 +109,11 @@ class SpecReader:
         defaults = {"source": 0, "target": 1}
         if "source" not in self.codes:
             defaults = {"target": 0}
-        elif self.naming.is_reversed(self.spec["path"]):
+        elif self.path_pattern.is_reversed(self.spec["path"]):
             defaults = {"source": 1, "target": 0}
-        given = {s: c for s in defaults if (c := self.spec.get(s)) is not None}
-        columns = {side: self._column(column, side) for side, column in given.items()}
-        references = [self._column(c, "target") for c in listed(self.spec.get("references"))]
+        spec_columns = {s: c for s in defaults if (c := self.spec.get(s)) is not None}
+        columns = {side: self._column(column, side) for side, column in spec_columns.items()}
+        references = [self._column(c, "target") for c in as_list(self.spec.get("references"))]
         return tables.table_rows(
             self._path, self._lines(), columns, defaults, references, header, self._names
         )
@@ -117,11 +122,11 @@ class SpecReader:
         """Cells of a table."""
         if self.format == "tsv":
             return tables.tsv_lines(self._path)
-        default = "\t" if ending(self._path.name) == "tsv" else ","
+        default = "\t" if file_ending(self._path.name) == "tsv" else ","
         return tables.csv_lines(self._path, self.spec.get("delimiter", default))
 
     def _column(self, column: int | str, side: str) -> int | str:
-        return self.naming.fill(column, side) if isinstance(column, str) else column
+        return self.path_pattern.fill(column, side) if isinstance(column, str) else column
 
     def _jsonl(self) -> Iterator[Row]:
         return records.read_json(self._path, self._fields)
@@ -137,59 +142,59 @@ class SpecReader:
 
     def _candidates(self, side: str, last: list[str]) -> list[str]:
         if self.spec.get(side):
-            return [self.naming.fill(self.spec[side], side)]
-        code = self.naming.sides[side]
+            return [self.path_pattern.fill(self.spec[side], side)]
+        code = self.path_pattern.sides[side]
         return [code, f"translation.{code}", *last]
 
     def _tmx(self) -> Iterator[Row]:
-        sides = self.naming.sides
-        return read_tmx(self._path, sides.get("source"), sides["target"], self.skipped)
+        sides = self.path_pattern.sides
+        return read_tmx(self._path, sides.get("source"), sides["target"], self.skip_counts)
 
     def _xliff(self) -> Iterator[Row]:
-        sides = self.naming.sides
-        return read_xliff(self._path, sides.get("source"), sides["target"], self.skipped)
+        sides = self.path_pattern.sides
+        return read_xliff(self._path, sides.get("source"), sides["target"], self.skip_counts)
 
     def _hf(self) -> Iterator[Row]:
         name = self.spec.get("name")
-        pairs = self.naming.pairs if name and "{pair}" in name else [None]
-        names = [name and self.naming.fill(name, "target", pair) for pair in pairs]
+        pairs = self.path_pattern.pairs if name and "{pair}" in name else [None]
+        names = [name and self.path_pattern.fill(name, "target", pair) for pair in pairs]
         split = self.spec.get("split") or {"val": "validation"}.get(self.setting, self.setting)
         return hub.read_datasets(self._dataset(), names, split, self._fields)
 
     def _dataset(self) -> Path | str:
         """A Path if the name is that of a local file or folder, else the name on the hub."""
-        name = self.naming.fill(self.spec["path"])
-        is_local = name.startswith((".", "/", "~")) or ending(name) in _LOCAL_DATASETS
+        name = self.path_pattern.fill(self.spec["path"])
+        is_local = name.startswith((".", "/", "~")) or file_ending(name) in _LOCAL_DATASETS
         return self._path if is_local or self._path.exists() else name
 
     def cells(self, first: int, last: int) -> list[list[str]]:
-        """Of a table, the cells of the lines from `first` to `last`; of other kinds nothing."""
+        """Return the cells of a table's lines from `first` to `last`; nothing of other kinds."""
         if self.format not in ("tsv", "csv"):
             return []
         upto = takewhile(lambda line: line[0] <= last, self._lines())
         return [cells for number, cells in upto if number >= first]
 
     def with_columns(self, columns: Mapping[str, int]) -> str:
-        """The spec, as it would be written, with these columns of a table by side."""
+        """Return the spec, as it would be written, with these columns of a table by side."""
         spec = dict(self.spec)
         if spec["kind"] == "tsv" and any(isinstance(spec.get(side), str) for side in columns):
             spec["header"] = True  # the names have said so till now
-        return _written(spec | columns)
+        return _as_yaml(spec | columns)
 
-    def swapped(self) -> str:
-        """The spec, as it would be written, with source and target swapped."""
+    def swap_sides(self) -> str:
+        """Return the spec, as it would be written, with source and target swapped."""
         spec = dict(self.spec)
         if self.format in ("tmx", "xliff"):
-            theirs = self.naming.sides
+            theirs = self.path_pattern.sides
             codes = {self.codes["source"]: theirs["target"], self.codes["target"]: theirs["source"]}
-            return _written(spec | {"codes": codes})
+            return _as_yaml(spec | {"codes": codes})
         if self.format == "aligned":
             path = spec.pop("path", "")
             source = spec.get("source", path).replace("{lang}", "{src}")
             target = spec.get("target", path).replace("{lang}", "{tgt}")
         else:
             source, target = self._fields.chosen["source"], self._fields.chosen["target"]
-        return _written(spec | {"source": target, "target": source})
+        return _as_yaml(spec | {"source": target, "target": source})
 
     def _tongues(self) -> Iterator[Row]:
         from polylect import tongues
@@ -208,21 +213,21 @@ class SpecReader:
         return (Row(number, *pair) for number, pair in enumerate(pairs, 1))
 
 
-def _written(spec: Mapping[str, Any]) -> str:
+def _as_yaml(spec: Mapping[str, Any]) -> str:
     flow = yaml.safe_dump(
         dict(spec), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
     )
     return flow.strip()
 
 
-def listed(value: Any) -> list[Any]:
-    """A list of what may be one or several; empty for None."""
+def as_list(value: Any) -> list[Any]:
+    """Return a list of what may be one or several; empty for None."""
     if value is None:
         return []
     is_one = isinstance(value, str | int | Mapping)
     return [value] if is_one else list(value)
 
 
-def ending(name: str) -> str:
-    """That of a file's name, without the dot and without .gz."""
+def file_ending(name: str) -> str:
+    """Return the ending of a file's name, without the dot and without .gz."""
     return Path(name.removesuffix(".gz")).suffix.removeprefix(".")

@@ -33,7 +33,7 @@ _NO_TEXT = {
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, without their ends, decompressed if its name ends in .gz.
+    """Yield the lines of a UTF-8 file, without their ends, decompressed if its name ends in .gz.
 
     Raises:
         FileNotFoundError: there is no such file; the sentence names the nearest one beside it.
@@ -44,7 +44,7 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def open_binary(path: Path) -> BufferedIOBase:
-    """The file, decompressed as it is read if its name ends in .gz.
+    """Return the file, decompressed as it is read if its name ends in .gz.
 
     Raises:
         FileNotFoundError: there is no such file; the sentence names the nearest one beside it.
@@ -54,7 +54,7 @@ def open_binary(path: Path) -> BufferedIOBase:
 
 
 def decoded_lines(file: BufferedIOBase, name: str | Path) -> Iterator[str]:
-    """The lines of an open file in UTF-8, without their ends and byte order marks.
+    """Yield the lines of an open file in UTF-8, without their ends and byte order marks.
 
     Raises:
         ValueError: with `name` and line: bytes that are not UTF-8 or are NUL, a line of more than
@@ -65,7 +65,7 @@ def decoded_lines(file: BufferedIOBase, name: str | Path) -> Iterator[str]:
         for number, raw in enumerate(_raw_lines(file), 1):
             if number == 1:
                 _check_is_text(raw, name)
-            yield _decoded(raw, f"{name}:{number}")
+            yield _decode(raw, f"{name}:{number}")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{name}:{number + 1}: broken gzip data ({error})") from None
 
@@ -97,7 +97,7 @@ def _check_is_text(first: bytes, name: str | Path) -> None:
             raise ValueError(f"{name}:1: the file {what}")
 
 
-def _decoded(raw: bytes, where: str) -> str:
+def _decode(raw: bytes, where: str) -> str:
     if len(raw) > MAX_LINE_BYTES:
         raise ValueError(
             f"{where}: the line has more than {MAX_LINE_BYTES // 2**20} MiB, which no sentence "

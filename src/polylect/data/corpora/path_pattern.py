@@ -42,7 +42,7 @@ class PathPattern:
         return [f"{source}-{target}", f"{target}-{source}"]
 
     def fill(self, pattern: str, side: str = "target", pair: str | None = None) -> str:
-        """The pattern with its placeholders filled in.
+        """Return the pattern with its placeholders filled in.
 
         Raises:
             ValueError: {src} or {pair} for monolingual text.
@@ -72,12 +72,12 @@ class PathPattern:
                 )
 
     def path(self, pattern: str, side: str = "target") -> Path:
-        """The file of a pattern; of the two orientations of {pair} the one that exists."""
+        """Return the file of a pattern; of the two orientations of {pair} the one that exists."""
         paths = [self._under_root(self.fill(pattern, side, pair)) for pair in self.pairs]
         return next((path for path in paths if path.exists()), paths[0])
 
     def is_reversed(self, pattern: str) -> bool:
-        """Whether {pair} exists only as "tgt-src"."""
+        """Return whether {pair} exists only as "tgt-src"."""
         return self.path(pattern) != self._under_root(self.fill(pattern))
 
     def _under_root(self, name: str) -> Path:

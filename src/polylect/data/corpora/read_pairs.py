@@ -13,7 +13,7 @@ from polylect.data.store import Pair, PairStore
 def read_pairs(
     corpora: Sequence[Corpus], keep: PairFilter | None = None
 ) -> tuple[PairStore, dict[str, Any]]:
-    """The pairs of the corpora of one direction, and what came of them.
+    """Return the pairs of the corpora of one direction, and what came of them.
 
     The report has the numbers of pairs read and kept, those dropped by each filter, the hash of
     what was kept, and the same numbers by corpus. What a reader passes over, as a unit without a
@@ -27,7 +27,7 @@ def read_pairs(
             dropped; nothing left.
     """
     parts: list[dict[str, Any]] = []
-    store = PairStore(_kept(corpora, keep, parts))
+    store = PairStore(_filtered_pairs(corpora, keep, parts))
     dropped = sum((Counter(part["dropped"]) for part in parts), Counter())
     read = sum(part["read"] for part in parts)
     if not len(store):
@@ -45,7 +45,7 @@ def read_pairs(
     }
 
 
-def _kept(
+def _filtered_pairs(
     corpora: Sequence[Corpus], keep: PairFilter | None, parts: list[dict[str, Any]]
 ) -> Iterator[Pair]:
     for corpus in corpora:
@@ -61,15 +61,15 @@ def _kept(
             kept += 1
             yield Pair(row.source, row.target, row.references)
         if not kept + dropped.total():
-            raise ValueError(f"{corpus.where(1)}: the corpus has no rows from start to stop")
-        dropped += corpus.skipped
+            raise ValueError(f"{corpus.location(1)}: the corpus has no rows from start to stop")
+        dropped += corpus.skip_counts
         read = kept + dropped.total()
         parts.append({"corpus": corpus.name, "read": read, "kept": kept, "dropped": dict(dropped)})
 
 
 def _empty(corpus: Corpus, row: Row) -> str:
     side = "source" if row.source == "" else "target" if not row.target else "reference"
-    place = corpus.where(row.line, side)
+    place = corpus.location(row.line, side)
     if corpus.setting == "train":
         return f"{place}: the {side} is empty; mend it, or set data.filters.empty=true to drop it"
     return f"{place}: the {side} is empty, which a {corpus.setting} set must not have"

@@ -34,7 +34,7 @@ class Fields:
     chosen: dict[str, str] = field(default_factory=dict)
 
     def row(self, record: Any, number: int, where: str) -> Row:
-        """The row of a record; dots in a field's name go into nested objects and lists.
+        """Return the row of a record; dots in a field's name go into nested objects and lists.
 
         Raises:
             ValueError: no record with fields, or a field that is missing, null, or not text.
@@ -42,10 +42,10 @@ class Fields:
         if not isinstance(record, Mapping):
             raise ValueError(f"{where}: the line is not a JSON object with fields")
         if not self.chosen:
-            chosen = {side: self._choose(record, side, where) for side in self.candidates}
-            if len(set(chosen.values())) < len(chosen):
-                raise ValueError(f"{where}: source and target are one field, {chosen['target']!r}")
-            self.chosen = chosen
+            fields = {side: self._choose(record, side, where) for side in self.candidates}
+            if len(set(fields.values())) < len(fields):
+                raise ValueError(f"{where}: source and target are one field, {fields['target']!r}")
+            self.chosen = fields
         texts = {side: _text_of(record, name, where) for side, name in self.chosen.items()}
         others = _lookup(record, self.references) or []
         others = [others] if isinstance(others, str) else others
@@ -67,13 +67,13 @@ class Fields:
             present = [] if best is None else [fields[best]]
         if not present:
             null = [name for name in tried if name in record]
-            has = f"field {null[0]!r} is null" if null else f"the record has {_known(record)}"
+            has = f"field {null[0]!r} is null" if null else f"the record has {_field_names(record)}"
             raise ValueError(f"{where}: no field {' or '.join(map(repr, tried))}; {has}")
         return present[0]
 
 
 def read_json(path: Path, fields: Fields) -> Iterator[Row]:
-    """Rows of a file with one JSON object per line (empty lines are skipped), or of an array.
+    """Yield rows of a file with one JSON object per line (empty lines are skipped), or of an array.
 
     Objects of an array are counted instead of lines.
 
@@ -111,7 +111,7 @@ def _array(path: Path, lines: Iterator[tuple[int, str]]) -> list[Any]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """What the text says in JSON.
+    """Return what the text says in JSON.
 
     Raises:
         ValueError: with `where`: bad JSON, a field that an object has twice, too deep nesting.
@@ -138,7 +138,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _text_of(record: Mapping[str, Any], name: str, where: str) -> str:
     value = _lookup(record, name)
     if value is None:
-        why = f"field {name!r} is null" if name in record else f"the record has {_known(record)}"
+        why = (
+            f"field {name!r} is null"
+            if name in record
+            else f"the record has {_field_names(record)}"
+        )
         raise ValueError(f"{where}: no field {name!r}; {why}")
     if not isinstance(value, str):
         raise ValueError(f"{where}: field {name!r} is {type(value).__name__}, not text")
@@ -165,5 +169,5 @@ def _lookup(record: Any, field: str) -> Any:
     return _lookup(inner, rest) if dot else inner
 
 
-def _known(record: Mapping[str, Any]) -> str:
+def _field_names(record: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, record)) or "no fields"

@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def read_aligned(source: Path | None, target: Path, references: Sequence[Path]) -> Iterator[Row]:
-    """Rows of files in which line i of each is the same sentence.
+    """Yield rows of files in which line i of each is the same sentence.
 
     Raises:
         ValueError: the files have unequal numbers of lines (and see `text_lines`).

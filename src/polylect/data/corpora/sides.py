@@ -44,7 +44,7 @@ class Column:
     codes: Mapping[str, str] = field(hash=False)
 
     @cached_property
-    def told(self) -> Counter[str]:
+    def language_counts(self) -> Counter[str]:
         """How many texts are in the language of "source", of "target", and in "other"."""
         if _are_varieties(*self.codes.values()) and not self._scripts_tell:
             return Counter()
@@ -78,8 +78,8 @@ class Column:
         yield joined
 
     def reads_as(self, side: str) -> bool:
-        """Whether nearly all that can be told is in the language of the side."""
-        return self.told[side] >= max(self._least, _CLEAR * self.told.total())
+        """Return whether nearly all that can be told is in the language of the side."""
+        return self.language_counts[side] >= max(self._least, _CLEAR * self.language_counts.total())
 
     @cached_property
     def holds_identifiers(self) -> bool:
@@ -89,12 +89,17 @@ class Column:
         return coded > 0 and coded >= _CLEAR * len(self.texts)
 
     def wrong_for(self, side: str) -> str:
-        """What these texts of a side are instead of texts in its language; empty if nothing."""
-        total = self.told.total()
+        """Return what these texts of a side are instead of texts in its language.
+
+        It is empty if they are in it.
+        """
+        total = self.language_counts.total()
         if self.holds_identifiers:
             return "holds identifiers"
-        if total >= self._least and self.told[side] < total / 2:
-            counts = [f"as {self._name(told)} in {n}" for told, n in self.told.most_common()]
+        if total >= self._least and self.language_counts[side] < total / 2:
+            counts = [
+                f"as {self._name(label)} in {n}" for label, n in self.language_counts.most_common()
+            ]
             return f"reads {', '.join(counts)} of {total} texts"
         is_constant = len(self.texts) > 2 and len(set(self.texts)) == 1
         return "holds the same text in every row" if is_constant and not total else ""
@@ -111,7 +116,7 @@ def _are_varieties(code: str, other: str = "") -> bool:
 
 
 def read_ahead(rows: Iterator[Row]) -> list[Row]:
-    """As many of the first rows as tell enough, within a bound on their length."""
+    """Read as many of the first rows as tell enough, within a bound on their length."""
     ahead: list[Row] = []
     length = 0
     while len(ahead) < SAMPLE_ROWS and length < SAMPLE_CHARACTERS:
@@ -124,17 +129,17 @@ def read_ahead(rows: Iterator[Row]) -> list[Row]:
 
 
 def are_swapped(columns: Mapping[str, Column]) -> bool:
-    """Whether each side clearly reads as the language of the other one."""
+    """Return whether each side clearly reads as the language of the other one."""
     return len(columns) == 2 and all(c.reads_as(_OPPOSITE[side]) for side, c in columns.items())
 
 
 def likely_columns(rows: Iterable[Sequence[str]], codes: Mapping[str, str]) -> dict[str, int]:
-    """By side the column of a table that reads most as its language; empty unless all have one."""
+    """Return by side the column that reads most as its language; empty unless all have one."""
     columns = [Column(texts, codes) for texts in zip(*rows, strict=False)]
     likely = {}
     for side in codes:
         fitting = [i for i, c in enumerate(columns) if c.reads_as(side) and not c.holds_identifiers]
         if not fitting:
             return {}
-        likely[side] = max(fitting, key=lambda i: columns[i].told[side])
+        likely[side] = max(fitting, key=lambda i: columns[i].language_counts[side])
     return likely

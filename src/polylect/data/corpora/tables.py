@@ -14,7 +14,7 @@ Line = tuple[int, list[str]]
 
 
 def tsv_lines(path: Path) -> Iterator[Line]:
-    """Number and cells of each line. There is no quoting: a quotation mark is a letter.
+    """Yield the number and cells of each line. There is no quoting: a quotation mark is a letter.
 
     Raises:
         ValueError: CR within a line, which may be the end of another one (and see `text_lines`).
@@ -29,7 +29,7 @@ def tsv_lines(path: Path) -> Iterator[Line]:
 
 
 def csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
-    """Number of the first line and cells of each record; blank lines are none.
+    """Yield the number of the first line and cells of each record; blank lines are none.
 
     Cells are text, whatever they look like. They may be in double quotes and then hold delimiters,
     line breaks and doubled quotes.
@@ -64,7 +64,7 @@ def table_rows(
     header: bool | None,
     names: SideNames,
 ) -> Iterator[Row | None]:
-    """Rows of a table.
+    """Yield rows of a table.
 
     Args:
         columns: by side, counted from 0, or named as in the header.
@@ -85,29 +85,29 @@ def table_rows(
     recognised = names.header(first)
     announced = header or any(isinstance(c, str) for c in [*columns.values(), *references])
     has_header = announced or (header is None and bool(recognised))
-    given = dict(columns)
+    column_of = dict(columns)
     for side, default in defaults.items():
-        if side not in given:
-            given[side] = _named(where, first, side, names) if has_header else default
-    if len(set(given.values())) < len(given):
-        raise ValueError(f"{where}: source and target are one column, {given['target']!r}")
-    listed = [*(given[side] for side in defaults), *references]
-    wanted = [_column(where, first, column) for column in listed]
+        if side not in column_of:
+            column_of[side] = _find_column(where, first, side, names) if has_header else default
+    if len(set(column_of.values())) < len(column_of):
+        raise ValueError(f"{where}: source and target are one column, {column_of['target']!r}")
+    listed = [*(column_of[side] for side in defaults), *references]
+    positions = [_column(where, first, column) for column in listed]
     if not has_header:
-        yield _row(path, number, first, wanted, "source" in defaults)
+        yield _row(path, number, first, positions, "source" in defaults)
     elif not announced:
         yield None
     for number, cells in lines:
-        yield _row(path, number, cells, wanted, "source" in defaults)
+        yield _row(path, number, cells, positions, "source" in defaults)
 
 
-def _row(path: Path, number: int, cells: list[str], wanted: list[int], has_source: bool) -> Row:
-    if len(cells) <= max(wanted):
+def _row(path: Path, number: int, cells: list[str], positions: list[int], has_source: bool) -> Row:
+    if len(cells) <= max(positions):
         raise ValueError(
-            f"{path}:{number}: the line has {len(cells)} columns, but column {max(wanted) + 1} "
+            f"{path}:{number}: the line has {len(cells)} columns, but column {max(positions) + 1} "
             "(counted from 1) is needed"
         )
-    texts = [one_line(cells[column]) for column in wanted]
+    texts = [one_line(cells[column]) for column in positions]
     first = texts.pop(0) if has_source else None
     return Row(number, first, texts[0], tuple(texts[1:]))
 
@@ -117,10 +117,10 @@ def _column(where: str, header: list[str], column: Column) -> int:
         return column
     if column in header:
         return header.index(column)
-    raise ValueError(f"{where}: no column {column!r} in the header; it has {_listed(header)}")
+    raise ValueError(f"{where}: no column {column!r} in the header; it has {_column_names(header)}")
 
 
-def _named(where: str, header: list[str], side: str, names: SideNames) -> int:
+def _find_column(where: str, header: list[str], side: str, names: SideNames) -> int:
     column = names.best(side, header)
     if column is not None:
         return column
@@ -131,10 +131,10 @@ def _named(where: str, header: list[str], side: str, names: SideNames) -> int:
         else "is delimiter the right one?"
     )
     raise ValueError(
-        f"{where}: no column of the header names the {side} {code!r}; it has {_listed(header)}; "
-        + advice
+        f"{where}: no column of the header names the {side} {code!r}; it has "
+        f"{_column_names(header)}; {advice}"
     )
 
 
-def _listed(header: list[str]) -> str:
+def _column_names(header: list[str]) -> str:
     return ", ".join(map(repr, header))

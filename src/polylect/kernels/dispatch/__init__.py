@@ -85,7 +85,7 @@ def dispatch(
 
 
 def gather(x: Float[Tensor, "tokens d"], dispatch: Dispatch) -> Float[Tensor, "rows d"]:
-    """The rows of the experts: `x[dispatch.tokens]`, zero in rows of nobody."""
+    """Return the rows of the experts: `x[dispatch.tokens]`, zero in rows of nobody."""
     _check("gather", "x", x, dispatch.places.shape[0], "tokens")
     return gather_rows(x, None, dispatch.tokens, dispatch.offsets, dispatch.places)
 
@@ -93,7 +93,7 @@ def gather(x: Float[Tensor, "tokens d"], dispatch: Dispatch) -> Float[Tensor, "r
 def combine(
     y: Float[Tensor, "rows d"], dispatch: Dispatch, *, weighted: bool = True
 ) -> Float[Tensor, "tokens d"]:
-    """The rows of each token, times their gates, summed; zero for a token without rows.
+    """Return the rows of each token, times their gates, summed; zero for a token without rows.
 
     Args:
         y: what the experts made of their rows.

@@ -34,8 +34,8 @@ def gather_kernel(
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     somebodys = row < tl.load(offsets + experts)
     token = tl.load(tokens + row).to(tl.int64)
-    given = column < tl.where(somebodys, d, 0)
-    value = tl.load(x + token * x_row + column * x_column, mask=given, other=0.0).to(PRECISE)
+    in_range = column < tl.where(somebodys, d, 0)
+    value = tl.load(x + token * x_row + column * x_column, mask=in_range, other=0.0).to(PRECISE)
     if WEIGHTED:
         value *= tl.load(gates + row, mask=somebodys, other=0.0).to(PRECISE)
     tl.store(out + row * d + column, value, mask=column < d)
@@ -64,8 +64,8 @@ def combine_kernel(
     total = tl.zeros((BLOCK,), PRECISE)
     for slot in range(slots):
         row = tl.load(places + token * slots + slot).to(tl.int64)
-        given = column < tl.where(row < rows, d, 0)
-        value = tl.load(y + row * y_row + column * y_column, mask=given, other=0.0).to(PRECISE)
+        in_range = column < tl.where(row < rows, d, 0)
+        value = tl.load(y + row * y_row + column * y_column, mask=in_range, other=0.0).to(PRECISE)
         if WEIGHTED:
             value *= tl.load(gates + row, mask=row < rows, other=0.0).to(PRECISE)
         total += value
@@ -90,12 +90,12 @@ def gate_grad_kernel(
 ):
     """One program: one row. Grid (rows,)."""
     row = tl.program_id(0).to(tl.int64)
-    given = tl.where(row < tl.load(offsets + experts), d, 0)
+    width = tl.where(row < tl.load(offsets + experts), d, 0)
     token = tl.load(tokens + row).to(tl.int64)
     total = tl.zeros((BLOCK,), PRECISE)
-    for start in range(0, given, BLOCK):
+    for start in range(0, width, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        mask = column < given
+        mask = column < width
         of_y = tl.load(y + row * y_row + column * y_column, mask=mask, other=0.0)
         of_grad = tl.load(grad + token * grad_row + column * grad_column, mask=mask, other=0.0)
         total += of_y.to(PRECISE) * of_grad.to(PRECISE)
@@ -103,7 +103,7 @@ def gate_grad_kernel(
 
 
 def block(d: int) -> int:
-    """Columns of one program."""
+    """Return the columns of one program."""
     return min(1024, triton.next_power_of_2(d))
 
 
@@ -124,7 +124,7 @@ def gather(
             x.shape[1],
             *x.stride(),
             WEIGHTED=gates is not None,
-            PRECISE=precise(x),
+            PRECISE=accumulation_dtype(x),
             BLOCK=block(x.shape[1]),
         )
     return out
@@ -148,7 +148,7 @@ def combine(
             y.shape[1],
             *y.stride(),
             WEIGHTED=gates is not None,
-            PRECISE=precise(y),
+            PRECISE=accumulation_dtype(y),
             BLOCK=block(y.shape[1]),
         )
     return out
@@ -168,14 +168,14 @@ def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tenso
             y.shape[1],
             *y.stride(),
             *grad.stride(),
-            PRECISE=precise(y),
+            PRECISE=accumulation_dtype(y),
             BLOCK=block(max(1, y.shape[1])),
         )
     return out
 
 
-def precise(x: Tensor) -> tl.dtype:
-    """What sums over `x` are taken in."""
+def accumulation_dtype(x: Tensor) -> tl.dtype:
+    """Return the precision in which sums over `x` are taken."""
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 
 def expert_order(indices: Tensor, experts: int, spare: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Slots sorted by expert, those of nobody (-1) last, in their own order within an expert.
+    """Return the slots sorted by expert, those of nobody (-1) last,
+    in their own order within an expert.
 
     Args:
         spare: rows of nobody that an expert may gain on average so that all have equally many;
@@ -49,7 +50,7 @@ def _even_size(bounds: list[int], spare: int) -> int:
 def gather(
     x: Tensor, gates: Tensor | None, tokens: Tensor, offsets: Tensor, places: Tensor
 ) -> Tensor:
-    """Row r is `gates[r] * x[tokens[r]]`, and zero where it belongs to nobody."""
+    """Return rows r = `gates[r] * x[tokens[r]]`, zero where a row belongs to nobody."""
     rows = x.index_select(0, tokens)
     if gates is not None:
         rows.mul_(gates.unsqueeze(1))
@@ -62,7 +63,7 @@ def gather(
 def combine(
     y: Tensor, gates: Tensor | None, tokens: Tensor, offsets: Tensor, places: Tensor
 ) -> Tensor:
-    """Token t is the sum of `gates[r] * y[r]` over its rows r: the transpose of `gather`.
+    """Sum `gates[r] * y[r]` over the rows r of each token: the transpose of `gather`.
 
     Takes the rows of each token in the order of its slots, so that the sum has one order.
     """
@@ -70,9 +71,9 @@ def combine(
     if not used:
         return y.new_zeros(places.shape[0], y.shape[1])
     precise = torch.promote_types(y.dtype, torch.float32)
-    given, factors = places < used, None
-    if not given.all():
-        places, factors = places.clamp(max=used - 1), given.to(precise)
+    valid, factors = places < used, None
+    if not valid.all():
+        places, factors = places.clamp(max=used - 1), valid.to(precise)
     if gates is not None:
         weights = gates.to(precise).index_select(0, places.flatten()).view(places.shape)
         factors = weights if factors is None else weights * factors
@@ -83,7 +84,7 @@ def combine(
 
 
 def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-    """Row r is `y[r] · grad[tokens[r]]`, and zero where it belongs to nobody; float32 or wider."""
+    """Return `y[r] · grad[tokens[r]]` by row, zero where it is nobody's; float32 or wider."""
     rows = len(y)
     y, tokens = _drop_unused(offsets, y, tokens)
     precise = torch.promote_types(y.dtype, torch.float32)

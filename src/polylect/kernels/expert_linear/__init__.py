@@ -25,7 +25,7 @@ def expert_linear(
     weight: Float[Tensor, "experts d_in d_out"],
     offsets: Int[Tensor, " experts_plus_1"],
 ) -> Float[Tensor, "rows d_out"]:
-    """`x[r] @ weight[e]` for every row r of every expert e.
+    """Return `x[r] @ weight[e]` for every row r of every expert e.
 
     Differentiable in `x` and `weight`; a gradient that nobody asks for is not computed, and `x` is
     kept for that of `weight` alone. The gradient of `weight` has the memory order of `weight`, so
@@ -48,7 +48,7 @@ def gathered_expert_linear(
     weight: Float[Tensor, "experts d_in d_out"],
     dispatch: Dispatch,
 ) -> Float[Tensor, "rows d_out"]:
-    """`expert_linear(gather(x, dispatch), weight, dispatch.offsets)`, which keeps `x` instead.
+    """Do `expert_linear(gather(x, dispatch), weight, dispatch.offsets)`, but keep `x` instead.
 
     With k choices per token that is a k-th of the memory, and on a GPU the rows are read through
     their index and never written. Takes and raises what `expert_linear` does.
@@ -63,7 +63,7 @@ def gathered_expert_linears(
     weights: Sequence[Float[Tensor, "experts d_in _"]],
     dispatch: Dispatch,
 ) -> tuple[Float[Tensor, "rows _"], ...]:
-    """`gathered_expert_linear` with each of several weights, as of a gate and what it gates.
+    """Do `gathered_expert_linear` with several weights, as of a gate and what it gates.
 
     On a CPU rows are gathered once for all of them, and their gradients are summed before they go
     back to the tokens.
@@ -81,7 +81,7 @@ def expert_weight_grad(
     weight: Float[Tensor, "experts d_in d_out"],
     offsets: Int[Tensor, " experts_plus_1"],
 ) -> Float[Tensor, "experts d_in d_out"]:
-    """The gradient of `expert_linear(x, weight, offsets)` for `weight`, in its memory order.
+    """Return the gradient of `expert_linear(x, weight, offsets)` for `weight`, in its memory order.
 
     For a backward pass that computes `x` again instead of keeping it. Not differentiable.
 
@@ -131,8 +131,8 @@ class _Gathered(torch.autograd.Function):
         places: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        kept = x if any(ctx.needs_input_grad[4:]) else None
-        ctx.save_for_backward(kept, tokens, offsets, places, *weights)
+        saved_x = x if any(ctx.needs_input_grad[4:]) else None
+        ctx.save_for_backward(saved_x, tokens, offsets, places, *weights)
         rows, index = _rows(x, tokens)
         return tuple(_expert_linear(rows, weight, offsets, index, places) for weight in weights)
 

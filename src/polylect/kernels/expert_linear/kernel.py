@@ -131,7 +131,7 @@ def weight_grad_kernel(
 
 
 def blocks(rows_per_expert: int, d_in: int, d_out: int, itemsize: int) -> dict[str, int]:
-    """Tile sizes: a power of two from 16, no larger than what there is to do.
+    """Return the tile sizes: powers of two from 16, no larger than what there is to do.
 
     At most 64 x 64 x 128 in 16 bit and 64 x 32 x 64 in 32 bit: at most 72 KiB of shared memory
     (compiled for sm_80 and sm_90), which every GPU from sm_80 on has.

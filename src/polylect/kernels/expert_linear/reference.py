@@ -17,7 +17,7 @@ from torch.nn import functional
 def expert_linear(
     x: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None, places: Tensor | None
 ) -> Tensor:
-    """Row r of expert e is `x[r] @ weight[e]`, or `x[tokens[r]] @ weight[e]`; zero if nobody's.
+    """Return `x[r] @ weight[e]`, or `x[tokens[r]] @ weight[e]`, by row; zero if nobody's.
 
     `places` is for the gradient alone.
     """
@@ -42,7 +42,7 @@ def expert_linear(
 def weight_grad(
     x: Tensor, grad: Tensor, weight: Tensor, offsets: Tensor, tokens: Tensor | None
 ) -> Tensor:
-    """Expert e gets the sum of x[r]ᵀ grad[r] over its rows r, in the memory order of `weight`."""
+    """Sum x[r]ᵀ grad[r] over the rows r of each expert, in the memory order of `weight`."""
     rows = x if tokens is None else x.index_select(0, tokens)
     sizes = group_sizes(offsets, rows.shape[0])
     if each := _rows_if_even(sizes):
@@ -73,7 +73,7 @@ def _even_weight_grad(rows: Tensor, grad: Tensor, weight: Tensor, each: int) -> 
 
 
 def group_sizes(offsets: Tensor, rows: int) -> list[int]:
-    """Rows of each expert, and of nobody.
+    """Return rows of each expert, and of nobody.
 
     Raises:
         ValueError: the offsets do not start at zero, or fall, or go beyond the rows.

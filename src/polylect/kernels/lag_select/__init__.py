@@ -21,7 +21,7 @@ def best_candidate(
     mean: Float[Tensor, "adapters"] | None = None,
     std: Float[Tensor, "adapters"] | None = None,
 ) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens rank"]]:
-    """The candidate with the highest (‖S A* x‖ - mean) / std, and its A* x.
+    """Return the candidate with the highest (‖S A* x‖ - mean) / std, and its A* x.
 
     Scores that differ by no more than rounding are ties, which the lowest adapter wins. Sums are
     taken in float32, those of float64 in float64; so is the product. Where a gradient is wanted, of
@@ -35,9 +35,9 @@ def best_candidate(
         mean: by default zero.
         std: positive; by default one.
     """
-    learned = torch.is_grad_enabled() and (x.requires_grad or a_star.requires_grad)
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or a_star.requires_grad)
     on_cpu = type(x) is Tensor and x.is_cpu and not torch.compiler.is_compiling()
-    step = reference.best_candidate if on_cpu or learned else _operator  # 0.3 ms more a call
+    step = reference.best_candidate if on_cpu or needs_grad else _operator  # 0.3 ms more a call
     return step(x, candidates, a_star, strengths, mean, std)
 
 
@@ -48,7 +48,9 @@ _operator = torch.library.custom_op(
 
 @_operator.register_fake
 def _empty(x, candidates, a_star, strengths, mean, std):
-    projected = x.new_empty(x.shape[0], a_star.shape[1], dtype=reference.precise(x, a_star))
+    projected = x.new_empty(
+        x.shape[0], a_star.shape[1], dtype=reference.accumulation_dtype(x, a_star)
+    )
     return candidates.new_empty(x.shape[0]), projected
 
 

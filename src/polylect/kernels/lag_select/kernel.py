@@ -23,7 +23,7 @@ def best_candidate_kernel(
     strengths,
     mean,
     std,
-    chosen,
+    best_out,
     projected,
     k,
     rank,
@@ -52,11 +52,11 @@ def best_candidate_kernel(
         total = tl.zeros((RANKS, BLOCK), PRECISE)
         for start in range(0, d, BLOCK):
             column = start + tl.arange(0, BLOCK)
-            given = column < d
-            of_x = tl.load(x + token * x_row + column * x_column, mask=given, other=0.0)
+            in_range = column < d
+            of_x = tl.load(x + token * x_row + column * x_column, mask=in_range, other=0.0)
             of_a = tl.load(
                 a_star + adapter * a_adapter + row[:, None] * a_row + column[None, :] * a_column,
-                mask=(row < rank)[:, None] & given[None, :],
+                mask=(row < rank)[:, None] & in_range[None, :],
                 other=0.0,
             )
             total += of_a.to(PRECISE) * of_x.to(PRECISE)[None, :]
@@ -79,7 +79,7 @@ def best_candidate_kernel(
     # a score that is not a number is worse than none, so that some candidate is always left
     worse = (slot >= k) | (scores < best - tl.abs(best) * tie)
     first = tl.min(tl.where(worse, 0x7FFFFFFFFFFFFFFF, adapters), 0)
-    tl.store(chosen + token, first)
+    tl.store(best_out + token, first)
     its = (slot < k) & (adapters == first)
     product = tl.sum(tl.where(its[:, None], products, 0.0), 0)
     tl.store(projected + token * rank + row, product, mask=row < rank)
@@ -105,15 +105,15 @@ def best_candidate(
     size = blocks(k, rank, d)
     if size["SLOTS"] * size["RANKS"] > MOST:
         return reference.best_candidate(x, candidates, a_star, strengths, mean, std)
-    dtype = reference.precise(x, a_star)
-    chosen, projected = candidates.new_empty(tokens), x.new_empty(tokens, rank, dtype=dtype)
+    dtype = reference.accumulation_dtype(x, a_star)
+    best, projected = candidates.new_empty(tokens), x.new_empty(tokens, rank, dtype=dtype)
     if tokens:
         best_candidate_kernel[(tokens,)](
             x,
             candidates.contiguous(),
             a_star,
             *(x if t is None else t.contiguous() for t in (strengths, mean, std)),
-            chosen,
+            best,
             projected,
             *(k, rank, d),
             *x.stride(),
@@ -126,11 +126,11 @@ def best_candidate(
             **size,
             **LAUNCH,
         )
-    return chosen, projected
+    return best, projected
 
 
 def blocks(k: int, rank: int, d: int) -> dict[str, int]:
-    """Sizes of a program's tensors, powers of two."""
+    """Return the sizes of a program's tensors, powers of two."""
     slots, ranks = triton.next_power_of_2(k), triton.next_power_of_2(rank)
     wide = min(triton.next_power_of_2(d), max(16, TILE // ranks))
     return {"SLOTS": slots, "RANKS": ranks, "BLOCK": wide}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from polylect.kernels.lag_select.sparse import chosen_products, worth_it
+from polylect.kernels.lag_select.sparse import chosen_products, is_faster
 
 TIE = 32
 """Relative differences up to this many times machine epsilon are ties.
@@ -20,8 +20,8 @@ def best_candidate(
     mean: Tensor | None,
     std: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The best candidate of each token (tokens,), and its A* x (tokens, rank)."""
-    dtype = precise(x, a_star)
+    """Return the best candidate of each token (tokens,), and its A* x (tokens, rank)."""
+    dtype = accumulation_dtype(x, a_star)
     products = candidate_products(x.to(dtype), a_star.to(dtype), candidates)
     scores = _scores(products, candidates, strengths, mean, std)
     highest = scores.amax(1, keepdim=True)
@@ -34,14 +34,14 @@ def best_candidate(
     return best, products.gather(1, slot).squeeze(1)
 
 
-def precise(x: Tensor, a_star: Tensor) -> torch.dtype:
-    """What sums are taken in."""
+def accumulation_dtype(x: Tensor, a_star: Tensor) -> torch.dtype:
+    """Return the precision in which sums are taken."""
     return torch.promote_types(torch.promote_types(x.dtype, a_star.dtype), torch.float32)
 
 
 def candidate_products(x: Tensor, a_star: Tensor, candidates: Tensor) -> Tensor:
-    """A* x of each candidate (tokens, k, rank), in the precision of both."""
-    if worth_it(x, candidates, a_star):
+    """Return A* x of each candidate (tokens, k, rank), in the precision of both."""
+    if is_faster(x, candidates, a_star):
         return chosen_products(x, a_star, candidates)
     every = (x @ a_star.flatten(0, 1).T).view(x.shape[0], *a_star.shape[:2])
     return every.gather(1, candidates.unsqueeze(2).expand(-1, -1, a_star.shape[1]))

@@ -34,12 +34,12 @@ with warnings.catch_warnings():  # said once, of the first such tensor of a proc
     )
 
 
-def worth_it(
+def is_faster(
     x: Float[Tensor, "tokens _"],
     indices: Int[Tensor, "tokens k"],
     *factors: Float[Tensor, "adapters rank _"],
 ) -> bool:
-    """Whether the chosen products are faster than all tokens times all adapters.
+    """Return whether the chosen products are faster than all tokens times all adapters.
 
     A rule of shapes, not of values. On a CPU only, and without gradients.
 
@@ -48,8 +48,8 @@ def worth_it(
         indices: the chosen adapters of each token.
         factors: with which it is multiplied, one after the other.
     """
-    learned = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *factors))
-    if learned or not x.is_cpu:
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *factors))
+    if needs_grad or not x.is_cpu:
         return False
     tokens, k = indices.shape
     adapters = factors[0].shape[0]
@@ -62,17 +62,20 @@ def chosen_products(
     a: Float[Tensor, "adapters rank d"],
     indices: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "tokens k rank"]:
-    """A x for the chosen adapters of each token; x in the precision of a. Not differentiable."""
+    """Return a x for the chosen adapters of each token.
+
+    Here x has the precision of a. Not differentiable.
+    """
     rank, slots = a.shape[1], indices.numel() * a.shape[1]
-    wanted = torch.sparse_csr_tensor(
+    pattern = torch.sparse_csr_tensor(
         _starts(x.shape[0] + 1, indices.shape[1] * rank),
         _rows(indices, a),
         x.new_zeros(slots),  # beta = 0 multiplies them all the same
         (x.shape[0], a.shape[0] * rank),
         check_invariants=False,
     )
-    torch.sparse.sampled_addmm(wanted, x, a.flatten(0, 1).T, beta=0, out=wanted)
-    return wanted.values().view(*indices.shape, rank)
+    torch.sparse.sampled_addmm(pattern, x, a.flatten(0, 1).T, beta=0, out=pattern)
+    return pattern.values().view(*indices.shape, rank)
 
 
 def chosen_sum(
@@ -80,7 +83,7 @@ def chosen_sum(
     b: Float[Tensor, "adapters rank out"],
     indices: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "tokens out"]:
-    """The sum of B h over the chosen adapters of each token, b the transpose of each B."""
+    """Return the sum of B h over the chosen adapters of each token, b the transpose of each B."""
     starts = _starts(h.shape[0], indices.shape[1] * b.shape[1])
     rows, weights, options = b.flatten(0, 1), h.flatten(), (False, _SUM, False)
     return torch.embedding_bag(rows, _rows(indices, b), starts, *options, weights)[0]

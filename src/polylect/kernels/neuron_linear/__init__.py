@@ -29,7 +29,7 @@ def neuron_linear(
     bias: Float[Tensor, " d_out"] | None = None,
     row_bias: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "*batch d_out"]:
-    """The linear layer whose `rows` are `values`; differentiable in x, values and row_bias.
+    """Return the linear layer whose `rows` are `values`; differentiable in x, values and row_bias.
 
     Computed in the dtype of `weight`, or in that of autocast; a gradient has the dtype of what it
     is the gradient of, so that `values` may be float32 masters of a 16-bit weight.
@@ -56,7 +56,7 @@ def neuron_linear_in(
     values: Float[Tensor, "d_out n"],
     bias: Float[Tensor, " d_out"] | None = None,
 ) -> Float[Tensor, "*batch d_out"]:
-    """The linear layer whose input `columns` are `values`; differentiable in x and values.
+    """Return the linear layer whose input `columns` are `values`; differentiable in x and values.
 
     Dtypes, arguments and errors as in `neuron_linear`.
     """

@@ -113,7 +113,7 @@ def forward(
     own_bias: Tensor | None,
     dim: int,
 ) -> Tensor:
-    """x W'ᵀ + b' (tokens, d_out)."""
+    """Compute x W'ᵀ + b' (tokens, d_out)."""
     add = replaced_bias(weight, index, bias, own_bias)
     values = values.to(weight.dtype)
     if dim == 0:
@@ -123,7 +123,7 @@ def forward(
 
 
 def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """grad W' (tokens, d_in)."""
+    """Compute grad W' (tokens, d_in)."""
     values = values.to(weight.dtype)
     if dim == 0:
         return _product(grad, weight, grad.dtype, None, index, values, axis=0)
@@ -132,7 +132,7 @@ def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim:
 
 
 def values_grad(grad: Tensor, x: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """The rows or columns `index` of gradᵀ x, accumulated in float32; dtype of `values`."""
+    """Return the rows or columns `index` of gradᵀ x, accumulated in float32; dtype of `values`."""
     if dim == 0:
         return _product(grad.index_select(1, index).t(), x, values.dtype)
     return _product(grad.t(), x.index_select(1, index), values.dtype)

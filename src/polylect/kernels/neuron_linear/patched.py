@@ -18,7 +18,9 @@ def patched_linear(
     bias: Float[Tensor, " d_out"] | None = None,
     row_biases: Sequence[Tensor] = (),
 ) -> Float[Tensor, "*batch d_out"]:
-    """The plain linear layer; differentiable in x, and in values and row_biases as parts of it.
+    """Return the plain linear layer.
+
+    Differentiable in x, and in values and row_biases as parts of it.
 
     Gradients of the values are formed for them alone, in their dtype. A weight that is written to
     between forward and backward pass is refused by autograd, as any other.
@@ -58,9 +60,9 @@ class _WrittenLinear(torch.autograd.Function):
         bias: Tensor | None,
         axis: int,
         count: int,
-        *learned: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        values, biases = learned[:count], learned[count:]
+        values, biases = parameters[:count], parameters[count:]
         ctx.save_for_backward(x if any(ctx.needs_input_grad[5:]) else None, weight)
         ctx.axis, ctx.sizes = axis, [v.shape[axis] for v in values]
         ctx.dtypes, ctx.bias_dtypes = [v.dtype for v in values], [b.dtype for b in biases]
@@ -79,11 +81,11 @@ class _WrittenLinear(torch.autograd.Function):
         else:
             x = _last(x, n)
         for_values = (grad.t() @ x).split(ctx.sizes, ctx.axis)
-        learned = [g.to(dtype) for g, dtype in zip(for_values, ctx.dtypes, strict=True)]
+        parameter_grads = [g.to(dtype) for g, dtype in zip(for_values, ctx.dtypes, strict=True)]
         if ctx.bias_dtypes:
             for_biases = grad.sum(0).split(ctx.sizes)
-            learned += [g.to(d) for g, d in zip(for_biases, ctx.bias_dtypes, strict=True)]
-        return for_x, None, None, None, None, *learned
+            parameter_grads += [g.to(d) for g, d in zip(for_biases, ctx.bias_dtypes, strict=True)]
+        return for_x, None, None, None, None, *parameter_grads
 
 
 def _last(rows: Tensor, n: int) -> Tensor:

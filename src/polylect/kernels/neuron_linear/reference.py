@@ -19,7 +19,7 @@ def forward(
     own_bias: Tensor | None,
     dim: int,
 ) -> Tensor:
-    """x W'ᵀ + b' (tokens, d_out), where `own_bias` replaces the entries `index` of the bias."""
+    """Compute x W'ᵀ + b' (tokens, d_out); `own_bias` replaces the entries `index` of the bias."""
     check(index, weight.shape[dim], dim)
     bias = replaced_bias(weight, index, bias, own_bias)
     y = _twice(x, weight.t(), index, values.to(weight.dtype).t(), 1 - dim)
@@ -27,12 +27,12 @@ def forward(
 
 
 def input_grad(grad: Tensor, weight: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """grad W' (tokens, d_in)."""
+    """Compute grad W' (tokens, d_in)."""
     return _twice(grad, weight, index, values.to(weight.dtype), dim)
 
 
 def values_grad(grad: Tensor, x: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """The rows or columns `index` of gradᵀ x, formed alone; shape and dtype of `values`."""
+    """Return the rows or columns `index` of gradᵀ x, formed alone; shape and dtype of `values`."""
     if dim == 0:
         grad = grad.index_select(1, index)
     else:
@@ -57,7 +57,7 @@ def check(index: Tensor, size: int, dim: int) -> None:
 def replaced_bias(
     weight: Tensor, index: Tensor, bias: Tensor | None, own_bias: Tensor | None
 ) -> Tensor | None:
-    """b' (d_out,): zero where neither has an entry."""
+    """Return b' (d_out,), zero where neither has an entry."""
     if own_bias is None:
         return bias
     whole = weight.new_zeros(weight.shape[0]) if bias is None else bias

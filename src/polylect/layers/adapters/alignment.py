@@ -21,7 +21,7 @@ _BLOCK = 64
 def align(
     a: Float[Tensor, "rank in"], b: Float[Tensor, "out rank"], scaling: float | int
 ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]]:
-    """A* with orthonormal rows, strongest first, and B* with B* A* = scaling B A.
+    """Return A* with orthonormal rows, strongest first, and B* with B* A* = scaling B A.
 
     Two QR decompositions and an SVD of r x r in float64, so it is exact and never forms B A. Each
     row of A* has the sign that makes its largest entry positive.
@@ -53,8 +53,8 @@ def align(
     q_b, r_b = torch.linalg.qr(b.double())
     core = r_b @ r_a.T
     u, s, vt = torch.linalg.svd(core.nan_to_num(), full_matrices=False)
-    known = s > _rounding(r_a, r_b, u, vt, a.dtype, b.dtype)
-    rows, columns = vt[known] @ q_a.T, q_b @ (u[:, known] * s[known])
+    is_significant = s > _rounding(r_a, r_b, u, vt, a.dtype, b.dtype)
+    rows, columns = vt[is_significant] @ q_a.T, q_b @ (u[:, is_significant] * s[is_significant])
     sign = torch.where(rows.gather(1, rows.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0)
     missing = len(a) - len(rows)
     b_star = functional.pad(columns * sign.T * scaling, (0, missing)).to(dtype)
@@ -90,7 +90,7 @@ def _short(dtype: torch.dtype) -> str:
 def singular_values(
     b_star: Float[Tensor, "*adapters out rank"],
 ) -> Float[Tensor, "*adapters rank"]:
-    """Singular values of aligned updates, largest first: the lengths of the columns of B*.
+    """Return the singular values of aligned updates, largest first: the columns' lengths of B*.
 
     The first is zero for an update that does nothing. The arrow means little where the second
     comes close to the first, and nothing where they are equal.
@@ -102,7 +102,7 @@ def singular_values(
 def update_cosines(
     a: Float[Tensor, "adapters rank in"], b: Float[Tensor, "adapters out rank"]
 ) -> Float[Tensor, "adapters adapters"]:
-    """How alike the updates of a layer are: the cosine of each two B A as vectors of numbers.
+    """Return the cosine of each two updates B A of a layer, as vectors of numbers.
 
     <B₁A₁, B₂A₂> is the sum over the entries of A₁A₂ᵀ times those of B₁ᵀB₂, so B A is never formed.
 
@@ -128,7 +128,7 @@ def update_cosines(
 def subspace_overlaps(
     a_star: Float[Tensor, "adapters rank in"],
 ) -> Float[Tensor, "adapters adapters"]:
-    """How much of their input space the adapters of a layer share, whatever the strengths.
+    """Return how much of their input space the adapters of a layer share, whatever the strengths.
 
     The mean squared cosine of the principal angles between the rows of each two A*: 1 where one
     space contains the other, 0 where they are orthogonal, and about r / in by chance.

@@ -71,20 +71,20 @@ class AdapterBank(nn.Module):
                 self.register_buffer(which, every, persistent=False)
 
     def serve(self, direction: str, name: str | None) -> None:
-        """From now on this adapter serves a direction; none, if it does not change the layer."""
+        """Let this adapter serve a direction; none does if it does not change the layer."""
         self.serving.pop(direction, None)
         if name in self.position:
             self.serving[direction] = self.position[name]
 
     @property
-    def paged(self) -> bool:
+    def is_paged(self) -> bool:
         """Whether factors are read when a batch needs them."""
         return self._pages is not None
 
     def factor(
         self, which: str, used: Int[Tensor, " used"] | None = None
     ) -> Float[Tensor, "adapters rank width"]:
-        """A* ("a", of width `in`) or the transpose of B* ("b", `out`) of these adapters, or all."""
+        """Return A* ("a", width `in`) or transposed B* ("b", `out`) of these adapters, or all."""
         if self._pages is None:
             every = getattr(self, which)
             return every if used is None else every.index_select(0, used)
@@ -97,12 +97,15 @@ class AdapterBank(nn.Module):
     def unique_adapters(
         self, indices: Int[Tensor, "tokens k"]
     ) -> tuple[Int[Tensor, " used"] | None, Int[Tensor, "tokens k"]]:
-        """The adapters in use, ascending, and the indices among these; None if all are there."""
-        return torch.unique(indices, return_inverse=True) if self.paged else (None, indices)
+        """Return the adapters in use, ascending, and the indices among these.
+
+        The first is None if all adapters are there.
+        """
+        return torch.unique(indices, return_inverse=True) if self.is_paged else (None, indices)
 
     def blocks(self, size: int) -> list[Tensor | None]:
-        """All adapters, a part at a time where they are on disk."""
-        if not self.paged:
+        """Return all adapters, a part at a time where they are on disk."""
+        if not self.is_paged:
             return [None]
         every = torch.arange(len(self.names), device=self.arrows.device)
         return list(every.split(size))

@@ -20,10 +20,21 @@ _BYTES = 4
 class AlignedAdapters(Protocol):
     """Reads the aligned adapters of one library, see `polylect.library.aligned`."""
 
-    def arrow(self, name: str, path: str) -> Tensor: ...
-    def strengths(self, name: str) -> Mapping[str, Tensor]: ...
-    def factor(self, name: str, path: str, factor: str) -> Tensor: ...
-    def trained(self, name: str, path: str, factor: str) -> Tensor: ...
+    def arrow(self, name: str, path: str) -> Tensor:
+        """Return the first row of A* of a layer, (in,)."""
+        ...
+
+    def strengths(self, name: str) -> Mapping[str, Tensor]:
+        """Return the singular values of the update of each layer, (rank,), largest first."""
+        ...
+
+    def factor(self, name: str, path: str, factor: str) -> Tensor:
+        """Return "a_star" (rank, in) or "b_star" (out, rank) of a layer."""
+        ...
+
+    def trained_factor(self, name: str, path: str, factor: str) -> Tensor:
+        """Return "a" (rank, in) or "b" (out, rank), times the scaling, as they were trained."""
+        ...
 
 
 def build_banks(
@@ -34,7 +45,7 @@ def build_banks(
     *,
     trained: bool = False,
 ) -> tuple[dict[str, dict[str, AdapterBank]], Pages | None]:
-    """The banks by layer and library, and where their factors are held.
+    """Return the banks by layer and library, and where their factors are held.
 
     Args:
         aligned: the adapters, by library.
@@ -84,5 +95,5 @@ def _bank(
 
 def _load(aligned: AlignedAdapters, path: str, trained: bool, name: str, which: str) -> Tensor:
     if trained:
-        return aligned.trained(name, path, which)
+        return aligned.trained_factor(name, path, which)
     return aligned.factor(name, path, f"{which}_star")

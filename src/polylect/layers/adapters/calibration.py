@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.adapters.bank import AdapterBank
 from polylect.layers.adapters.observers import Place
 from polylect.layers.adapters.scores import spectral_scores
@@ -27,22 +27,17 @@ class EnergyStatistics:
         self._sums: dict[AdapterBank, Float[Tensor, "3 adapters"]] = {}
 
     def observe(
-        self,
-        place: Place,
-        bank: AdapterBank,
-        x: Float[Tensor, "tokens in"],
-        view: TokenView,
-        selection: Selection,
+        self, place: Place, bank: AdapterBank, x: Tensor, view: TokenView, selection: Selection
     ) -> None:
-        """Counts tokens in that have one adapter each, those of weight zero left out."""
+        """Counts in tokens that have one adapter each; those of weight zero are left out."""
         empty = x.new_zeros(3, len(bank.names), dtype=torch.float64)
         sums = self._sums.setdefault(bank, empty)
-        given = selection.weights[:, 0] > 0
-        adapter = selection.indices[given, 0]
+        is_routed = selection.weights[:, 0] > 0
+        adapter = selection.indices[is_routed, 0]
         for i in adapter.unique():
             one = i.unsqueeze(0)
             energy = spectral_scores(
-                x[given][adapter == i],
+                x[is_routed][adapter == i],
                 bank.factor("a", one),
                 "energy",
                 strengths=bank.strengths[one],
@@ -69,7 +64,7 @@ class EnergyStatistics:
                 f"adapter {few[0]!r} cannot be calibrated: give text of a direction that it serves"
             )
         for bank, sums in self._sums.items():
-            if wrong := broken(dict(zip(bank.names, sums.T, strict=True))):
+            if wrong := find_nonfinite(dict(zip(bank.names, sums.T, strict=True))):
                 raise ValueError(f"adapters cannot be calibrated, on text of its own {wrong}")
         for bank, (count, total, squares) in self._sums.items():
             mean = total / count
@@ -78,15 +73,15 @@ class EnergyStatistics:
 
 
 def statistics_of(banks: Mapping[str, AdapterBank]) -> dict[str, Tensor]:
-    """The statistics of a library's banks, under the names by which they are kept in a file."""
+    """Return the statistics of a library's banks, by the names that a file keeps them under."""
     return {f"{path}.{s}": getattr(bank, s) for path, bank in banks.items() for s in _STATISTICS}
 
 
-def put_statistics(banks: Mapping[str, AdapterBank], kept: Mapping[str, Tensor]) -> None:
+def put_statistics(banks: Mapping[str, AdapterBank], statistics: Mapping[str, Tensor]) -> None:
     """Gives the banks what `statistics_of` returned for banks of the same adapters."""
     for path, bank in banks.items():
         for statistic in _STATISTICS:
-            setattr(bank, statistic, kept[f"{path}.{statistic}"].to(bank.arrows.device))
+            setattr(bank, statistic, statistics[f"{path}.{statistic}"].to(bank.arrows.device))
 
 
 def calibration_key(
@@ -94,7 +89,7 @@ def calibration_key(
     libraries: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]],
     texts: Iterable[tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"], Sequence[str]]],
 ) -> str:
-    """SHA-256 of all that decides what is measured.
+    """Return a SHA-256 of all that decides what is measured.
 
     Args:
         base: fingerprint of the base model.

@@ -30,21 +30,21 @@ class RouteCounts:
         self.directions: list[str] = []
         self._banks: dict[tuple[str, str], AdapterBank] = {}
         self._sums: dict[tuple[str, str], Tensor] = {}
-        self._noted: dict[tuple[str, str], list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._pending: dict[tuple[str, str], list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._slots = 0
-        self._last: tuple[TokenView, Tensor] | None = None  # all layers of a pass share it
+        self._last_view: tuple[TokenView, Tensor] | None = None  # all layers of a pass share it
 
     def clear(self) -> None:
         """Begins anew."""
         self.directions.clear()
         self._banks.clear()
         self._sums.clear()
-        self._noted.clear()
+        self._pending.clear()
         self._slots = 0
-        self._last = None
+        self._last_view = None
 
     def number(self, directions: Sequence[str]) -> list[int]:
-        """The numbers under which directions are counted."""
+        """Return the numbers under which directions are counted."""
         for direction in directions:
             if direction not in self.directions:
                 self.directions.append(direction)
@@ -54,10 +54,10 @@ class RouteCounts:
         self, place: Place, bank: AdapterBank, x: Tensor, view: TokenView, selection: Selection
     ) -> None:
         """Notes the selection of each token under its direction and side."""
-        if self._last is None or self._last[0] is not view:
+        if self._last_view is None or self._last_view[0] is not view:
             numbers = torch.tensor(self.number(view.directions), device=x.device)
-            self._last = view, 2 * numbers[view.rows] + ~view.in_prompt
-        self.add(*place, bank, self._last[1], selection)
+            self._last_view = view, 2 * numbers[view.rows] + ~view.in_prompt
+        self.add(*place, bank, self._last_view[1], selection)
 
     def add(
         self,
@@ -74,33 +74,36 @@ class RouteCounts:
         """
         self._banks[library, layer] = bank
         noted = (cells, selection.indices, selection.weights)
-        self._noted.setdefault((library, layer), []).append(noted)
+        self._pending.setdefault((library, layer), []).append(noted)
         self._slots += selection.indices.numel()
         if self._slots > _NOTED:
             self._count()
 
     def _count(self) -> None:
         size = 2 * len(self.directions)
-        for key, noted in self._noted.items():
+        for key, noted in self._pending.items():
             adapters = len(self._banks[key].names)
             places = [(cells.unsqueeze(1) * adapters + i).flatten() for cells, i, _ in noted]
             weights = torch.cat([weights.flatten() for *_, weights in noted]).double()
             new = torch.bincount(torch.cat(places), weights, minlength=size * adapters)
             new = new.view(-1, 2, adapters)
             if key in self._sums:
-                held = self._sums[key]
-                new[: len(held)] += held
+                earlier = self._sums[key]
+                new[: len(earlier)] += earlier
             self._sums[key] = new
-        self._noted.clear()
+        self._pending.clear()
         self._slots = 0
 
-    def of(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
-        """The sums of one layer; directions that came after its last token may not be there."""
+    def layer_sums(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
+        """Return the sums of one layer.
+
+        Directions that came after its last token may not be there.
+        """
         self._count()
         return self._sums[library, layer]
 
     def means(self) -> dict[str, float]:
-        """Over all directions, by "<layer>/<library>/<side>/…".
+        """Return means over all directions, by "<layer>/<library>/<side>/…".
 
         `share/<adapter>`, of those that were chosen at all, and `agreement`: the share of the
         adapter that serves the direction, over directions that one is known to serve.
@@ -110,19 +113,21 @@ class RouteCounts:
         for (library, layer), sums in self._sums.items():
             bank = self._banks[library, layer]
             right = {i: bank.serving.get(d) for i, d in enumerate(self.directions[: len(sums)])}
-            known = {i: own for i, own in right.items() if own is not None}
+            own_index = {i: own for i, own in right.items() if own is not None}
             for place, side in enumerate(SIDES):
                 prefix, sums_of_side = f"{layer}/{library}/{side}", sums[:, place]
                 for name, weight in zip(bank.names, sums_of_side.sum(0).tolist(), strict=True):
                     if weight:
                         means[f"{prefix}/share/{name}"] = weight / float(sums_of_side.sum())
-                if tokens := float(sums_of_side[list(known)].sum()):
-                    hits = sum(float(sums_of_side[i, own]) for i, own in known.items())
+                if tokens := float(sums_of_side[list(own_index)].sum()):
+                    hits = sum(float(sums_of_side[i, own]) for i, own in own_index.items())
                     means[f"{prefix}/agreement"] = hits / tokens
         return means
 
     def rows(self) -> list[dict[str, Any]]:
-        """One entry per library, layer, direction and side that occurred; plain numbers for JSON.
+        """Return one entry per library, layer, direction and side that occurred.
+
+        The numbers are plain ones, for JSON.
 
         "shares" has the adapters that were chosen at all; "agreement" is the share of the one that
         serves the direction, None where none is known to.
@@ -154,7 +159,7 @@ class RouteCounts:
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Share of the right adapter over all layers and tokens, by library and side.
+    """Return the share of the right adapter over all layers and tokens, by library and side.
 
     Args:
         rows: of `RouteCounts.rows`; those without a right adapter do not count.
@@ -173,7 +178,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def by_layer(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of `RouteCounts.rows` with all directions taken together."""
+    """Return the rows of `RouteCounts.rows` with all directions taken together."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["library"], row["layer"], row["side"]), []).append(row)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polylect.kernels.dispatch import combine, dispatch, gather
 from polylect.kernels.expert_linear import expert_linear, gathered_expert_linear
-from polylect.kernels.lag_select.sparse import chosen_products, chosen_sum, worth_it
+from polylect.kernels.lag_select.sparse import chosen_products, chosen_sum, is_faster
 
 _GROUPED_WORK = 5
 """How much longer a multiplication takes a GPU in small products than in a large one: a guess."""
@@ -35,7 +35,7 @@ def weighted_update(
     *,
     mix_factors: bool = False,
 ) -> Float[Tensor, "tokens out"]:
-    """sum_s w_s B_s A_s x over the chosen adapters s of each token.
+    """Compute sum_s w_s B_s A_s x over the chosen adapters s of each token.
 
     With `mix_factors` (sum_s w_s B_s) (sum_s w_s A_s) x, another function: it has the products of
     each adapter's B with every other's A, and depends on how an update is factorised.
@@ -45,10 +45,10 @@ def weighted_update(
         indices: adapters of each token.
         weights: of each choice.
     """
-    way = _way(x, indices, a, b)
-    if way == "grouped":
+    path = _choose_path(x, indices, a, b)
+    if path == "grouped":
         return _by_adapter(x, a, b, indices, weights, mix_factors)
-    if way == "sparse":
+    if path == "sparse":
         gates = weights.unsqueeze(2)
         h = chosen_products(x, a, indices) * gates
         h = h.sum(1, keepdim=True) * gates if mix_factors else h
@@ -65,26 +65,26 @@ def up_project(
     b: Float[Tensor, "adapters rank out"],
     indices: Int[Tensor, "tokens"],
 ) -> Float[Tensor, "tokens out"]:
-    """B h for the one adapter of each token, whose A x is h already."""
+    """Compute B h for the one adapter of each token, whose A x is h already."""
     slots = indices.unsqueeze(1)
-    way = _way(h, slots, b)
-    if way == "sparse":
+    path = _choose_path(h, slots, b)
+    if path == "sparse":
         return chosen_sum(h.unsqueeze(1), b, slots)
     ones = h.new_ones(slots.shape)
-    if way == "grouped":
+    if path == "grouped":
         routes = dispatch(slots, ones, len(b))
         rows = expert_linear(h.index_select(0, routes.order), b, routes.offsets)
         return rows.index_select(0, routes.places.flatten())
     return (h.unsqueeze(1) * _gates(slots, ones, len(b))).flatten(1) @ b.flatten(0, 1)
 
 
-def _way(x: Tensor, indices: Tensor, *factors: Tensor) -> str:
+def _choose_path(x: Tensor, indices: Tensor, *factors: Tensor) -> str:
     if x.is_cpu:
-        return "sparse" if worth_it(x, indices, *factors) else "dense"
+        return "sparse" if is_faster(x, indices, *factors) else "dense"
     tokens, k = indices.shape
     each = sum(factor[0].numel() for factor in factors)
-    spared = tokens * each * (len(factors[0]) - _GROUPED_WORK * k)
-    return "grouped" if spared > _GROUPED_COST * len(factors) else "dense"
+    savings = tokens * each * (len(factors[0]) - _GROUPED_WORK * k)
+    return "grouped" if savings > _GROUPED_COST * len(factors) else "dense"
 
 
 def _by_adapter(

@@ -93,12 +93,12 @@ class AdapterRouter:
                 self._route = None
 
     def on_forward(self, tokens: Tokens) -> None:
-        """A forward pass over these tokens begins."""
+        """Make the view of a forward pass over these tokens, which is about to begin."""
         directions = self.context.rows(len(tokens.real))
-        self._route.view = TokenView.of(tokens, directions, self.context.ended)
+        self._route.view = TokenView.from_tokens(tokens, directions, self.context.ended)
 
     def tokens_of(self, x: Float[Tensor, "*tokens in"]) -> TokenView | None:
-        """The tokens of a layer's input; None if its shape is not that of the pass.
+        """Return the tokens of a layer's input; None if its shape is not that of the pass.
 
         Raises:
             RuntimeError: no route is open.
@@ -110,13 +110,13 @@ class AdapterRouter:
         return None
 
     def selector(self, library: str) -> Selector | None:
-        """What chooses among the adapters of a library in the open route."""
+        """Return what chooses among the adapters of a library in the open route."""
         return self._route.selectors.get(library)
 
     def select(
         self, place: Place, bank: AdapterBank, x: Float[Tensor, "tokens in"], view: TokenView | None
     ) -> Selection | None:
-        """What is selected for the tokens, of which the observers are told; None for nothing.
+        """Select adapters for the tokens and tell the observers; returns None for none.
 
         Raises:
             ValueError: the selector needs to know the rows of tokens, and there is no view.
@@ -151,7 +151,7 @@ class RoutedLayer(nn.Module):
     layer_name: str
 
     def forward(self, x: Float[Tensor, "*tokens in"]) -> Float[Tensor, "*tokens out"]:
-        """Each token through the base and the adapters chosen for it; padding through the base."""
+        """Send tokens through the base and the adapters chosen for them; padding has the base."""
         y = super().forward(x)
         view = self.router.tokens_of(x)
         tokens = x.reshape(-1, x.shape[-1]) if view is None else view.gather(x)
@@ -218,11 +218,11 @@ def attach_routing(
 
 
 def routed_layers(model: nn.Module) -> dict[str, RoutedLayer]:
-    """The layers of `model` that route among adapters, by path."""
+    """Return the layers of `model` that route among adapters, by path."""
     return {name: m for name, m in model.named_modules() if isinstance(m, RoutedLayer)}
 
 
 def banks_of(model: nn.Module, library: str) -> dict[str, AdapterBank]:
-    """The banks of one library, by the path of their layer."""
+    """Return the banks of one library, by the path of their layer."""
     layers = routed_layers(model)
     return {p: m.lora_banks[library] for p, m in layers.items() if library in m.lora_banks}

@@ -27,7 +27,7 @@ FORMS = ("proj", "energy", "calibrated")
 def arrow_scores(
     x: Float[Tensor, "tokens d"], arrows: Float[Tensor, "adapters d"]
 ) -> Float[Tensor, "tokens adapters"]:
-    """|v · x| for the arrow v of each adapter; the arrow's sign does not matter.
+    """Return |v · x| for the arrow v of each adapter; the arrow's sign does not matter.
 
     Args:
         x: the layer's input.
@@ -45,7 +45,7 @@ def spectral_scores(
     mean: Float[Tensor, "adapters"] | None = None,
     std: Float[Tensor, "adapters"] | None = None,
 ) -> Float[Tensor, "tokens adapters"]:
-    """How much of each token lies in the directions of each adapter.
+    """Return how much of each token lies in the directions of each adapter.
 
     - ``proj``: ‖Vᵀx‖, the score of SpectR's code and of LAG. It knows nothing of singular values:
       a weak direction counts as much as a strong one, and only one of strength zero for nothing,
@@ -79,7 +79,7 @@ def spectral_scores(
 def retrieve(
     x: Float[Tensor, "tokens d"], arrows: Float[Tensor, "adapters d"], k: int
 ) -> Int[Tensor, "tokens candidates"]:
-    """The first half of LAG: the k best adapters of each token by Arrow, in any order.
+    """Return the first half of LAG: the k best adapters of each token by Arrow, in any order.
 
     Raises:
         ValueError: k is below 1.
@@ -99,7 +99,7 @@ def best_candidate_of(
     mean: Float[Tensor, "adapters"] | None = None,
     std: Float[Tensor, "adapters"] | None = None,
 ) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens rank"]]:
-    """The second half of LAG: the best of the candidates by `spectral_scores`, and its A* x.
+    """Return the second half of LAG: the best of the candidates by `spectral_scores`, and its A* x.
 
     Args:
         candidates: distinct adapters of each token.
@@ -113,7 +113,7 @@ def best_candidate_of(
 
 
 def top_scored(scores: Float[Tensor, "tokens adapters"], k: int) -> Int[Tensor, "tokens chosen"]:
-    """The k adapters with the highest scores (all if there are fewer), in any order.
+    """Return the k adapters with the highest scores (all if there are fewer), in any order.
 
     `torch.topk` takes any of those that tie for the last place, here it is the lowest index. On a
     GPU nothing waits for the scores.
@@ -128,12 +128,12 @@ def top_scored(scores: Float[Tensor, "tokens adapters"], k: int) -> Int[Tensor, 
         return torch.arange(adapters, device=scores.device).expand(tokens, -1)
     if not scores.is_cpu:
         return _first_of_ties(scores, scores.topk(k).values[:, k - 1 :], k)
-    values, chosen = scores.topk(k + 1)
-    last, chosen = values[:, k - 1], chosen[:, :k]
+    values, indices = scores.topk(k + 1)
+    last, indices = values[:, k - 1], indices[:, :k]
     tied = values[:, k] >= _margin(last, -1)
     if tied.any():
-        chosen[tied] = _first_of_ties(scores[tied], last[tied].unsqueeze(1), k)
-    return chosen
+        indices[tied] = _first_of_ties(scores[tied], last[tied].unsqueeze(1), k)
+    return indices
 
 
 def _first_of_ties(scores: Tensor, last: Tensor, k: int) -> Tensor:
@@ -149,7 +149,7 @@ def _margin(scores: Tensor, sign: int) -> Tensor:
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager:
-    """Inside it products keep the precision of their factors, under autocast too."""
+    """Keep products in the precision of their factors inside the block, under autocast too."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):  # to enter this context takes as long as a small product
         return torch.autocast(kind, enabled=False)

@@ -60,14 +60,14 @@ class RouterSettings:
     level: str = "token"
 
     def __post_init__(self) -> None:
-        known = (
+        choices_by_setting = (
             ("router", ROUTERS),
             ("form", FORMS),
             ("weights", WEIGHTS),
             ("mixing", MIXINGS),
             ("level", LEVELS),
         )
-        for name, choices in known:
+        for name, choices in choices_by_setting:
             check_known(f"strategy.{name}", getattr(self, name), choices)
         if self.k < 1:
             raise ValueError(f"strategy.k must be at least 1 adapter, got {self.k}.")
@@ -96,7 +96,7 @@ class Selection:
 
 
 def select(x: Float[Tensor, "tokens in"], bank: AdapterBank, settings: RouterSettings) -> Selection:
-    """What the router of the settings chooses for each token; "oracle" has no say here.
+    """Return what the router of the settings chooses for each token; "oracle" has no say here.
 
     Args:
         x: the layer's input, in at least float32.
@@ -156,7 +156,7 @@ def _statistics(
 def tally(
     selection: Selection, rows: Int[Tensor, "tokens"], count: int, counted: Tensor, adapters: int
 ) -> Float[Tensor, "rows adapters"]:
-    """The weight of each adapter over the counted tokens of each row."""
+    """Return the weight of each adapter over the counted tokens of each row."""
     votes = selection.weights.new_zeros(count, adapters)
     weights = selection.weights * counted.unsqueeze(1)
     return votes.index_put_((rows.unsqueeze(1), selection.indices), weights, accumulate=True)

@@ -28,7 +28,7 @@ class Selector(Protocol):
     def select(
         self, x: Float[Tensor, "tokens in"], bank: AdapterBank, view: TokenView | None
     ) -> Selection | None:
-        """The adapters of each token; None where none of the library acts.
+        """Return the adapters of each token; None where none of the library acts.
 
         Args:
             x: the layer's input at the routed tokens, in at least float32.
@@ -62,16 +62,16 @@ class PerSentence:
 
     def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
         key = ("sentence", id(bank))
-        if view.seen == 0:
+        if view.past_length == 0:
             self.context.forget(key)
         adapters = self.context.remember(key, lambda: self._adapters_of_rows(x, bank, view))
         indices = adapters[view.rows].unsqueeze(1)
         return Selection(indices, x.new_ones(indices.shape))
 
     def _adapters_of_rows(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Tensor:
-        if view.seen:
+        if view.past_length:
             raise RuntimeError(
-                f"the cache holds {view.seen} tokens of which the router saw nothing: "
+                f"the cache holds {view.past_length} tokens of which the router saw nothing: "
                 "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
             )
         return top_scored(prompt_votes(x, bank, view, self.settings), 1).squeeze(1)
@@ -126,7 +126,7 @@ class ModelVote:
         self._votes[key] = self._votes[key] + votes if key in self._votes else votes
 
     def winners(self) -> list[str]:
-        """The adapter of each row; where several have as many votes, the first of them.
+        """Return the adapter of each row; where several have as many votes, the first of them.
 
         First is who comes first in the layer that voted first.
         """
@@ -142,7 +142,10 @@ class ModelVote:
 
 
 def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector | None:
-    """The selector that settings describe; None at the level "model", which takes a vote first."""
+    """Return the selector that settings describe.
+
+    It is None at the level "model", which takes a vote first.
+    """
     if settings.router == "oracle":
         return Oracle()
     if settings.level == "token":
@@ -153,7 +156,7 @@ def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector 
 def prompt_votes(
     x: Float[Tensor, "tokens in"], bank: AdapterBank, view: TokenView, settings: RouterSettings
 ) -> Float[Tensor, "rows adapters"]:
-    """The weight that the tokens of each row's prompt give to each adapter of a bank."""
+    """Return the weight that the tokens of each row's prompt give to each adapter of a bank."""
     selection = select(x, bank, settings)
     return tally(selection, view.rows, len(view.real), view.in_prompt, len(bank.names))
 

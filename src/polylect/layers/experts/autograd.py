@@ -18,7 +18,9 @@ def dense_experts_out(
     down: Float[Tensor, "neurons d"],
     members: Float[Tensor, "experts neurons"] | None = None,
 ) -> Float[Tensor, "tokens d"]:
-    """activation(gate) · up · w, or activation(up) · w, times `down`; w weighs a neuron's expert.
+    """Compute activation(gate) · up · w, or activation(up) · w, times `down`.
+
+    Here w is the weight of a neuron's expert.
 
     Keeps what is given for the backward pass and computes the rest again: 2 numbers per neuron and
     token in a gated network and 1 in a plain one, where autograd would keep 6 and 4.
@@ -40,7 +42,7 @@ def routed_experts_out(
     down: Float[Tensor, "experts neurons d"],
     dispatch: Dispatch,
 ) -> Float[Tensor, "tokens d"]:
-    """The same of rows that are sorted by expert, summed over the rows of each token.
+    """Do as `dense_experts_out` with rows sorted by expert, summed over the rows of each token.
 
     Args:
         inward: as above, of each expert's own neurons.
@@ -70,7 +72,7 @@ class _Weighted(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple:
         z, up, weights, down, members = ctx.saved_tensors
         of_z, of_up, of_weights, of_down = ctx.needs_input_grad[1:5]
-        z, active = _again(ctx.activation, z, of_z)
+        z, active = _recompute_activation(ctx.activation, z, of_z)
         grad_weights = grad_down = None
         toward = grad @ down.T
         if of_weights or of_down:
@@ -109,7 +111,7 @@ class _Combined(torch.autograd.Function):
         z, up, gates, down, *index = ctx.saved_tensors
         of_z, of_up, of_gates, of_down = ctx.needs_input_grad[1:5]
         offsets, weights = index[1], gates.unsqueeze(1)
-        z, active = _again(ctx.activation, z, of_z)
+        z, active = _recompute_activation(ctx.activation, z, of_z)
         grad_gates = grad_down = None
         grad = gather_rows(grad, None, *index)
         toward = expert_linear(grad, down.mT, offsets)
@@ -123,7 +125,7 @@ class _Combined(torch.autograd.Function):
         return None, grad_z, grad_up, grad_gates, grad_down, None, None, None
 
 
-def _again(
+def _recompute_activation(
     activation: Callable[[Tensor], Tensor], z: Tensor, needed: bool
 ) -> tuple[Tensor, Tensor]:
     """z and activation(z), between which a gradient flows where it is needed."""

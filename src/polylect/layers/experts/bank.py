@@ -45,7 +45,7 @@ class Experts:
         x: Float[Tensor, "tokens d"],
         weights: Float[Tensor, "tokens all"],
     ) -> Float[Tensor, "tokens d"]:
-        """Sum of these experts' outputs times their weights, without the down projection's bias.
+        """Sum these experts' outputs times their weights, without the down projection's bias.
 
         Args:
             weights: of all experts of the layer.
@@ -64,7 +64,7 @@ class Experts:
         indices: Int[Tensor, "tokens k"],
         weights: Float[Tensor, "tokens k"],
     ) -> Float[Tensor, "tokens d"]:
-        """The same for the experts that each token has chosen; those of others are passed over.
+        """Return the same sum for the experts that each token has chosen, passing over others.
 
         With an `order` of its own the projections are copied into that order, in every pass.
         """
@@ -78,7 +78,7 @@ class Experts:
         return routed_experts_out(activation, rows, down, routes)
 
     def owners(self) -> Int[Tensor, " neurons"]:
-        """Which of these experts each neuron belongs to, from 0."""
+        """Return which of these experts each neuron belongs to, from 0."""
         neurons = torch.arange(self.up.out_features, device=self.up.weight.device)
         by_place = neurons // (len(neurons) // len(self.numbers))
         if self.order is None:
@@ -86,7 +86,7 @@ class Experts:
         return torch.empty_like(by_place).scatter_(0, self.order, by_place)
 
     def by_expert(self, weight: Tensor, axis: int) -> Tensor:
-        """The axis of neurons as two: expert, and neuron of it."""
+        """Split the axis of neurons into two: expert, and neuron of the expert."""
         if self.order is not None:
             weight = weight.index_select(axis, self.order)
         return weight.unflatten(axis, (len(self.numbers), -1))
@@ -134,7 +134,7 @@ class AddedExperts(nn.Module):
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator, *, down: bool, std: float = 0.02) -> None:
-        """Random normal weights; the down projection stays zero unless `down`."""
+        """Draw random normal weights; the down projection stays zero unless `down`."""
         for layer in (self.gate, self.up, self.down if down else None):
             if layer is not None:
                 random = torch.randn(layer.weight.shape, generator=generator)

@@ -85,17 +85,17 @@ class RouterFeatures(nn.Module, ABC):
         self.d, self.size, self.window, self.seed = d, size, window, seed
 
     def generator(self) -> torch.Generator:
-        """Random numbers for fixed tensors: the same whatever else drew some before."""
+        """Return a generator for fixed tensors: the same whatever else drew numbers before."""
         return torch.Generator().manual_seed(self.seed)
 
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
-        """Features of each token from its own hidden state and, at most, earlier ones."""
+        """Compute the features of each token from its own hidden state and earlier ones."""
 
     def spectrum(self, x: Float[Tensor, "rows length d"]) -> Float[Tensor, "rows length size"]:
-        """Magnitudes of the lowest frequencies along the hidden axis."""
+        """Return the magnitudes of the lowest frequencies along the hidden axis."""
         return _Magnitudes.apply(x, self.size)
 
 
@@ -105,7 +105,7 @@ class Spectrum(RouterFeatures):
     def forward(
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
-        return _normal(self.spectrum(_precise(x)))
+        return _normal(self.spectrum(_at_least_float32(x)))
 
 
 class PromptSpectrum(RouterFeatures):
@@ -119,7 +119,7 @@ class PromptSpectrum(RouterFeatures):
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
         inside = tokens.prompt[..., None]
-        spectrum = self.spectrum(_precise(x).masked_fill(~inside, 0))
+        spectrum = self.spectrum(_at_least_float32(x).masked_fill(~inside, 0))
         # Sum and count side by side: one state, which beam search reorders as one.
         sums = torch.cat([spectrum, inside.to(spectrum)], dim=-1).cumsum(1)
         before = tokens.recall(self)
@@ -150,7 +150,7 @@ class ShortTimeSpectrum(RouterFeatures):
     def forward(
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
-        x = _precise(x).masked_fill(~tokens.real[..., None], 0)
+        x = _at_least_float32(x).masked_fill(~tokens.real[..., None], 0)
         hidden = torch.fft.rfft(x, norm="ortho")[..., : self.frequencies]
         before = tokens.recall(self)
         if before is None:
@@ -175,7 +175,7 @@ class CosineTransform(RouterFeatures):
     def forward(
         self, x: Float[Tensor, "rows length d"], tokens: Tokens
     ) -> Float[Tensor, "rows length size"]:
-        x = _precise(x)
+        x = _at_least_float32(x)
         return _normal((x @ self.basis.to(x.dtype)).abs())
 
 
@@ -191,8 +191,8 @@ class RandomProjection(RouterFeatures):
         self.register_buffer("projection", projection / math.sqrt(d))
 
     def project(self, x: Float[Tensor, "rows length d"]) -> Float[Tensor, "rows length size"]:
-        """P x."""
-        x = _precise(x)
+        """Compute P x."""
+        x = _at_least_float32(x)
         return x @ self.projection.to(x.dtype)
 
     def forward(
@@ -261,7 +261,7 @@ FEATURES: dict[str, type[RouterFeatures]] = {
 def router_features(
     name: str, d: int, *, size: int | None = None, window: int = 32, seed: int = 0
 ) -> RouterFeatures:
-    """The features of that name; see the module's table.
+    """Return the features of that name; see the module's table.
 
     Args:
         d: width of the hidden states.
@@ -283,7 +283,7 @@ def router_features(
     return FEATURES[name](d, size, window=window, seed=seed)
 
 
-def _precise(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -72,8 +72,8 @@ class ExpertFFN(nn.Module):
         if router.gated:  # each group has chosen its own, LM experts first
             is_lm = experts.numbers.start < router.experts[0]
             columns = slice(0, router.top) if is_lm else slice(router.top, None)
-        chosen = routing.indices[:, columns], routing.weights[:, columns]
-        return experts.forward_topk(self.activation, x, *chosen)
+        selected = routing.indices[:, columns], routing.weights[:, columns]
+        return experts.forward_topk(self.activation, x, *selected)
 
     @property
     def activation(self) -> nn.Module:
@@ -81,7 +81,10 @@ class ExpertFFN(nn.Module):
         return getattr(self, self.nonlinearity)
 
     def experts(self) -> list[Experts]:
-        """All experts in the order of their numbers; the first group lies in the base's weights."""
+        """Return all experts in the order of their numbers.
+
+        The first group lies in the base's weights.
+        """
         base = {"gate": None} | {n: getattr(self, path) for n, path in self.projections.items()}
         parts = [Experts(range(self.slices), **base, order=self.expert_order)]
         lm, mt = self.expert_router.experts
@@ -92,7 +95,7 @@ class ExpertFFN(nn.Module):
         return parts
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by `PARTS`; lists may be empty."""
+        """Return the parameters by `PARTS`; lists may be empty."""
         router = self.expert_router
         base = [getattr(self, path) for path in self.projections.values()]
         modules = {
@@ -107,14 +110,14 @@ class ExpertFFN(nn.Module):
         }
 
     def copy_to_mt(self) -> None:
-        """MT experts become copies of the LM experts as they are now."""
+        """Make the MT experts copies of the LM experts as they are now."""
         lm, mt = self.expert_router.experts
         if self.expert_mt is not None:
             self.expert_mt.copy([e for e in self.experts() if e.numbers.stop <= lm], mt)
 
     @torch.no_grad()
     def constant_weights(self) -> Float[Tensor, " experts"] | None:
-        """Each expert's weight if it is the same for every token, else None."""
+        """Return each expert's weight if it is the same for every token, else None."""
         router = self.expert_router
         lm, mt = router.experts
         if router.top is not None:
@@ -127,7 +130,9 @@ class ExpertFFN(nn.Module):
             return None
         weight = self.experts()[0].up.weight
         one = torch.ones(1, 1, dtype=torch.long, device=weight.device)
-        return router(weight.new_zeros(1, 1, weight.shape[1]), Tokens.of(one, one[0])).weights[0]
+        return router(
+            weight.new_zeros(1, 1, weight.shape[1]), Tokens.from_mask(one, one[0])
+        ).weights[0]
 
 
 def attach_experts(
@@ -205,5 +210,5 @@ def attach_experts(
 
 
 def expert_layers(model: nn.Module) -> dict[str, ExpertFFN]:
-    """The layers with experts, by name."""
+    """Return the layers with experts, by name."""
     return {m.layer_name: m for m in model.modules() if isinstance(m, ExpertFFN)}

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 def assigned_shares(
     indices: Int[Tensor, "tokens k"], weights: Float[Tensor, "tokens k"], group: range
 ) -> Float[Tensor, "tokens group"]:
-    """How each token's weight is divided among the experts of a group.
+    """Return how each token's weight is divided among the experts of a group.
 
     Rows sum to 1, or to 0 where no expert of the group works on the token. Where one expert of the
     group does, it is 1 for this one.
@@ -34,7 +34,9 @@ def assigned_shares(
 def expert_shares(
     assigned: Float[Tensor, "tokens experts"], mask: Bool[Tensor, " tokens"]
 ) -> Float[Tensor, " experts"]:
-    """Share of the masked tokens that each expert of a group works on; zeros if there are none.
+    """Return the share of the masked tokens that each expert of a group works on.
+
+    The shares are zero if there are none.
 
     Args:
         assigned: what `assigned_shares` gives.
@@ -49,7 +51,9 @@ def balance_loss(
     assigned: Float[Tensor, "tokens experts"],
     mask: Bool[Tensor, " tokens"],
 ) -> Float[Tensor, ""]:
-    """The Switch loss E sum_e f_e P_e of one group (arXiv 2101.03961, eq. 4-6); 1 if uniform.
+    """Return the Switch loss E sum_e f_e P_e of one group (arXiv 2101.03961, eq. 4-6).
+
+    It is 1 if the tokens are spread evenly.
 
     f_e is the expert's share of the tokens, without gradient, and P_e its mean probability. Where
     all experts work on all tokens f_e is the mean weight, so f = P.
@@ -66,14 +70,17 @@ def balance_loss(
 def z_loss(
     logits: Float[Tensor, "tokens experts"], mask: Bool[Tensor, " tokens"]
 ) -> Float[Tensor, ""]:
-    """Mean of (log sum_e exp z_e)², which keeps logits small (ST-MoE, arXiv 2202.08906, eq. 5)."""
+    """Return the mean of (log sum_e exp z_e)², which keeps logits small (ST-MoE,
+    arXiv 2202.08906, eq. 5).
+    """
     return _mean(logits.logsumexp(dim=1, keepdim=True).square(), mask).sum()
 
 
 def lm_prior_loss(
     gate: Float[Tensor, " tokens"], mask: Bool[Tensor, " tokens"]
 ) -> Float[Tensor, ""]:
-    """Mean of -log(1 - s): pulls tokens to the LM group (after MoE-LPR, arXiv 2408.11396).
+    """Return the mean of -log(1 - s): pulls tokens to the LM group (after MoE-LPR,
+    arXiv 2408.11396).
 
     Args:
         gate: log odds of the MT group, s = sigmoid(gate).
@@ -83,7 +90,7 @@ def lm_prior_loss(
 
 
 def routing_entropy(logits: Float[Tensor, "tokens experts"]) -> Float[Tensor, " tokens"]:
-    """Entropy in nats of each token's softmax over the experts: 0 to log(experts)."""
+    """Return the entropy in nats of each token's softmax over the experts: 0 to log(experts)."""
     return torch.special.entr(logits.softmax(dim=1)).sum(dim=1)
 
 

@@ -28,7 +28,7 @@ def router_losses(
     real: Bool[Tensor, " tokens"],
     monolingual: Bool[Tensor, " tokens"],
 ) -> dict[str, Float[Tensor, ""]]:
-    """The auxiliary losses of one layer, without their factors.
+    """Return the auxiliary losses of one layer, without their factors.
 
     "balance" is the sum over groups of the Switch loss, 1 each if uniform; "z" that of the router
     z-loss; "lm_prior" pulls monolingual tokens to the LM experts, where there is a choice.
@@ -54,7 +54,7 @@ def router_losses(
 def shares(
     routing: Routing, groups: Groups, real: Bool[Tensor, " tokens"]
 ) -> dict[str, Float[Tensor, " experts"]]:
-    """Each expert's share of its group's tokens that are no padding, by group."""
+    """Return each expert's share of its group's tokens that are no padding, by group."""
     return {
         name: expert_shares(assigned_shares(routing.indices, routing.weights, group), real)
         for name, group in groups.items()
@@ -68,7 +68,7 @@ def routing_metrics(
     real: Bool[Tensor, "rows length"],
     directions: Sequence[str],
 ) -> dict[str, float]:
-    """Numbers of one layer for dashboards, all means over tokens that are no padding.
+    """Return the numbers of one layer for dashboards, all means over tokens that are no padding.
 
     `lm/0`, `mt/1`: an expert's share of its group's tokens; `entropy/lm`: of the group's softmax in
     nats; `gate/en-de`: weight of the MT group, 0 to 1, in this direction.
@@ -84,11 +84,11 @@ def routing_metrics(
         entropy = routing_entropy(routing.logits[:, group.start : group.stop])
         numbers[f"entropy/{name}"] = (entropy * tokens).sum() / tokens.sum().clamp(min=1)
     if routing.gate is not None:
-        opened = (routing.gate.sigmoid().view_as(real) * real).sum(1)
+        openness = (routing.gate.sigmoid().view_as(real) * real).sum(1)
         counts = real.sum(1)
         for direction in dict.fromkeys(directions):
             rows = [row for row, name in enumerate(directions) if name == direction]
-            numbers[f"gate/{direction}"] = opened[rows].sum() / counts[rows].sum().clamp(min=1)
+            numbers[f"gate/{direction}"] = openness[rows].sum() / counts[rows].sum().clamp(min=1)
     if not numbers:
         return {}
     values = torch.stack([value.double() for value in numbers.values()]).tolist()
@@ -143,7 +143,7 @@ class RoutingTally:
         self._sums[layer].index_add_(0, places.flatten(), values)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Means over tokens, one dict for each layer, direction and side that had any.
+        """Return the means over tokens, one dict for each layer, direction and side that had any.
 
         Keys: `layer`, `direction`, `side`, `tokens`; `lm` and `mt`, each expert's share of its
         group; `entropy/lm`, `entropy/mt` in nats; `gate`, the weight of the MT group. Groups and a
@@ -152,8 +152,8 @@ class RoutingTally:
         places = [(d, side) for d in self.directions for side in SIDES]
         return [
             {"layer": layer, "direction": direction, "side": side, **self._means(sums)}
-            for layer, of in self._sums.items()
-            for (direction, side), sums in zip(places, of.tolist(), strict=True)
+            for layer, layer_sums in self._sums.items()
+            for (direction, side), sums in zip(places, layer_sums.tolist(), strict=True)
             if sums[0]
         ]
 
@@ -162,8 +162,8 @@ class RoutingTally:
         means = iter(value / tokens for value in rest)
         row: dict[str, Any] = {"tokens": int(tokens)}
         for name, group in self.groups.items():
-            worked = [next(means) for _ in group]
-            row[name] = [share / max(sum(worked), 1e-12) for share in worked]
+            shares = [next(means) for _ in group]
+            row[name] = [share / max(sum(shares), 1e-12) for share in shares]
             row[f"entropy/{name}"] = next(means)
         if gate := list(means):
             row["gate"] = gate[0]

@@ -155,10 +155,10 @@ class GroupRouter(Router):
         if self.top is None:
             indices = self._top_experts(every, turn)
         else:
-            chosen = [self._top_experts(group, turn) for group in logits]
-            weights = [w.gather(1, at) for w, at in zip(weights, chosen, strict=True)]
+            by_group = [self._top_experts(group, turn) for group in logits]
+            weights = [w.gather(1, at) for w, at in zip(weights, by_group, strict=True)]
             # The second group's experts have the numbers that follow the first's.
-            indices = torch.cat([at + k * self.experts[0] for k, at in enumerate(chosen)], dim=1)
+            indices = torch.cat([at + k * self.experts[0] for k, at in enumerate(by_group)], dim=1)
         odds = gate[:, 0] if self.experts[1] else None
         return Routing(indices, torch.cat(weights, dim=1), every, odds)
 
@@ -205,7 +205,7 @@ def make_router(
     mt_scale: float | int | None = None,
     seed: int = 0,
 ) -> Router:
-    """A router by the names of its gating ("group" or "joint") and features.
+    """Return a router by the names of its gating ("group" or "joint") and features.
 
     Args:
         d: width of the layer's input.
@@ -218,8 +218,8 @@ def make_router(
         ValueError: an unknown name, or numbers that do not fit.
     """
     check_known("gating", gating, GATINGS)
-    made = None
+    feature_module = None
     if features != "uniform":
-        made = router_features(features, d, size=size, window=window, seed=seed)
+        feature_module = router_features(features, d, size=size, window=window, seed=seed)
     kind = GroupRouter if gating == "group" else JointRouter
-    return kind(made, lm, mt, top=top, lm_scale=lm_scale, mt_scale=mt_scale, seed=seed)
+    return kind(feature_module, lm, mt, top=top, lm_scale=lm_scale, mt_scale=mt_scale, seed=seed)

@@ -17,7 +17,9 @@ def neuron_order(
     activations: Float[Tensor, "neurons features"] | None = None,
     seed: int = 0,
 ) -> Int[Tensor, " neurons"] | None:
-    """The neurons of the first slice, then those of the second, and so on; None is their own order.
+    """Return the neurons of the first slice, then those of the second, and so on.
+
+    None stands for their own order.
 
     Args:
         slicing: "contiguous", "interleaved" (each slice takes every so manieth), "random", or
@@ -46,17 +48,17 @@ def neuron_order(
 def balanced_clusters(
     points: Float[Tensor, "points features"], clusters: int, rounds: int = 30
 ) -> Int[Tensor, " points"]:
-    """The cluster of each point: k-means with clusters of one size (as MoEfication, arXiv
-    2110.01786, which clusters weights).
+    """Return the cluster of each point: k-means with clusters of one size (as MoEfication,
+    arXiv 2110.01786, which clusters weights).
 
     Deterministic: it begins with points far from each other, not with random ones.
     """
     points = points.double().cpu()
-    centres = _far_apart(points, clusters)
+    centres = _distant_points(points, clusters)
     best, least = torch.zeros(len(points), dtype=torch.long), float("inf")
     for _ in range(rounds):
         distances = torch.cdist(points, centres).square()
-        assigned = _assigned_evenly(distances)
+        assigned = _assign_evenly(distances)
         cost = float(distances.gather(1, assigned[:, None]).sum())
         if cost >= least:
             break
@@ -65,30 +67,30 @@ def balanced_clusters(
     return best
 
 
-def _far_apart(points: Tensor, count: int) -> Tensor:
+def _distant_points(points: Tensor, count: int) -> Tensor:
     """The point farthest from the mean, then always the one farthest from those chosen."""
-    chosen: list[int] = []
+    centres: list[int] = []
     distances = (points - points.mean(0)).square().sum(1)
     for _ in range(count):
-        chosen.append(int(distances.argmax()))
-        to_last = (points - points[chosen[-1]]).square().sum(1)
-        distances = to_last if len(chosen) == 1 else torch.minimum(distances, to_last)
-    return points[chosen]
+        centres.append(int(distances.argmax()))
+        to_last = (points - points[centres[-1]]).square().sum(1)
+        distances = to_last if len(centres) == 1 else torch.minimum(distances, to_last)
+    return points[centres]
 
 
-def _assigned_evenly(distances: Tensor) -> Tensor:
+def _assign_evenly(distances: Tensor) -> Tensor:
     """Gives each point its nearest cluster with room; of too many, the nearest points go first."""
     points, clusters = distances.shape
     distances = distances.clone()
     cluster_of = torch.full((points,), -1)
     room = [points // clusters] * clusters
     while (cluster_of < 0).any():
-        waiting = (cluster_of < 0).nonzero()[:, 0]
-        wish = distances[waiting].argmin(1)
-        for cluster in wish.unique().tolist():
-            wishing = waiting[wish == cluster]
-            order = distances[wishing, cluster].argsort(stable=True)[: room[cluster]]
-            cluster_of[wishing[order]] = cluster
+        unassigned = (cluster_of < 0).nonzero()[:, 0]
+        nearest = distances[unassigned].argmin(1)
+        for cluster in nearest.unique().tolist():
+            members = unassigned[nearest == cluster]
+            order = distances[members, cluster].argsort(stable=True)[: room[cluster]]
+            cluster_of[members[order]] = cluster
             room[cluster] -= len(order)
             if not room[cluster]:
                 distances[:, cluster] = float("inf")

@@ -41,7 +41,7 @@ def attach_lora(module: nn.Module, context: RoutingContext, name: str) -> LoRALa
 
 
 def detach_lora(module: nn.Module) -> nn.Module:
-    """The linear layer as it was before `attach_lora`, in place."""
+    """Return the linear layer as it was before `attach_lora`, in place."""
     for adapter in tuple(module.lora_a):
         module.remove(adapter)
     for attribute in LoRALayer.__annotations__:
@@ -53,7 +53,7 @@ def detach_lora(module: nn.Module) -> nn.Module:
 def attach_all(
     model: nn.Module, targets: Patterns, context: RoutingContext
 ) -> dict[str, LoRALayer]:
-    """`attach_lora` on every linear layer of `model` that `targets` name, by path."""
+    """Attach LoRA to every linear layer of `model` that `targets` name; returns them by path."""
     return {
         name: attach_lora(module, context, name)
         for name, module in find_linears(model, targets).items()
@@ -61,5 +61,5 @@ def attach_all(
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALayer]:
-    """The layers of `model` that can hold adapters, by path."""
+    """Return the layers of `model` that can hold adapters, by path."""
     return {name: m for name, m in model.named_modules() if isinstance(m, LoRALayer)}

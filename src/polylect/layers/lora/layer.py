@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polylect.did_you_mean import did_you_mean
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.layers.lora.low_rank import (
     FrozenLinearUpdate,
@@ -42,7 +42,7 @@ def check_adapter_name(name: str) -> None:
 
 
 def nearest_name(name: str) -> str:
-    """The name with "-" for what a name cannot hold."""
+    """Return the name with "-" for what a name cannot hold."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "NAME"
 
 
@@ -86,7 +86,7 @@ class LoRALayer(nn.Module):
         init_scale: float | int = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        """A new trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
+        """Add a trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
 
         Args:
             adapter: letters, digits, "_" and "-".
@@ -137,7 +137,7 @@ class LoRALayer(nn.Module):
                 f"adapter {adapter!r} has A {tuple(a.shape)} and B {tuple(b.shape)} for "
                 f"{self.layer_name}, which takes (rank, {expected[0]}) and ({expected[1]}, rank)"
             )
-        if wrong := broken({"A": a, "B": b, "the scaling": torch.tensor(float(scaling))}):
+        if wrong := find_nonfinite({"A": a, "B": b, "the scaling": torch.tensor(float(scaling))}):
             raise ValueError(f"adapter {adapter!r} for {self.layer_name} is not finite: {wrong}")
         self.context.adapters[adapter] += adapter not in self.lora_a
         for factors, factor in ((self.lora_a, a), (self.lora_b, b)):
@@ -163,7 +163,7 @@ class LoRALayer(nn.Module):
         self.revision += 1
 
     def forward(self, x: Float[Tensor, "rows *length in"]) -> Float[Tensor, "rows *length out"]:
-        """Each row through the base and its own adapter."""
+        """Send each row through the base and its own adapter."""
         if not torch.is_grad_enabled():
             return self._infer(x)
         self.revision += 1  # a training step may follow: nothing gathered before it may be reused
@@ -231,7 +231,7 @@ class LoRALayer(nn.Module):
                 return plan
         groups = self.context.groups(rows)
         self.context.check_adapters(groups.distinct)
-        plan = Plan.of(groups, scaling, x)
+        plan = Plan.from_groups(groups, scaling, x)
         plans.append((dict(scaling), plan))
         return plan
 

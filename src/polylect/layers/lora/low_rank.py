@@ -31,8 +31,8 @@ class Plan:
     """(groups, 1, 1); zero for a group on the base alone"""
 
     @classmethod
-    def of(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "Plan":
-        """The plan for layers with these scalings by adapter, whose input is like `like`."""
+    def from_groups(cls, groups: RowGroups, scaling: dict[str, float], like: Tensor) -> "Plan":
+        """Return the plan for layers with these scalings by adapter, whose input is like `like`."""
         adapters = tuple(name for name in groups.distinct if name in scaling)
         position = {name: k for k, name in enumerate(adapters)}
         order = tuple(position.get(name, len(adapters)) for name in groups.names)
@@ -44,7 +44,7 @@ class Plan:
 
 
 def stack_factors(factors: Sequence[Tensor], rank_dim: int, dtype: torch.dtype) -> Tensor:
-    """Factors of several adapters as one tensor, and zeros for the base alone as the last.
+    """Stack the factors of several adapters, and zeros for the base alone as the last.
 
     Lower ranks are filled up with zeros.
     """
@@ -55,7 +55,7 @@ def stack_factors(factors: Sequence[Tensor], rank_dim: int, dtype: torch.dtype) 
 def gather_factors(
     factors: Sequence[Tensor], order: Sequence[int], rank_dim: int, dtype: torch.dtype
 ) -> Tensor:
-    """The factor of each group, copied; not meant for autograd.
+    """Return the factor of each group, copied; not meant for autograd.
 
     One `torch.stack` of repeated entries takes a third of the time of a stack and an index
     (32 groups, 16 x 256, 2 threads: 24 against 64 us), as it wakes no second thread.
@@ -92,7 +92,7 @@ def add_update(
     b: Float[Tensor, "groups out rank"],
     scaling: Float[Tensor, "groups 1 1"],
 ) -> Float[Tensor, "groups tokens out"]:
-    """y + s (x Aᵀ) Bᵀ for every group: the definition, differentiable in all but `scaling`."""
+    """Compute y + s (x Aᵀ) Bᵀ for every group: the definition, differentiable but in `scaling`."""
     h = torch.bmm(x, a.transpose(1, 2)) * scaling.to(x.dtype)
     return torch.baddbmm(y, h, b.transpose(1, 2))
 

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from polylect.did_you_mean import did_you_mean
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.layers.lora.attach import detach_lora, lora_layers
 from polylect.layers.lora.layer import LoRALayer
 
@@ -16,7 +16,7 @@ from polylect.layers.lora.layer import LoRALayer
 def merged_copy(
     model: nn.Module, adapter: str, probe: Int[Tensor, "rows length"]
 ) -> tuple[nn.Module, float]:
-    """A copy of `model` without adapters whose weights are W + s B A, computed in float32.
+    """Return a copy of `model` without adapters whose weights are W + s B A, computed in float32.
 
     For export alone: at run time adapters are never merged, so the base stays bit for bit itself.
 
@@ -35,8 +35,8 @@ def merged_copy(
     """
     layers = {name: la for name, la in lora_layers(model).items() if adapter in la.lora_a}
     if not layers:
-        known = {name for layer in lora_layers(model).values() for name in layer.lora_a}
-        raise ValueError(f"no adapter {adapter!r} to merge: {did_you_mean(adapter, known)}")
+        names = {name for layer in lora_layers(model).values() for name in layer.lora_a}
+        raise ValueError(f"no adapter {adapter!r} to merge: {did_you_mean(adapter, names)}")
     _check_mergeable(model, layers)
     context = next(iter(layers.values())).context
     with context.route([adapter] * len(probe)):
@@ -45,7 +45,7 @@ def merged_copy(
     for name, layer in lora_layers(merged).items():
         if adapter in layer.lora_a:
             layer.weight.copy_(merged_weight(layer, adapter))
-            if wrong := broken({f"{name} with adapter {adapter!r}": layer.weight}):
+            if wrong := find_nonfinite({f"{name} with adapter {adapter!r}": layer.weight}):
                 raise ValueError(f"{wrong}: it cannot be merged in {layer.weight.dtype}")
         detach_lora(layer)
     difference = (merged(input_ids=probe).logits - expected).abs().max().item()
@@ -53,7 +53,7 @@ def merged_copy(
 
 
 def merged_weight(layer: LoRALayer, adapter: str) -> Tensor:
-    """W + s B A in the precision of W, added up in float32 or better."""
+    """Return W + s B A in the precision of W, added up in float32 or better."""
     precise = torch.promote_types(layer.weight.dtype, torch.float32)
     a, b = layer.lora_a[adapter].to(precise), layer.lora_b[adapter].to(precise)
     weight = torch.addmm(layer.weight.to(precise), b, a, alpha=layer.scaling[adapter])

@@ -79,28 +79,30 @@ class AwarenessMeter:
         Raises:
             RuntimeError: the model did not run every down projection once.
         """
-        batch = _Batch.of(source, target)
-        seen: list[Tensor] = []
-        with torch.enable_grad(), self._watch(direction, batch, seen):
+        batch = _Batch.from_masks(source, target)
+        activations: list[Tensor] = []
+        with torch.enable_grad(), self._watch(direction, batch, activations):
             value = loss()
-            if len(seen) != len(self.downs):
+            if len(activations) != len(self.downs):
                 raise RuntimeError(
-                    f"the model ran {len(seen)} down projections in one pass and has "
+                    f"the model ran {len(activations)} down projections in one pass and has "
                     f"{len(self.downs)}: its neurons cannot be watched."
                 )
-            torch.autograd.grad(value, seen[0])
+            torch.autograd.grad(value, activations[0])
         self._sums["tokens"][direction] += batch.sides.sum(1)
         self._sums["sentences"][direction] += batch.sentences
         return float(value.detach())
 
     @contextmanager
-    def _watch(self, direction: int, batch: "_Batch", seen: list[Tensor]) -> Iterator[None]:
+    def _watch(self, direction: int, batch: "_Batch", activations: list[Tensor]) -> Iterator[None]:
         """Within it, what passes through the down projections is added to the sums."""
         handles: list[RemovableHandle] = []
         try:
             for layer, down in enumerate(self.downs):
                 handles += [
-                    down.register_forward_pre_hook(self._activation(direction, layer, batch, seen)),
+                    down.register_forward_pre_hook(
+                        self._activation(direction, layer, batch, activations)
+                    ),
                     down.register_forward_hook(self._output(direction, layer, batch)),
                 ]
             yield
@@ -109,7 +111,7 @@ class AwarenessMeter:
                 handle.remove()
 
     def _activation(
-        self, direction: int, layer: int, batch: "_Batch", seen: list[Tensor]
+        self, direction: int, layer: int, batch: "_Batch", activations: list[Tensor]
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         awareness = self._sums["awareness"][direction, :, layer]
         active, size = self._sums["active"][direction, layer], self._sums["size"][direction, layer]
@@ -118,8 +120,8 @@ class AwarenessMeter:
             h = inputs[0]
             # Below the first layer's neurons nothing is wanted, so the graph begins with them.
             h = h.detach().requires_grad_() if layer == 0 else h
-            kept = h.detach()  # a hook that held h itself would keep it alive
-            value = _flat(kept)
+            activation = h.detach()  # a hook that held h itself would keep it alive
+            value = _flat(activation)
             active.add_(_weighted_sum(batch.tokens, (value > 0).to(value.dtype)))
             size.add_(
                 _weighted_sum(batch.means, torch.linalg.vector_norm(value, 1, dim=1))
@@ -127,10 +129,10 @@ class AwarenessMeter:
             )
 
             def gradient(grad: Tensor) -> None:
-                awareness.add_(_weighted_sum(batch.sides, (_flat(kept) * _flat(grad)).abs_()))
+                awareness.add_(_weighted_sum(batch.sides, (_flat(activation) * _flat(grad)).abs_()))
 
             h.register_hook(gradient)
-            seen.append(h)
+            activations.append(h)
             return (h, *inputs[1:])
 
         return hook
@@ -146,20 +148,20 @@ class AwarenessMeter:
         return hook
 
     def awareness(self) -> dict[str, Float[Tensor, "directions layers neurons"]]:
-        """Mean |h dL/dh| in nats over the tokens of each side, "source" and "target"."""
+        """Return the mean |h dL/dh| in nats over the tokens of each side, "source" and "target"."""
         means = self._sums["awareness"] / self._sums["tokens"].clamp(min=1)[..., None, None]
         return {side: means[:, i] for i, side in enumerate(SIDES)}
 
     def activation(self) -> Float[Tensor, "directions layers neurons"]:
-        """Share of the tokens of both sides at which the neuron's activation is positive."""
+        """Return the share of the tokens of both sides at which an activation is positive."""
         return self._sums["active"] / self._sums["tokens"].sum(1).clamp(min=1)[:, None, None]
 
     def tokens(self) -> dict[str, list[int]]:
-        """Tokens counted of each side, by direction."""
+        """Return the tokens counted of each side, by direction."""
         return {s: self._sums["tokens"][:, i].long().tolist() for i, s in enumerate(SIDES)}
 
     def relevance(self, form: str = "vector") -> Float[Tensor, "directions layers"]:
-        """How much the FFN of a layer differs from that of the next, per direction.
+        """Return how much the FFN of a layer differs from that of the next, per direction.
 
         D_l = | mean_n A_{l,n} - mean_n A_{l+1,n} | over sentences n (LANDeRMT, equation 1), zero
         for the last layer, which has no next.
@@ -182,7 +184,7 @@ class AwarenessMeter:
         return nn.functional.pad(difference, (0, 1))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sums so far, on the CPU."""
+        """Return the sums so far, on the CPU."""
         return {name: total.cpu().clone() for name, total in self._sums.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -206,9 +208,10 @@ class _Batch:
     sentences: Tensor  # how many rows have tokens
 
     @classmethod
-    def of(
+    def from_masks(
         cls, source: Bool[Tensor, "rows length"], target: Bool[Tensor, "rows length"]
     ) -> "_Batch":
+        """Weigh the positions by the masks of source and target."""
         sides = torch.stack([source, target]).float()
         tokens = sides.sum(0)
         lengths = tokens.sum(1, keepdim=True)

@@ -77,8 +77,8 @@ class Plan:
         """How many columns have weights: the last ones."""
         return self.owned.shape[-1]
 
-    def in_order(self, tensor: Tensor, axis: int) -> Tensor:
-        """A copy of a weight or bias of the base with an entry per column."""
+    def reorder(self, tensor: Tensor, axis: int) -> Tensor:
+        """Return a copy of a weight or bias of the base with an entry per column."""
         copied = tensor.index_select(axis, self.order)
         begin, end = self.zeros
         copied.narrow(axis, begin, end - begin).zero_()
@@ -124,15 +124,15 @@ class NeuronBank(nn.Module):
         self._planned: tuple[Any, Plan | None] = (None, None)
 
     def index(self, name: str) -> Int[Tensor, " n"]:
-        """The neurons of a set."""
+        """Return the neurons of a set."""
         return getattr(self, f"index_{name}")
 
     def serves(self, direction: str) -> bool:
-        """Whether a direction owns anything here."""
+        """Return whether a direction owns anything here."""
         return any(direction in s.owners for s in self.sets.values())
 
     def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
-        """The plan for a batch like x; None if no row owns anything here."""
+        """Return the plan for a batch like x; None if no row owns anything here."""
         owners = tuple(s.owners for s in self.sets.values())
         key = (self.context.rows(len(x)), owners, x.device)
         if self._planned[0] != key:
@@ -183,7 +183,7 @@ class NeuronBank(nn.Module):
         )
 
     def multiplies_in_place(self, plan: Plan) -> bool:
-        """Whether a kernel reads base and slices where they are, for which no matrix is made.
+        """Return whether a kernel reads base and slices where they are, without a matrix of both.
 
         On a CUDA device in training, where slices take the place of neurons.
         """
@@ -192,30 +192,30 @@ class NeuronBank(nn.Module):
 
     # The gate.
 
-    def open_for(self, x: Float[Tensor, "rows length hidden"]) -> None:
+    def compute_gates(self, x: Float[Tensor, "rows length hidden"]) -> None:
         """Work out the openness of this forward; the first projection calls it."""
         plan = self.plan(x)
         if not self.gates or plan is None:
             return
-        opened: dict[str, Tensor] = {}
+        openness: dict[str, Tensor] = {}
         for direction, rows in plan.rows.items():
             own = x if rows is None else x.index_select(0, rows)
             if self.serves(direction):
                 gate = self.gates["shared" if "shared" in self.gates else direction]
-                opened[direction] = gate(own)
+                openness[direction] = gate(own)
             else:
-                opened[direction] = own.new_zeros(*own.shape[:-1], 1)
-        self._open = _in_order(list(opened.values()), list(plan.rows.values()))
+                openness[direction] = own.new_zeros(*own.shape[:-1], 1)
+        self._open = _batch_order(list(openness.values()), list(plan.rows.values()))
         self._observe(plan)
 
     def _observe(self, plan: Plan) -> None:
         """Keep means for dashboards, and the mean that a budget may hold to a value."""
-        mask = self.context.mask_like(self.opened)
+        mask = self.context.mask_like(self.gate_values)
         means = {}
         for direction, rows in plan.rows.items():
             if not self.serves(direction):
                 continue
-            g = self.opened if rows is None else self.opened.index_select(0, rows)
+            g = self.gate_values if rows is None else self.gate_values.index_select(0, rows)
             if mask is not None:
                 g = g[mask if rows is None else mask.index_select(0, rows)]
             means[direction] = g.mean()
@@ -223,25 +223,25 @@ class NeuronBank(nn.Module):
         self.context.losses[self.name] = torch.stack(list(means.values())).mean()
 
     @property
-    def opened(self) -> Float[Tensor, "rows length gates"]:
+    def gate_values(self) -> Float[Tensor, "rows length gates"]:
         """The openness of this forward: g."""
         if self._open is None:
             raise RuntimeError(f"{self.name}: the gate has not seen the layer's input.")
         return self._open
 
     def scale(self, plan: Plan) -> Float[Tensor, "rows length weighted"]:
-        """The weights of the weighted columns; 1 long without a gate."""
+        """Return the weights of the weighted columns; 1 long without a gate."""
         if not self.gates or self.literal:  # the literal gate has weighed the input
             return plan.owned
         return self._gate_weights(plan, plan.weighted_columns)
 
     def input_scale(self, plan: Plan) -> Float[Tensor, "rows length n"]:
-        """What the literal gate multiplies the slices' input by."""
+        """Return what the literal gate multiplies the slices' input by."""
         return self._gate_weights(plan, len(plan.index))
 
     def _gate_weights(self, plan: Plan, columns: int) -> Tensor:
         """What the last columns weigh."""
-        g, at = self.opened, slice(plan.weighted_columns - columns, None)
+        g, at = self.gate_values, slice(plan.weighted_columns - columns, None)
         if g.shape[-1] > 1:  # a gate per neuron
             g = g.index_select(-1, plan.order[-columns:])
         start, slope = plan.start[..., at].to(g.dtype), plan.slope[..., at].to(g.dtype)
@@ -254,7 +254,7 @@ def ownership(
     specific: Bool[Tensor, "directions neurons"],
     selected: Bool[Tensor, " directions"],
 ) -> list[NeuronSet]:
-    """The sets of one layer: the general neurons, and the specific ones by who owns them.
+    """Return the sets of one layer: the general neurons, and the specific ones by who owns them.
 
     Args:
         directions: names of the second dimension of `specific`.
@@ -276,11 +276,11 @@ def ownership(
 
 
 def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """One tensor of several, without a copy if there is but one."""
+    """Return one tensor of several, without a copy if there is but one."""
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
 
 
-def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
+def _batch_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
     """The directions' rows in the order of the batch, all as wide as the widest."""
     if len(parts) == 1:
         return parts[0]

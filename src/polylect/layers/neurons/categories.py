@@ -38,7 +38,7 @@ def categorise(
     activation: Float[Tensor, "directions neurons"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Categories:
-    """General neurons, and specific ones with their owners.
+    """Sort neurons into general ones, and specific ones with their owners.
 
     Rows are first divided by their means, or directions with a high loss would decide alone. Of
     the n neurons that take part floor(rho n) are general; each of the others is specific to every
@@ -66,24 +66,24 @@ def categorise(
     check_categories(rule, rho, own, share)
     if rule == "random":
         owners = categorise(scores, "std", rho=rho, own=own, share=share)
-        dealt = torch.randperm(scores.shape[1], generator=generator)
-        return Categories(owners.general[dealt], owners.specific[:, dealt])
+        permutation = torch.randperm(scores.shape[1], generator=generator)
+        return Categories(owners.general[permutation], owners.specific[:, permutation])
     even = _normalise(scores, "awareness")
-    judged = even
+    normalised = even
     if rule == "entropy":
         if activation is None:
             raise ValueError("rule entropy needs the activation shares of the neurons.")
-        judged = _normalise(activation, "activation shares")
+        normalised = _normalise(activation, "activation shares")
     neurons = scores.shape[1]
-    aware = even.max(0).values
-    taking_part = _smallest(-aware, torch.arange(neurons), _part(share, neurons))
-    spread = _spread(judged, rule)
-    chosen = _smallest(spread, taking_part, _part(rho, len(taking_part)))
+    best_scores = even.max(0).values
+    candidates = _smallest(-best_scores, torch.arange(neurons), _part(share, neurons))
+    spread = _spread(normalised, rule)
+    general_indices = _smallest(spread, candidates, _part(rho, len(candidates)))
     general = torch.zeros(neurons, dtype=torch.bool)
-    general[chosen] = True
+    general[general_indices] = True
     others = torch.zeros(neurons, dtype=torch.bool)
-    others[taking_part] = True
-    specific = (judged >= own * judged.max(0).values) & others & ~general
+    others[candidates] = True
+    specific = (normalised >= own * normalised.max(0).values) & others & ~general
     return Categories(general, specific)
 
 
@@ -94,7 +94,7 @@ def choose_layers(
     *,
     generator: torch.Generator | None = None,
 ) -> Bool[Tensor, "layers directions"]:
-    """Which layers each direction uses.
+    """Return which layers each direction uses.
 
     Args:
         relevance: D_l, not negative; that of the last layer is not defined and counts for least.
@@ -117,20 +117,20 @@ def choose_layers(
     if rule == "per_direction":
         return (_ranks(relevance) < k).T.contiguous()
     if rule == "relevant":
-        chosen = _smallest(_ranks(relevance).sum(0), torch.arange(layers), k)
+        numbers = _smallest(_ranks(relevance).sum(0), torch.arange(layers), k)
     elif rule == "random":
-        chosen = torch.randperm(layers, generator=generator)[:k]
+        numbers = torch.randperm(layers, generator=generator)[:k]
     elif rule == "last":
-        chosen = torch.arange(layers - k, layers)
+        numbers = torch.arange(layers - k, layers)
     else:
-        chosen = torch.arange(layers) if rule == "all" else torch.tensor(list(rule))
-        if int(chosen.max()) >= layers:
+        numbers = torch.arange(layers) if rule == "all" else torch.tensor(list(rule))
+        if int(numbers.max()) >= layers:
             raise ValueError(
-                f"layers.rule names layer {int(chosen.max())}, and the model has layers 0 to "
+                f"layers.rule names layer {int(numbers.max())}, and the model has layers 0 to "
                 f"{layers - 1}."
             )
     used = torch.zeros(layers, directions, dtype=torch.bool)
-    used[chosen] = True
+    used[numbers] = True
     return used
 
 
@@ -202,10 +202,10 @@ def _smallest(
 
 def _ranks(relevance: Float[Tensor, "directions layers"]) -> Int[Tensor, "directions layers"]:
     """0 for the most relevant layer of a direction; the last layer comes last."""
-    known = relevance[:, :-1]
-    order = torch.sort(known, dim=1, descending=True, stable=True).indices
+    defined = relevance[:, :-1]
+    order = torch.sort(defined, dim=1, descending=True, stable=True).indices
     ranks = order.argsort(1)
-    return torch.cat([ranks, torch.full_like(relevance[:, -1:], known.shape[1]).long()], 1)
+    return torch.cat([ranks, torch.full_like(relevance[:, -1:], defined.shape[1]).long()], 1)
 
 
 def _part(share: float | int, count: int) -> int:

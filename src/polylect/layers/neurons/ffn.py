@@ -54,39 +54,39 @@ class NeuronLayer(nn.Module):
     bank: NeuronBank
     first: bool
     axis: int
-    kept: PatchedWeight
+    patched: PatchedWeight
 
     def values(self, plan: Plan) -> list[Tensor]:
-        """The plan's slices: rows of a projection in, columns of a projection out."""
+        """Return the plan's slices: rows of a projection in, columns of a projection out."""
         return [self.neuron_values[name] for name in plan.slices]
 
     def biases(self, plan: Plan) -> list[Tensor]:
-        """The slices' own biases, if the projection has them."""
+        """Return the slices' own biases, if the projection has them."""
         return [self.neuron_bias[name] for name in plan.slices] if len(self.neuron_bias) else []
 
     def patched_weight(self, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """The weight in the order of the plan's columns, its end being the slices; and the bias."""
-        kept, context = self.kept, self.bank.context
+        """Return weight and bias in the order of the plan's columns, the slices at the end."""
+        patched, context = self.patched, self.bank.context
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
         base = plan.added, plan.replaced, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
         # ordinary tensors, as the next pass may have a gradient
         with torch.inference_mode(False), torch.no_grad():
-            if kept.base != base:
+            if patched.base != base:
                 # new ones, as a backward pass may need the old ones
                 context.forget(("written", id(self)))
-                kept.base = None
-                kept.weight = plan.in_order(self.weight, self.axis).to(dtype)
+                patched.base = None
+                patched.weight = plan.reorder(self.weight, self.axis).to(dtype)
                 if self.bias is not None:
-                    bias = plan.in_order(self.bias, 0) if self.axis == 0 else self.bias
-                    kept.bias = bias.to(dtype)
-                kept.base = base
+                    bias = plan.reorder(self.bias, 0) if self.axis == 0 else self.bias
+                    patched.bias = bias.to(dtype)
+                patched.base = base
             context.remember(("written", id(self)), lambda: self._write(plan))
-        return kept.weight, kept.bias
+        return patched.weight, patched.bias
 
     def _write(self, plan: Plan) -> None:
-        _write(self.kept.weight, self.values(plan), self.axis)
+        _write(self.patched.weight, self.values(plan), self.axis)
         if biases := self.biases(plan):
-            _write(self.kept.bias, biases, 0)
+            _write(self.patched.bias, biases, 0)
 
 
 def _write(matrix: Tensor, slices: Sequence[Tensor], axis: int) -> None:
@@ -106,10 +106,10 @@ class NeuronIn(nn.Linear, NeuronLayer):
     axis = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, length, hidden) to (rows, length, columns of the plan)."""
+        """Project (rows, length, hidden) to (rows, length, columns of the plan)."""
         bank = self.bank
         if self.first:
-            bank.open_for(x)
+            bank.compute_gates(x)
         plan = bank.plan(x)
         if plan is None:
             return F.linear(x, self.weight, self.bias)
@@ -135,7 +135,7 @@ class NeuronOut(nn.Linear, NeuronLayer):
     axis = 1
 
     def forward(self, h: Tensor) -> Tensor:
-        """(rows, length, columns of the plan) to (rows, length, hidden)."""
+        """Project (rows, length, columns of the plan) to (rows, length, hidden)."""
         plan = self.bank.plan(h)
         if plan is None:
             return F.linear(h, self.weight, self.bias)
@@ -182,15 +182,17 @@ def attach_neurons(
             )
     ffn.neuron_bank = bank
     for position, layer in enumerate(rows.values()):
-        _become(NeuronIn, layer, bank, first=position == 0)
-    _become(NeuronOut, down, bank, first=False)
+        _convert_layer(NeuronIn, layer, bank, first=position == 0)
+    _convert_layer(NeuronOut, down, bank, first=False)
 
 
 @torch.no_grad()
-def _become(kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool) -> None:
+def _convert_layer(
+    kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool
+) -> None:
     layer.__class__ = kind
     layer.__dict__["bank"] = bank  # not as a submodule: it hangs below the network, once
-    layer.first, layer.kept = first, PatchedWeight()
+    layer.first, layer.patched = first, PatchedWeight()
     layer.neuron_values, layer.neuron_bias = nn.ParameterDict(), nn.ParameterDict()
     for name in bank.sets:
         index = bank.index(name)
@@ -205,5 +207,5 @@ def _master(weight: Tensor) -> nn.Parameter:
 
 
 def neuron_banks(model: nn.Module) -> dict[str, NeuronBank]:
-    """The banks of a model, by the name of their layer."""
+    """Return the banks of a model, by the name of their layer."""
     return {m.name: m for m in model.modules() if isinstance(m, NeuronBank)}

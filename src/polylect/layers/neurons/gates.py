@@ -35,7 +35,7 @@ class AwarenessGate(nn.Module):
         self.noise = 0.0
 
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch neurons"]:
-        """Openness between 0 and 1."""
+        """Return the openness for every token, between 0 and 1."""
         logits = self.body(x.to(self.body[0].weight.dtype))
         if self.training:
             if self.noise:
@@ -57,5 +57,5 @@ class ConstantGate(nn.Module):
         self.value = value
 
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch 1"]:
-        """The constant for every token."""
+        """Return the constant for every token."""
         return x.new_full((*x.shape[:-1], 1), self.value)

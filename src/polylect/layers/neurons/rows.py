@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polylect.files import load_tensors, whole_file
-from polylect.finite import broken, check_written
+from polylect.finite import check_written, find_nonfinite
 from polylect.layers.neurons.ffn import NeuronLayer, neuron_banks
 
 _AXES = ("rows", "columns")
@@ -38,8 +38,8 @@ class NeuronRows:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, direction: str, fingerprint: str) -> "NeuronRows":
-        """The neurons a direction uses in a model with slices.
+    def from_model(cls, model: nn.Module, direction: str, fingerprint: str) -> "NeuronRows":
+        """Collect the neurons that a direction uses in a model with slices.
 
         Raises ValueError if it uses none.
         """
@@ -83,7 +83,7 @@ class NeuronRows:
             if what not in by_kind or "about" not in metadata:
                 raise ValueError(f"{path} is no file of tuned neurons: it holds {name}.")
             by_kind[what][layer] = tensor
-        if wrong := broken(tensors):
+        if wrong := find_nonfinite(tensors):
             raise ValueError(f"{path}: {wrong}; its training has diverged, take another.")
         axis = {layer: a for a, what in enumerate(_AXES) for layer in by_kind[what]}
         values = by_kind["rows"] | by_kind["columns"]
@@ -141,14 +141,14 @@ def _check_fit(path: str, layer: nn.Linear, new: Tensor, index: Tensor, axis: in
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model with slices, without them: the base as it was."""
+    """Return a copy of a model with slices, without them: the base as it was."""
     copied = copy.deepcopy(model)
     for module in copied.modules():
         if isinstance(module, NeuronLayer):
             module.__class__ = nn.Linear
             for name in ("neuron_values", "neuron_bias"):
                 delattr(module, name)
-            del module.first, module.bank, module.kept
+            del module.first, module.bank, module.patched
         elif "neuron_bank" in module._modules:
             del module.neuron_bank
     return copied

@@ -14,7 +14,7 @@ _LAYOUT = 1
 
 
 def gguf_file(path: Path) -> Path | None:
-    """The GGUF file that a path names: itself, or the one in a folder without config.json.
+    """Return the GGUF file that a path names: itself, or the one in a folder without config.json.
 
     Raises ValueError for a folder that holds several.
     """
@@ -31,8 +31,8 @@ def gguf_file(path: Path) -> Path | None:
     return files[0] if files else None
 
 
-def unpacked(file: Path) -> Path:
-    """The Hugging Face folder of a GGUF file, written at the first use.
+def unpack(file: Path) -> Path:
+    """Return the Hugging Face folder of a GGUF file, written at the first use.
 
     It lies in `$POLYLECT_CACHE`, else in `polylect` of the user's cache folder, under the SHA-256
     of the file, and appears there whole or not at all, also if several processes write it.
@@ -54,7 +54,7 @@ def unpacked(file: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of what can be made again: `$POLYLECT_CACHE`, else by the XDG rules."""
+    """Return the folder of what can be made again: `$POLYLECT_CACHE`, else by the XDG rules."""
     if own := os.environ.get("POLYLECT_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polylect"

@@ -26,7 +26,8 @@ _LAYERS_OF_27B = {"gemma2": 46, "gemma3_text": 62}
 
 
 def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a GGUF file in float32, in which every quantised value is exact, and tokenizer.
+    """Return the model of a GGUF file in float32,
+    in which every quantised value is exact, and tokenizer.
 
     Raises:
         RuntimeError: the packages that read such files are missing.
@@ -58,7 +59,7 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"transformers does not read from GGUF ({what}): take its Hugging Face folder."
         ) from error
     _check_complete(file, contents, model, loaded["missing_keys"])
-    return _without_quantiser(model), _plain(tokenizer, contents)
+    return _without_quantiser(model), _plain_tokenizer(tokenizer, contents)
 
 
 def _contents(file: Path) -> Any:
@@ -116,8 +117,12 @@ def _check_complete(file: Path, contents: Any, model: PreTrainedModel, missing: 
         stored.pop("output.weight", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if sum(stored.values()) != parameters:
-        known = "rope_freqs.weight"
-        over = f"{known}, a scaling of positions" if known in stored else "weights of other names"
+        rope_factors = "rope_freqs.weight"
+        over = (
+            f"{rope_factors}, a scaling of positions"
+            if rope_factors in stored
+            else "weights of other names"
+        )
         _refuse(file, f"{sum(stored.values()) - parameters:,} of its numbers ({over})")
 
 
@@ -150,7 +155,7 @@ _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Kinds of special tokens, and what the format calls them."""
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, contents: Any) -> PreTrainedTokenizerBase:
+def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase, contents: Any) -> PreTrainedTokenizerBase:
     """The same tokenizer without a class of its own, so that tokenizer.json alone defines it.
 
     Classes such as GemmaTokenizer build themselves anew from vocabulary and merges when loaded, and

@@ -14,7 +14,7 @@ _BATCH = 10_000
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts as prompts and targets hold them: without special tokens."""
+    """Return the ids of texts as prompts and targets hold them: without special tokens."""
     if not texts:
         return []
     return tokenizer(
@@ -27,7 +27,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[int]:
-    """How often each id occurs in texts, their beginnings counted with a space before them too.
+    """Return how often each id occurs in texts,
+    their beginnings counted with a space before them too.
 
     Within a prompt a text follows a space, and then its first word is another token.
     """
@@ -43,28 +44,29 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Co
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerBase, directions: Iterable[str], own: str | None = None
 ) -> set[int]:
-    """Ids in the prompts of the directions, with every template that the tokenizer can serve.
+    """Return the ids in the prompts of the directions,
+    with every template that the tokenizer can serve.
 
     Args:
         own: the template that is going to be used; another's needs are met where they can be.
 
     Raises ValueError where the tokenizer lacks what `own` needs.
     """
-    needed: set[int] = set()
+    ids: set[int] = set()
     for name in dict.fromkeys([*TEMPLATES, *([own] if own else [])]):
         for direction in directions:
             source = "a" if "-" in direction else None
             try:
-                needed.update(*template(name).encode_many(tokenizer, [source], [direction]))
-                needed.update(template(name).encode_target(tokenizer, "a", direction))
+                ids.update(*template(name).encode_many(tokenizer, [source], [direction]))
+                ids.update(template(name).encode_target(tokenizer, "a", direction))
             except ValueError:
                 if name == own:
                     raise
-    return needed
+    return ids
 
 
 def script_tokens(vocabulary: Vocabulary, languages: Iterable[str]) -> set[int]:
-    """Ids of the tokens whose letters are all of the scripts of these languages.
+    """Return the ids of the tokens whose letters are all of the scripts of these languages.
 
     Raises ValueError for an unknown code.
     """
@@ -81,13 +83,13 @@ def script_tokens(vocabulary: Vocabulary, languages: Iterable[str]) -> set[int]:
 def frequent_tokens(
     counts: Counter[int],
     vocabulary: Vocabulary,
-    always: Collection[int],
+    required_ids: Collection[int],
     *,
     count: int | None = None,
     coverage: float | None = None,
     size: int | None = None,
 ) -> set[int]:
-    """The ids to keep, closed under merges: `always`, and the most frequent by one of three rules.
+    """Return ids to keep, closed under merges: `required_ids`, and others by one of three rules.
 
     Args:
         count: those that occur at least so often.
@@ -97,24 +99,24 @@ def frequent_tokens(
     Raises:
         ValueError: a size that has no room for what is always kept.
     """
-    kept = vocabulary.closed(always)
+    kept_ids = vocabulary.closed_under_merges(required_ids)
     ranking = [index for index, _ in counts.most_common()]
     if coverage is not None:
         sums = accumulate(counts[index] for index in ranking)
-        needed = coverage * counts.total()
-        ranking = ranking[: 1 + sum(total < needed for total in sums)]
+        threshold = coverage * counts.total()
+        ranking = ranking[: 1 + sum(total < threshold for total in sums)]
     elif count is not None:
         ranking = [index for index in ranking if counts[index] >= count]
     if size is None:
-        return kept | vocabulary.closed(ranking)
-    if len(kept) > size:
+        return kept_ids | vocabulary.closed_under_merges(ranking)
+    if len(kept_ids) > size:
         raise ValueError(
-            f"size={size} is less than the {len(kept)} entries that are always kept: special "
+            f"size={size} is less than the {len(kept_ids)} entries that are always kept: special "
             "tokens, bytes, digits, marks, what prompts need and what the languages ask for."
         )
     for index in ranking:
-        path = vocabulary.closed([index]) - kept
-        if len(kept) + len(path) > size:
+        path = vocabulary.closed_under_merges([index]) - kept_ids
+        if len(kept_ids) + len(path) > size:
             break
-        kept |= path
-    return kept
+        kept_ids |= path
+    return kept_ids

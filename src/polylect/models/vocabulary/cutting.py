@@ -17,16 +17,16 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder
 
 
 def cut_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, kept: Sequence[int], new: Sequence[str] = ()
+    tokenizer: PreTrainedTokenizerBase, kept_ids: Sequence[int], new: Sequence[str] = ()
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer with the kept entries, whose new ids are their places in `kept`, and new ones.
+    """Return the tokenizer with the entries `kept_ids`, renumbered in their order, and new ones.
 
     Args:
-        kept: ids, rising; closed under merges (`Vocabulary.closed`).
+        kept_ids: old ids, ascending; closed under merges (`Vocabulary.closed_under_merges`).
         new: special tokens to add, such as "<2ta>"; they get the last ids.
     """
     state = copy.deepcopy(Vocabulary(tokenizer).state)
-    ids = {old: index for index, old in enumerate(kept)}
+    ids = {old: index for index, old in enumerate(kept_ids)}
     model = state["model"]
     if model["type"] == "BPE":
         vocabulary = {t: ids[i] for t, i in model["vocab"].items() if i in ids}
@@ -43,7 +43,7 @@ def cut_tokenizer(
     state["added_tokens"] = [
         token | {"id": ids[token["id"]]} for token in state["added_tokens"] if token["id"] in ids
     ]
-    state["post_processor"] = _renumbered(state["post_processor"], ids)
+    state["post_processor"] = _renumber(state["post_processor"], ids)
     state["padding"] = state["truncation"] = None
     backend = Tokenizer.from_str(json.dumps(state))
     backend.add_special_tokens([AddedToken(token, special=True) for token in new])
@@ -57,10 +57,10 @@ def cut_tokenizer(
     )
 
 
-def _renumbered(processor: Any, ids: dict[int, int]) -> Any:
+def _renumber(processor: Any, ids: dict[int, int]) -> Any:
     """A post-processor with new ids, which stand in "ids", or beside a token in "cls" and "sep"."""
     if isinstance(processor, list):
-        return [_renumbered(entry, ids) for entry in processor]
+        return [_renumber(entry, ids) for entry in processor]
     if not isinstance(processor, dict):
         return processor
     return {
@@ -68,41 +68,41 @@ def _renumbered(processor: Any, ids: dict[int, int]) -> Any:
         if key == "ids"
         else [value[0], ids[value[1]]]
         if key in ("cls", "sep")
-        else _renumbered(value, ids)
+        else _renumber(value, ids)
         for key, value in processor.items()
     }
 
 
 @torch.no_grad()
 def cut_model(
-    model: PreTrainedModel, kept: Sequence[int], new: int = 0, seed: int = 1
+    model: PreTrainedModel, kept_ids: Sequence[int], new: int = 0, seed: int = 1
 ) -> PreTrainedModel:
     """Cut the embeddings and the head of a model in place; nothing else of it changes.
 
     Args:
-        kept: old ids, in the order of the new ones; at most the rows of the embedding.
+        kept_ids: old ids, in the order of the new ones; at most the rows of the embedding.
         new: entries to add, drawn as large as the others (`reinitialise`).
         seed: of the draw.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is not None and head.weight is embedding.weight
-    rows = torch.tensor(kept, device=embedding.weight.device)
+    rows = torch.tensor(kept_ids, device=embedding.weight.device)
     _cut(embedding, rows, new)
     if tied:
-        head.weight, head.out_features = embedding.weight, len(kept) + new
+        head.weight, head.out_features = embedding.weight, len(kept_ids) + new
     elif head is not None:
         _cut(head, rows, new)
-    ids = {old: index for index, old in enumerate(kept)}
+    ids = {old: index for index, old in enumerate(kept_ids)}
     padding = embedding.padding_idx
     embedding.padding_idx = None if padding is None else ids.get(padding)
-    added = range(len(kept), len(kept) + new)
+    added = range(len(kept_ids), len(kept_ids) + new)
     if new:
         reinitialise(model, added, seed)
-    model.config.vocab_size = model.vocab_size = len(kept) + new
+    model.config.vocab_size = model.vocab_size = len(kept_ids) + new
     for config in (model.config, model.generation_config):
         for key in _IDS:
             if (value := getattr(config, key, None)) is not None:
-                setattr(config, key, _renumbered_id(value, ids))
+                setattr(config, key, _renumber_id(value, ids))
     return model
 
 
@@ -117,7 +117,7 @@ def _cut(module: nn.Module, rows: Tensor, new: int) -> None:
     setattr(module, size, len(rows) + new)
 
 
-def _renumbered_id(value: int | list[int], ids: dict[int, int]) -> int | list[int] | None:
+def _renumber_id(value: int | list[int], ids: dict[int, int]) -> int | list[int] | None:
     if isinstance(value, list):
         return [ids[i] for i in value if i in ids]
     return ids.get(value)

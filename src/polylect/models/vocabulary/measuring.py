@@ -39,17 +39,17 @@ class Fit:
 def compare_tokens(
     whole: PreTrainedTokenizerBase,
     cut: PreTrainedTokenizerBase,
-    kept: Sequence[int],
+    kept_ids: Sequence[int],
     texts: Sequence[str],
 ) -> Fit:
-    """How the cut tokenizer, whose entries are `kept` of the whole one's, splits texts."""
+    """Return how the cut tokenizer, whose entries are `kept_ids` of the whole one, splits texts."""
     before, after = encode(whole, texts), encode(cut, texts)
     same = sum(
-        [kept[i] if i < len(kept) else -1 for i in new] == old
+        [kept_ids[i] if i < len(kept_ids) else -1 for i in new] == old
         for new, old in zip(after, before, strict=True)
     )
     parts = Vocabulary(whole).byte_ids()
-    parts_after = frozenset(new for new, old in enumerate(kept) if old in parts)
+    parts_after = frozenset(new for new, old in enumerate(kept_ids) if old in parts)
     characters = sum(map(len, texts))
     return Fit(
         len(texts),
@@ -70,7 +70,7 @@ def _share(rows: Sequence[Sequence[int]], ids: frozenset[int]) -> float:
 def nats_per_character(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> float:
-    """Negative log-likelihood of texts, each after the begin token, per character of theirs.
+    """Return the negative log-likelihood per character of texts, each after the begin token.
 
     It compares vocabularies, which nats per token do not. Without a begin token the first token of
     a text is not counted; NaN where nothing is left to count.
@@ -92,7 +92,7 @@ def nats_per_character(
 
 @torch.no_grad()
 def next_token_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Logits after each token of each row, (tokens, entries) in float32."""
+    """Return the logits after each token of each row, (tokens, entries) in float32."""
     return [
         model(input_ids=torch.tensor([list(row)], device=model.device)).logits[0].float().cpu()
         for row in rows

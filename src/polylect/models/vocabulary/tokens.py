@@ -65,7 +65,7 @@ class Vocabulary:
         return {index: token for token, index in self.ids.items()}
 
     def text(self, token: str) -> str | None:
-        """What a token writes, with a plain space; None for a part of a character."""
+        """Return what a token writes, with a plain space; None for a part of a character."""
         if not self.byte_level:
             return token.replace(_SPACE, " ")
         try:
@@ -73,12 +73,12 @@ class Vocabulary:
         except (KeyError, UnicodeDecodeError):
             return None
 
-    def always(self) -> set[int]:
-        """Ids of special and added tokens, bytes, digits and punctuation marks.
+    def required_ids(self) -> set[int]:
+        """Return the ids of special and added tokens, bytes, digits and punctuation marks.
 
         Special tokens that are only placeholders, such as <unused17>, are left out.
         """
-        kept = {
+        required = {
             token["id"]
             for token in self.state["added_tokens"]
             if token["content"] in self._names or not _PLACEHOLDER.fullmatch(token["content"])
@@ -86,30 +86,31 @@ class Vocabulary:
         for token, index in self.ids.items():
             byte = _BYTE.fullmatch(token) or (self.byte_level and len(token) == 1)
             if byte or _is_mark((self.text(token) or "").removeprefix(" ")):
-                kept.add(index)
+                required.add(index)
         unknown = self.state["model"].get("unk_id")
         if unknown is not None:
-            kept.add(unknown)
+            required.add(unknown)
         if (token := self.state["model"].get("unk_token")) in self.ids:
-            kept.add(self.ids[token])
-        return kept | ({self.ids[_SPACE]} if _SPACE in self.ids else set())
+            required.add(self.ids[token])
+        return required | ({self.ids[_SPACE]} if _SPACE in self.ids else set())
 
     def byte_ids(self) -> frozenset[int]:
-        """Ids of tokens that are no more than a part of a character."""
+        """Return the ids of tokens that are no more than a part of a character."""
         if self.byte_level:
             return frozenset(i for token, i in self.ids.items() if self.text(token) is None)
         return frozenset(i for token, i in self.ids.items() if _BYTE.fullmatch(token))
 
-    def closed(self, kept: Iterable[int]) -> set[int]:
-        """The ids with those of all tokens that are merged on the way to them."""
-        result = set(kept)
+    def closed_under_merges(self, ids: Iterable[int]) -> set[int]:
+        """Return the ids with those of all tokens that are merged on the way to them."""
+        result = set(ids)
         if self.state["model"]["type"] == "BPE":
             for index in list(result):
                 result |= self.merge_path(self.tokens[index])
         return result
 
     def merge_path(self, token: str) -> set[int]:
-        """Ids of the parts from which BPE makes a token, the characters and the token included.
+        """Return the ids of the parts from which BPE makes a token,
+        the characters and the token included.
 
         Of an added token, or one that no merges lead to, what they lead to.
         """
@@ -117,10 +118,10 @@ class Vocabulary:
         path = {self.ids[part] for part in parts if part in self.ids}
         while len(parts) > 1:
             ranks = [self._ranks.get(pair) for pair in pairwise(parts)]
-            known = [rank for rank in ranks if rank is not None]
-            if not known:
+            merge_ranks = [rank for rank in ranks if rank is not None]
+            if not merge_ranks:
                 break
-            first = ranks.index(min(known))
+            first = ranks.index(min(merge_ranks))
             parts[first : first + 2] = [parts[first] + parts[first + 1]]
             path.add(self.ids[parts[first]])
         return path
@@ -135,7 +136,7 @@ class Vocabulary:
 
 
 def merges(state: dict[str, Any]) -> list[tuple[str, str]]:
-    """The merges of a BPE in their order; old files write them as one text with a space."""
+    """Return the merges of a BPE in their order; old files write them as one text with a space."""
     listed = state["model"]["merges"]
     return [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in listed]
 

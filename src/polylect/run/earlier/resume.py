@@ -65,7 +65,10 @@ _ABSENT = object()
 
 
 def config_file(run: str | Path) -> Path:
-    """The configuration of a run: the file itself, or that of the folder; FileNotFoundError."""
+    """Return the configuration of a run: the file itself, or that of the folder.
+
+    Raises FileNotFoundError.
+    """
     path = Path(run)
     path = path / "config.yaml" if path.is_dir() else path
     if not run or not path.is_file():
@@ -75,28 +78,28 @@ def config_file(run: str | Path) -> Path:
     return path
 
 
-def repeated(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The configuration of the run that `cfg.config` names, and on top what was `given`.
+def repeat_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of the run that `cfg.config` names, changed by the overrides.
 
-    Raises as `resumed`, and FileNotFoundError where there is no such configuration.
+    Raises as `resume_config`, and FileNotFoundError where there is no such configuration.
     """
     path = config_file(cfg.config)
-    return resumed(cfg, read_config(path), path, given, (*CONTINUED, "init_from"))
+    return resume_config(cfg, read_config(path), path, overrides, (*CONTINUED, "init_from"))
 
 
-def resumed(
+def resume_config(
     cfg: DictConfig,
     values: Mapping[str, Any],
     path: Path,
-    given: Sequence[str],
+    overrides: Sequence[str],
     sections: Collection[str] = CONTINUED,
 ) -> DictConfig:
-    """The configuration of the run that goes on, and on top what the command line gives.
+    """Return the configuration of the run that goes on, and on top what the command line gives.
 
     Args:
         cfg: as composed from the files and the command line.
         values: the configuration of the run, and the path of the file that holds it.
-        given: the overrides of the command line. Where one chooses an experiment, which may set
+        overrides: those of the command line. Where one chooses an experiment, which may set
             anything, all of `cfg` counts as given.
         sections: of the configuration, that are taken from the run.
 
@@ -104,7 +107,7 @@ def resumed(
         ConfigError: the stored configuration names an object that is on no list, or a folder
             outside that of the runs.
     """
-    parsed = OverridesParser.create().parse_overrides(list(given))
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = {override.key_or_group.split("@")[0]: override.is_delete() for override in parsed}
     if "experiment" in keys:
         return cfg
@@ -118,24 +121,24 @@ def resumed(
     for key in sections:
         if key in stored:
             new[key] = stored[key]
-    written = OmegaConf.to_container(cfg, resolve=False)  # the run folder is not known yet
-    _put_in_place(new, written)
+    values_given = OmegaConf.to_container(cfg, resolve=False)  # the run folder is not known yet
+    _put_in_place(new, values_given)
     for key, deleted in keys.items():
         above, _, name = key.rpartition(".")
         if key.split(".")[0] not in sections:
             continue
         if not deleted:
-            value = reduce(getitem, key.split("."), written)
+            value = reduce(getitem, key.split("."), values_given)
             OmegaConf.update(new, key, value, merge=False, force_add=True)
         elif OmegaConf.is_dict(node := OmegaConf.select(new, above)):
             node.pop(name, None)
     return new
 
 
-def _put_in_place(new: DictConfig, written: Mapping[str, Any]) -> None:
+def _put_in_place(new: DictConfig, values: Mapping[str, Any]) -> None:
     """The callbacks of the run before write where the command says."""
     for name, node in (new.callbacks or {}).items():
-        here = (written["callbacks"] or {}).get(name) or {}
+        here = (values["callbacks"] or {}).get(name) or {}
         for place in _PLACES if node else ():
             node.pop(place, None)
             if place in here:
@@ -143,7 +146,7 @@ def _put_in_place(new: DictConfig, written: Mapping[str, Any]) -> None:
 
 
 def stored_values(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration in a checkpoint, as plain values that nobody has checked."""
+    """Return the configuration in a checkpoint, as plain values that nobody has checked."""
     return checkpoint["polylect"]["about"]["config"]
 
 
@@ -161,10 +164,10 @@ def check_unchanged(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     for name in before.keys() & after.keys():
         if before[name] and after[name]:
             old[f"callbacks.{name}"], new[f"callbacks.{name}"] = before[name], after[name]
-    if found := told(old, new, MAY_CHANGE):
+    if changes := describe_differences(old, new, MAY_CHANGE):
         raise ConfigError(
-            f"resume={cfg.resume} goes on with the settings it was begun with, but {found}: leave "
-            "that out, or begin a new run from its weights with init_from."
+            f"resume={cfg.resume} goes on with the settings it was begun with, but {changes}: "
+            "leave that out, or begin a new run from its weights with init_from."
         )
 
 
@@ -182,25 +185,30 @@ def check_stage(module: Any, checkpoint: Mapping[str, Any], path: Path) -> None:
         both = (old.keys() & new.keys()) - {"_target_"} if isinstance(old, dict) else set()
         old, new = ({key: one[key] for key in both} for one in (old, new))
     free = [f"strategy.{key}" for key in module.between_stages]
-    if found := told({"strategy": old}, {"strategy": new}, free):
-        raise ConfigError(f"the weights of {path} mean something else here, since {found}.")
+    if changes := describe_differences({"strategy": old}, {"strategy": new}, free):
+        raise ConfigError(f"the weights of {path} mean something else here, since {changes}.")
 
 
-def told(old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()) -> str:
-    """Each setting that differs, unless it fits a pattern of `but`, as a clause; empty for none."""
+def describe_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], but: Collection[str] = ()
+) -> str:
+    """Return each setting that differs, unless it fits a pattern of `but`, as a clause.
+
+    It is empty if none differs.
+    """
     return ", ".join(
-        f"{key} was {_shown(before)} and is {_shown(after)}"
+        f"{key} was {_short_text(before)} and is {_short_text(after)}"
         for key, before, after in differences(old, new)
         if not any(fnmatchcase(key, pattern) for pattern in but)
     )
 
 
-def _shown(value: Any) -> str:
+def _short_text(value: Any) -> str:
     return "not given" if value is _ABSENT else shorten(str(value), 80)
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Settings with other values, as (config path, old, new).
+    """Yield settings with other values, as (config path, old, new).
 
     A setting that one side does not have counts as what its target takes by default.
     """

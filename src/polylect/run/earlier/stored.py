@@ -26,7 +26,7 @@ _DEEPEST = 50
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The plain values of a run's `config.yaml`; raises as `check_whole`."""
+    """Return the plain values of a run's `config.yaml`; raises as `check_whole`."""
     check_whole(path, "the configuration of a run")
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def stored_config(
     packages: Sequence[str] = (),
     command: str = "the same command with",
 ) -> DictConfig:
-    """The sections of a stored configuration that `keys` name, safe to be instantiated.
+    """Return the sections of a stored configuration that `keys` name, safe to be instantiated.
 
     Args:
         values: what the file at `path` holds.
@@ -86,11 +86,11 @@ def stored_config(
 def _leaves(values: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
     """Every value by its config path; raises ConfigError for more than a configuration can be."""
     waiting: list[tuple[int, str, Any]] = [(1, key, value) for key, value in values.items()]
-    seen = 0
+    count = 0
     while waiting:
         depth, key, value = waiting.pop()
-        seen += 1
-        if seen > _LARGEST or depth > _DEEPEST:
+        count += 1
+        if count > _LARGEST or depth > _DEEPEST:
             raise ConfigError(f"{path} holds more values than the configuration of a run can.")
         if isinstance(value, Mapping):
             waiting.extend((depth + 1, f"{key}.{name}", below) for name, below in value.items())

@@ -23,7 +23,7 @@ _RATES = ("off_target", "empty")  # of the diagnosis
 
 
 def build_loggers(node: Any, folder: Path, packages: Sequence[str] = ()) -> list[Any]:
-    """The loggers that a configuration names, and metrics.csv beside any others.
+    """Return the loggers that a configuration names, and metrics.csv beside any others.
 
     Args:
         node: loggers by name, each with its `_target_`; or the settings of a single one.

@@ -14,7 +14,8 @@ EXAMPLES = 2
 
 
 def preview(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> str:
-    """A page of text: examples token by token, parameter counts, memory and steps, what is read.
+    """Return a page of text: examples token by token, parameter counts,
+    memory and steps, what is read.
 
     `audit.counts.complete_report` must have completed the report of the data.
     """
@@ -75,7 +76,7 @@ def _cost(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> 
 
 
 def activation_bytes(config: Any, tokens: int, *, checkpointed: bool = False) -> int:
-    """Bytes kept for the backward pass of one batch: a rough count of tensors per layer.
+    """Return the bytes kept for the backward pass of one batch: a rough count of tensors per layer.
 
     Per token and layer: about 14 vectors of the hidden size (norms, attention, residuals) and 5 of
     the FFN width; and twice the logits. Of layers that are `checkpointed`, the input of each and

@@ -18,7 +18,7 @@ class Pace:
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None  # step and time at which this process began
         self._last = (0, 0.0)  # tokens and time when the speed was last told
-        self._away = 0.0  # seconds of validation since then
+        self._paused_seconds = 0.0  # seconds of validation since then
 
     def start(self, trainer: L.Trainer) -> None:
         """Begins to measure, when the first batch is about to be given out."""
@@ -28,21 +28,23 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """Leaves so many seconds out of the speed."""
-        self._away += seconds
+        self._paused_seconds += seconds
 
     def values(self, trainer: L.Trainer, module: Any) -> dict[str, str]:
-        """The learning rate, losses by direction, tokens per second since last asked, time left."""
+        """Return the learning rate, losses by direction,
+        tokens per second since last asked, time left.
+        """
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         values = losses(module.running_losses.means()) | {"lr": f"{max(rates):.1e}"}
         tokens, now = self._tokens(trainer), time.monotonic()
-        seconds = now - self._last[1] - self._away
+        seconds = now - self._last[1] - self._paused_seconds
         if seconds > 0 and tokens > self._last[0]:
             values["tokens/s"] = f"{(tokens - self._last[0]) / seconds:,.0f}"
-        self._last, self._away = (tokens, now), 0.0
+        self._last, self._paused_seconds = (tokens, now), 0.0
         first, began = self._first or (0, now)
-        done = trainer.global_step - first
-        if done > 0 and trainer.max_steps > trainer.global_step:
-            left = (trainer.max_steps - trainer.global_step) * (now - began) / done
+        steps = trainer.global_step - first
+        if steps > 0 and trainer.max_steps > trainer.global_step:
+            left = (trainer.max_steps - trainer.global_step) * (now - began) / steps
             values["left"] = clock(left)
         return values
 
@@ -56,7 +58,7 @@ MOST_LOSSES = 6
 
 
 def losses(means: Mapping[str, float]) -> dict[str, str]:
-    """Running losses for a line: their mean and each; of many directions the lowest and highest."""
+    """Return running losses for a line: their mean and each, or of many the lowest and highest."""
     if not means:
         return {}
     values = {"loss": f"{sum(means.values()) / len(means):.3f}"}
@@ -72,21 +74,21 @@ def losses(means: Mapping[str, float]) -> dict[str, str]:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are some: 2:05, 1:02:05."""
+    """Return minutes and seconds, with hours where there are some: 2:05, 1:02:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def validation_line(trainer: L.Trainer) -> str:
-    """What a validation has found: the mean loss and chrF++, and the losses by direction."""
+    """Return what a validation has found: the mean loss and chrF++, and the losses by direction."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     means = {k: v for k, v in metrics.items() if k in ("val/loss", "val/chrf")}
     parts = losses({k[9:]: v for k, v in metrics.items() if k.startswith("val/loss/")})
     parts.pop("loss", None)
-    shown = ["  ".join(f"{k} {v:.3f}" for k, v in means.items())]
-    shown += [", ".join(f"{name} {value}" for name, value in parts.items())] if parts else []
-    return f"step {trainer.global_step}  {'  '.join(shown)}"
+    columns = ["  ".join(f"{k} {v:.3f}" for k, v in means.items())]
+    columns += [", ".join(f"{name} {value}" for name, value in parts.items())] if parts else []
+    return f"step {trainer.global_step}  {'  '.join(columns)}"
 
 
 class PlainProgress(ProgressBar):
@@ -95,19 +97,19 @@ class PlainProgress(ProgressBar):
     def __init__(self, lines: int = 10, seconds: float = 60.0) -> None:
         super().__init__()
         self.lines, self.seconds = lines, seconds
-        self._pace, self._shown, self._said = Pace(), 0, 0.0
+        self._pace, self._last_step, self._last_print = Pace(), 0, 0.0
         self._enabled, self._validation = True, 0.0
 
     def enable(self) -> None:
         self._enabled = True
 
     def disable(self) -> None:
-        """Lightning's wish in all processes but the first."""
+        """Say nothing: Lightning calls this in all processes but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pace.start(trainer)
-        self._said = time.monotonic()
+        self._last_print = time.monotonic()
 
     def on_train_batch_end(
         self,
@@ -118,14 +120,18 @@ class PlainProgress(ProgressBar):
         batch_idx: int,
     ) -> None:
         step, last, now = trainer.global_step, trainer.max_steps, time.monotonic()
-        if not self._enabled or step == self._shown:
+        if not self._enabled or step == self._last_step:
             return
-        if step % max(1, last // self.lines) and step != last and now - self._said < self.seconds:
+        if (
+            step % max(1, last // self.lines)
+            and step != last
+            and now - self._last_print < self.seconds
+        ):
             return
-        self._shown, self._said = step, now
+        self._last_step, self._last_print = step, now
         values = self._pace.values(trainer, pl_module)
-        shown = "  ".join(f"{name} {value}" for name, value in values.items())
-        print(f"step {step}/{last}  {shown}", flush=True)
+        text = "  ".join(f"{name} {value}" for name, value in values.items())
+        print(f"step {step}/{last}  {text}", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation = time.monotonic()
@@ -142,14 +148,14 @@ class TerminalProgress(TQDMProgressBar):
     def __init__(self, seconds: float = 1.0) -> None:
         super().__init__(refresh_rate=5)
         self.seconds = seconds
-        self._pace, self._validation, self._told = Pace(), 0.0, 0.0
+        self._pace, self._validation, self._last_update = Pace(), 0.0, 0.0
         self._values: dict[str, str] = {}
 
     def get_metrics(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
         # The bar tells the time left itself, and Lightning's own metrics are those of one batch.
         now = time.monotonic()
-        if now - self._told >= self.seconds:
-            self._told = now
+        if now - self._last_update >= self.seconds:
+            self._last_update = now
             self._values |= self._pace.values(trainer, pl_module)
         return {name: value for name, value in self._values.items() if name != "left"}
 
@@ -173,5 +179,5 @@ class TerminalProgress(TQDMProgressBar):
 
 
 def progress() -> ProgressBar:
-    """A bar on a terminal, plain lines elsewhere."""
+    """Return a bar on a terminal, plain lines elsewhere."""
     return TerminalProgress() if sys.stderr.isatty() else PlainProgress()

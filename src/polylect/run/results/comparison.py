@@ -52,7 +52,10 @@ class ScoredRun:
         return [direction for direction, row in self.scores.items() if "sentences" in row]
 
     def hypotheses(self, direction: str) -> list[str]:
-        """The translations, one for each line; raises ValueError where their number is wrong."""
+        """Return the translations, one for each line.
+
+        Raises ValueError where their number is wrong.
+        """
         path = self.path / "outputs" / f"{direction}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: the translations of the run are gone.")
@@ -65,14 +68,17 @@ class ScoredRun:
         return lines
 
     def fingerprint(self, direction: str) -> str | None:
-        """Of the set that was translated, as it was read; None where the record has none."""
+        """Return the hash of the set that was translated; None where the record has none."""
         data = self.record.data
         report = data.get("read", data).get(self.split)
         return report[direction].get("sha256") if report and direction in report else None
 
 
 def names_of(runs: Sequence[ScoredRun]) -> list[str]:
-    """The end of each path that tells it from the others; raises ValueError for equal paths."""
+    """Return the end of each path that tells it from the others.
+
+    Raises ValueError for equal paths.
+    """
     parts = [run.path.resolve().parts for run in runs]
     if len(set(parts)) < len(parts):
         raise ConfigError("runs names one folder twice: a run is not compared with itself.")
@@ -84,7 +90,7 @@ def names_of(runs: Sequence[ScoredRun]) -> list[str]:
 
 
 def comparable_directions(runs: Sequence[ScoredRun]) -> list[str]:
-    """The directions that all runs translated, of the same lines.
+    """Return the directions that all runs translated, of the same lines.
 
     Raises:
         ConfigError: there are none, or the runs translated different sets.
@@ -110,7 +116,7 @@ def comparable_directions(runs: Sequence[ScoredRun]) -> list[str]:
 def references_of(
     runs: Sequence[ScoredRun], directions: Sequence[str], packages: Sequence[str]
 ) -> dict[str, list[tuple[str, ...]]]:
-    """The references of each line, read again from the corpora that the first run names.
+    """Return the references of each line, read again from the corpora that the first run names.
 
     Raises:
         ConfigError: the corpora are not what they were when the run was scored.
@@ -170,7 +176,8 @@ def compare_runs(
 
 
 def tables(runs: Sequence[ScoredRun], comparisons: Sequence[Comparison]) -> list[Table]:
-    """A table of runs by directions for each metric that all scored, then one of differences.
+    """Return a table of runs by directions for each metric that all scored,
+    then one of differences.
 
     Raises ValueError where signatures differ, which makes scores incomparable.
     """
@@ -195,11 +202,11 @@ def tables(runs: Sequence[ScoredRun], comparisons: Sequence[Comparison]) -> list
 def check_metric(runs: Sequence[ScoredRun], metric: str) -> None:
     """Raises ConfigError where a run was not scored with the metric."""
     for run in runs:
-        known = {n for row in run.scores.values() for n, s in row.items() if _is_score(s)}
-        if metric not in known:
+        metrics = {n for row in run.scores.values() for n, s in row.items() if _is_score(s)}
+        if metric not in metrics:
             raise ConfigError(
                 f"metric={metric} is not among the scores of {run.path}; "
-                f"{did_you_mean(metric, known)}"
+                f"{did_you_mean(metric, metrics)}"
             )
 
 
@@ -208,7 +215,7 @@ def _is_score(value: object) -> bool:
 
 
 def as_json(runs: Sequence[ScoredRun], comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """All that the tables say, unrounded."""
+    """Return all that the tables say, unrounded."""
     pairs = zip(names_of(runs), runs, strict=True)
     return {
         "runs": {name: {"path": str(run.path), "scores": run.scores} for name, run in pairs},

@@ -31,7 +31,7 @@ _TOLERANCE = 1e-3
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that gets the name `out` when all that was written into it is there and checked.
+    """Give a folder that is named `out` when all that was written into it is checked.
 
     Raises ConfigError where it cannot be written, as on a full disk; nothing of it stays.
     """
@@ -52,8 +52,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def probe(module: Any) -> Int[Tensor, "rows length"]:
-    """Rows of token ids, on the module's device, on which two models are compared."""
+def probe_ids(module: Any) -> Int[Tensor, "rows length"]:
+    """Return rows of token ids, on the module's device, on which two models are compared."""
     size = module.backbone.config.vocab_size
     return torch.arange(256, device=module.device).remainder(size).view(4, 64)
 
@@ -69,7 +69,7 @@ def write_merged(module: Any, folder: Path, name: str | None) -> list[str]:
     if name is not None or names == [_ALL]:
         return [save_merged(module, name or _ALL, folder)]
     if not names:
-        module.merged_model("", probe(module))  # which says why not
+        module.merged_model("", probe_ids(module))  # which says why not
     return [f"{own}: {save_merged(module, own, folder / own)}" for own in names]
 
 
@@ -77,13 +77,13 @@ def save_merged(module: Any, name: str, folder: Path) -> str:
     """Write one plain model, load it again and say how far its logits are from the module's."""
     merged, difference = write_model(module, name, folder)
     reloaded = _load_plain(folder, merged)
-    rows = probe(module)
+    rows = probe_ids(module)
     with torch.no_grad():
         expected = merged(input_ids=rows).logits
-        found = reloaded(input_ids=rows).logits
-    _check_close(folder, found, expected)
+        actual = reloaded(input_ids=rows).logits
+    _check_close(folder, actual, expected)
     return (
-        f"loaded with transformers, its logits differ by at most {_largest(found, expected)} from "
+        f"loaded with transformers, its logits differ by at most {_largest(actual, expected)} from "
         f"those that were written, and these by {difference:.1e} from the run's ({_shape(rows)})."
     )
 
@@ -91,8 +91,8 @@ def save_merged(module: Any, name: str, folder: Path) -> str:
 @torch.no_grad()
 def write_model(module: Any, name: str, folder: Path) -> tuple[Any, float]:
     """Write a plain model and its tokenizer; it, and how far its logits are from the module's."""
-    with module.context.locked():
-        merged, difference = module.merged_model(name, probe(module))
+    with module.context.lock():
+        merged, difference = module.merged_model(name, probe_ids(module))
     check_merged(name, merged, difference)
     merged.save_pretrained(folder)
     module.tokenizer.save_pretrained(folder)
@@ -106,40 +106,42 @@ def write_own(
 
     Returns a sentence on each part. Raises ConfigError where the strategy has another form.
     """
-    made = folder / ".export"
-    module.export(made)
-    forms = sorted(path.name for path in made.iterdir()) if made.is_dir() else []
+    export_folder = folder / ".export"
+    module.export(export_folder)
+    forms = sorted(path.name for path in export_folder.iterdir()) if export_folder.is_dir() else []
     if form not in forms:
         kind = type(module).__name__
         has = f"give form={' or '.join(forms)}" if forms else "it has nothing but form=merged"
         raise ConfigError(f"strategy {kind} is not exported with form={form}: {has}.")
     if form == "model" and name is not None:
         raise ConfigError(f"form=model is one for all directions: leave out name={name}.")
-    parts = {path.name.removesuffix(".safetensors"): path for path in (made / form).iterdir()}
+    parts = {
+        path.name.removesuffix(".safetensors"): path for path in (export_folder / form).iterdir()
+    }
     if form == "model":
-        said = [_check_model(module, made / form)]
+        sentences = [_check_model(module, export_folder / form)]
     else:
         if name is not None:
             check_known("name", name, parts)
             parts = {name: parts[name]}
         check = _check_adapter if form == "adapters" else _check_rows
-        said = [f"{own}: {check(module, stored, path)}" for own, path in sorted(parts.items())]
+        sentences = [f"{own}: {check(module, stored, path)}" for own, path in sorted(parts.items())]
     alone = name is not None and form == "adapters"
     for path in parts[name].iterdir() if alone else parts.values():
         path.rename(folder / path.name)
-    shutil.rmtree(made)
-    return said
+    shutil.rmtree(export_folder)
+    return sentences
 
 
 def _check_model(module: Any, folder: Path) -> str:
     """What a folder with all weights computes, of a plain model or of a mixture."""
     config = read_json(folder / "config.json", "the configuration of a model")
     if config["model_type"] == MODEL_TYPE:
-        found, _ = load_mixture(folder, dtype=module.backbone.dtype)
+        loaded, _ = load_mixture(folder, dtype=module.backbone.dtype)
         reader = "load_mixture of polylect.models.mixture, which it needs,"
     else:
-        found, reader = _load_plain(folder, module.backbone), "transformers"
-    return _compared(module, module.directions[0], found.to(module.device), folder, reader)
+        loaded, reader = _load_plain(folder, module.backbone), "transformers"
+    return _compare_logits(module, module.directions[0], loaded.to(module.device), folder, reader)
 
 
 def _check_adapter(module: Any, stored: DictConfig, folder: Path) -> str:
@@ -149,8 +151,8 @@ def _check_adapter(module: Any, stored: DictConfig, folder: Path) -> str:
         return "read again; not checked with PEFT, which is not installed (pip install peft)."
     from peft import PeftModel
 
-    found = PeftModel.from_pretrained(_base(module, stored), folder).eval()
-    return _compared(module, folder.name, found, folder, "PEFT")
+    loaded = PeftModel.from_pretrained(_base(module, stored), folder).eval()
+    return _compare_logits(module, folder.name, loaded, folder, "PEFT")
 
 
 def _check_rows(module: Any, stored: DictConfig, file: Path) -> str:
@@ -160,20 +162,20 @@ def _check_rows(module: Any, stored: DictConfig, file: Path) -> str:
         return "read again; a gate weighs these rows, so that without the run they say less."
     base = _base(module, stored)
     rows.put_on(base)
-    return _compared(module, file.stem, base, file, "the rows in the base's weights")
+    return _compare_logits(module, file.stem, base, file, "the rows in the base's weights")
 
 
-def _compared(module: Any, name: str, other: nn.Module, path: Path, reader: str) -> str:
+def _compare_logits(module: Any, name: str, other: nn.Module, path: Path, reader: str) -> str:
     """A sentence on the logits of another model; raises RuntimeError where they are not ours."""
-    rows = probe(module)
+    rows = probe_ids(module)
     with torch.no_grad():
         whole = torch.full((len(rows),), rows.shape[1], device=rows.device)  # all of it is prompt
         with module.context.route([name] * len(rows), None, whole):
             expected = module.backbone(input_ids=rows).logits
-        found = other(input_ids=rows).logits
-    _check_close(path, found, expected)
+        actual = other(input_ids=rows).logits
+    _check_close(path, actual, expected)
     return (
-        f"loaded with {reader}, its logits differ by at most {_largest(found, expected)} from the "
+        f"loaded with {reader}, its logits differ by at most {_largest(actual, expected)} from the "
         f"run's ({_shape(rows)})."
     )
 
@@ -194,20 +196,20 @@ def _load_plain(folder: Path, like: Any) -> Any:
 
 def _check_close(
     path: Path,
-    found: Float[Tensor, "rows length tokens"],
+    actual: Float[Tensor, "rows length tokens"],
     expected: Float[Tensor, "rows length tokens"],
 ) -> None:
     """Raises RuntimeError where logits differ by more than rounding."""
     scale = float(expected.abs().max())
-    if not float((found - expected).abs().max()) <= _TOLERANCE * max(scale, 1.0):
+    if not float((actual - expected).abs().max()) <= _TOLERANCE * max(scale, 1.0):
         raise RuntimeError(
             f"{path.name} was written and, loaded again, does not compute what the run does (its "
-            f"logits differ by {_largest(found, expected)}): it is taken away again."
+            f"logits differ by {_largest(actual, expected)}): it is taken away again."
         )
 
 
-def _largest(found: Tensor, expected: Tensor) -> str:
-    return f"{float((found - expected).abs().max()):.1e}"
+def _largest(actual: Tensor, expected: Tensor) -> str:
+    return f"{float((actual - expected).abs().max()):.1e}"
 
 
 def _shape(rows: Int[Tensor, "rows length"]) -> str:

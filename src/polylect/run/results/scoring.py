@@ -9,7 +9,7 @@ import torch
 
 from polylect.files import write_json, write_text
 from polylect.finite import unusable_scores
-from polylect.run.record import going_on
+from polylect.run.record import advise_on_failure
 
 
 def score_module(
@@ -35,7 +35,7 @@ def score_module(
     prompts = {d: data.prompts(d, split, limit) for d in directions}
     translations = translate_all(module, [p for d in directions for p in prompts[d]], "translating")
     begin = 0
-    with going_on(_again(folder)):
+    with advise_on_failure(_retry_command(folder)):
         for direction in directions:
             part = translations[begin : begin + len(prompts[direction])]
             begin += len(part)
@@ -47,7 +47,7 @@ def score_module(
         print(f"{language}  {scores[language]['nats_per_token']:.4f} nats per token")
     if not directions:
         return scores
-    ranked = _ranked(scores, directions)
+    ranked = _best_first(scores, directions)
     show(scores_table({d: scores[d] for d in ranked}))
     show(diagnosis_table({d: scores[d]["diagnosis"] for d in ranked}))
     for direction in directions:
@@ -55,7 +55,7 @@ def score_module(
     return scores
 
 
-def _ranked(scores: dict[str, dict[str, Any]], directions: Sequence[str]) -> list[str]:
+def _best_first(scores: dict[str, dict[str, Any]], directions: Sequence[str]) -> list[str]:
     """The directions, the best first: by chrF++, or by what is computed instead of it."""
     first = next(iter(scores[directions[0]]))
     metric = "chrf++" if "chrf++" in scores[directions[0]] else first
@@ -63,7 +63,7 @@ def _ranked(scores: dict[str, dict[str, Any]], directions: Sequence[str]) -> lis
     return sorted(directions, key=lambda d: sign * scores[d][metric]["value"])
 
 
-def _again(folder: Path) -> str:
+def _retry_command(folder: Path) -> str:
     """How to have the scores of a run folder that cannot be written; a trained run is kept."""
     is_trained = (folder / "checkpoints").is_dir()
     return f"give polylect evaluate run={folder}" if is_trained else "give the same command again"
@@ -71,7 +71,10 @@ def _again(folder: Path) -> str:
 
 @torch.no_grad()
 def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
-    """Mean negative log-likelihood of the targets in nats; raises ValueError where it is none."""
+    """Return the mean negative log-likelihood of the targets in nats.
+
+    Raises ValueError where it is none.
+    """
     from polylect.strategies.loss import target_losses
 
     total, count = 0.0, 0
@@ -100,7 +103,7 @@ def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]
 
 
 def translate_all(module: Any, prompts: Sequence[Any], doing: str) -> list[Any]:
-    """What the module makes of all prompts, with a progress bar on a terminal."""
+    """Return what the module makes of all prompts, with a progress bar on a terminal."""
     from tqdm.auto import tqdm
 
     translations: dict[int, Any] = {}
@@ -151,6 +154,6 @@ def _show_samples(direction: str, prompts: Sequence[Any], folder: Path, count: i
 
 
 def mean_chrf(scores: dict[str, dict[str, Any]]) -> float | None:
-    """Mean chrF++ over the directions; None where it was not computed."""
+    """Return the mean chrF++ over the directions; None where it was not computed."""
     chrf = [s["chrf++"]["value"] for s in scores.values() if "chrf++" in s]
     return sum(chrf) / len(chrf) if chrf else None

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 
 
 def clip_units(
@@ -54,16 +54,16 @@ class StepGuard:
 
     def __init__(self) -> None:
         self.loss: Tensor | None = None
-        self._seen: list[tuple[Sequence[str], Tensor, Tensor]] = []
+        self._micro_batches: list[tuple[Sequence[str], Tensor, Tensor]] = []
 
-    def see(
+    def observe(
         self,
         directions: Sequence[str],
         losses: Float[Tensor, " targets"],
         rows: Int[Tensor, " targets"],
     ) -> None:
         """Notes what a micro-batch consists of, to tell whose loss was not finite."""
-        self._seen.append((directions, losses.detach(), rows))
+        self._micro_batches.append((directions, losses.detach(), rows))
 
     def check(self, trainer: Any, norms: Mapping[int, Tensor], units: Mapping[str, int]) -> None:
         """Ends the step. With several processes all of them come to the same conclusion.
@@ -78,27 +78,33 @@ class StepGuard:
         Raises:
             RuntimeError: the loss or a gradient is not finite.
         """
-        seen, self._seen = self._seen, []
+        micro_batches, self._micro_batches = self._micro_batches, []
         values = [n for n in (self.loss, *norms.values()) if n is not None]
         device = values[0].device
         finite = torch.stack([v.to(device, torch.float32) for v in values]).isfinite()
         if bool(finite.all()):
             return
         if self.loss is not None and not self.loss.isfinite():
-            raise diverged(trainer, "the loss", _whose(seen), trainer.global_step + 1)
+            raise divergence_error(
+                trainer, "the loss", _nonfinite_directions(micro_batches), trainer.global_step + 1
+            )
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() > 1:
             return
         wrong = {unit for unit, norm in norms.items() if not norm.isfinite()}
-        present = {d for directions, *_ in seen for d in directions if units.get(d) in wrong}
-        raise diverged(trainer, "the gradient", present, trainer.global_step + 1)
+        present = {
+            d for directions, *_ in micro_batches for d in directions if units.get(d) in wrong
+        }
+        raise divergence_error(trainer, "the gradient", present, trainer.global_step + 1)
 
 
-def _whose(seen: Sequence[tuple[Sequence[str], Tensor, Tensor]]) -> set[str]:
+def _nonfinite_directions(
+    micro_batches: Sequence[tuple[Sequence[str], Tensor, Tensor]],
+) -> set[str]:
     """The directions whose losses are not finite."""
     return {
         directions[row]
-        for directions, losses, rows in seen
+        for directions, losses, rows in micro_batches
         for row in rows[~losses.isfinite()].unique().tolist()
     }
 
@@ -107,8 +113,9 @@ class Diverged(RuntimeError):
     """A training has ended since it computes nothing finite any more; it would again."""
 
 
-def diverged(trainer: Any, what: str, directions: Iterable[str], step: int) -> Diverged:
-    """The end of a training in a sentence: what is not finite, when, for whom, and the way on.
+def divergence_error(trainer: Any, what: str, directions: Iterable[str], step: int) -> Diverged:
+    """Return the end of a training in a sentence: what is not finite,
+    when, for whom, and the way on.
 
     Called in all processes at once.
     """
@@ -136,7 +143,7 @@ def _of_all_processes(directions: Iterable[str]) -> list[str]:
 
 
 def last_good(trainer: Any) -> Path | None:
-    """The checkpoint that was written last, by this run or the one that it goes on with."""
+    """Return the checkpoint that was written last, by this run or the one that it goes on with."""
     named = [
         getattr(callback, name, None)
         for callback in trainer.checkpoint_callbacks
@@ -149,14 +156,14 @@ def last_good(trainer: Any) -> Path | None:
 
 
 def broken_state(checkpoint: Mapping[str, Any]) -> str | None:
-    """What is not finite in that from which a training goes on, in one clause; None if nothing."""
+    """Return in one clause what a checkpoint holds that is not finite; None if nothing."""
     tensors = dict(checkpoint["state_dict"])
     for optimizer in checkpoint.get("optimizer_states", ()):
         for number, state in optimizer["state"].items():
             tensors |= {f"{name} of parameter {number}": t for name, t in state.items()}
     accumulated = checkpoint["polylect"].get("accumulated") or {"gradients": {}}
     tensors |= {f"the gradient of {name}": t for name, t in accumulated["gradients"].items()}
-    return broken({name: t for name, t in tensors.items() if isinstance(t, Tensor)})
+    return find_nonfinite({name: t for name, t in tensors.items() if isinstance(t, Tensor)})
 
 
 def check_sound(wrong: str | None) -> None:

@@ -37,8 +37,8 @@ class TellEnded(StoppingCriteria):
 
 
 @contextmanager
-def ended_beams_told(backbone: Any, context: RoutingContext, beams: int) -> Iterator[None]:
-    """Within it beam search tells the layers which sentences have ended, as `TellEnded` does.
+def report_ended_beams(backbone: Any, context: RoutingContext, beams: int) -> Iterator[None]:
+    """Let beam search tell the layers which sentences have ended, as `TellEnded` does.
 
     A sentence has ended when none of its beams can improve on what is finished, which only
     transformers' own loop knows; its beams then go on without effect until its neighbours end.

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from polylect.data.batch import TranslationBatch
-from polylect.finite import broken
+from polylect.finite import find_nonfinite
 from polylect.strategies.checkpoint import (
     check_fit,
     path_in_errors,
@@ -25,7 +25,7 @@ from polylect.strategies.loop.divergence import (
     broken_state,
     check_sound,
     clip_units,
-    diverged,
+    divergence_error,
 )
 from polylect.strategies.loss import RunningLosses, StepLoss, target_losses
 
@@ -55,7 +55,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self._guard = StepGuard()
         self.running_losses = RunningLosses(self.directions)
         self._val: dict[str, list[float]] = {}
-        self._restored: dict[str, Any] = {}
+        self._resumed_state: dict[str, Any] = {}
 
     # Steps.
 
@@ -66,7 +66,7 @@ class TrainingLoop(L.LightningModule, ABC):
         with self.routing(batch):
             losses, rows = target_losses(self.backbone, batch)
             auxiliary = self.auxiliary_loss()
-        self._guard.see(batch.directions, losses, rows)
+        self._guard.observe(batch.directions, losses, rows)
         self.running_losses.add(batch.directions, losses, rows)
         units = self.units()
         row_units = torch.tensor([units[d] for d in batch.directions], device=rows.device)
@@ -108,7 +108,10 @@ class TrainingLoop(L.LightningModule, ABC):
         }
 
     def make_optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """The optimizer, and its schedule for so many steps; raises ValueError on bad settings."""
+        """Return the optimizer, and its schedule for so many steps.
+
+        Raises ValueError on bad settings.
+        """
         if self.optimizer is None:
             raise ValueError(f"{type(self).__name__} was made without an optimizer: give optim=…")
         try:
@@ -134,7 +137,7 @@ class TrainingLoop(L.LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         means = {d: total / max(count, 1) for d, (total, count) in self._val.items()}
         if wrong := [d for d, mean in means.items() if not math.isfinite(mean)]:
-            raise diverged(self.trainer, "the validation loss", wrong, self.global_step)
+            raise divergence_error(self.trainer, "the validation loss", wrong, self.global_step)
         self._log_mean("val/loss", means)
         if self.validate_translations and not self.trainer.sanity_checking:
             self._validate_translations()
@@ -164,7 +167,7 @@ class TrainingLoop(L.LightningModule, ABC):
     # on bit for bit: the random state and, between two optimizer steps, the gradients so far.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        owned = self.owned()
+        owned = self.owned_names()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in state if name in owned}
         checkpoint["polylect"] = {
@@ -172,12 +175,14 @@ class TrainingLoop(L.LightningModule, ABC):
             "structure": self.structure(),
             "base_fingerprint": self.base_fingerprint,
             "random": random_state(),
-            "accumulated": self._accumulated(),
+            "accumulated": self._accumulated_gradients(),
         }
         if wrong := broken_state(checkpoint):
-            raise diverged(self.trainer, f"what was learned ({wrong})", [], self.global_step)
+            raise divergence_error(
+                self.trainer, f"what was learned ({wrong})", [], self.global_step
+            )
 
-    def _accumulated(self) -> dict[str, Any] | None:
+    def _accumulated_gradients(self) -> dict[str, Any] | None:
         """Gradients of the micro-batches since the last optimizer step; None if there were none.
 
         With several processes each has its own, and none is kept: after a checkpoint that a
@@ -191,9 +196,9 @@ class TrainingLoop(L.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         with path_in_errors(getattr(self._trainer, "ckpt_path", None)):
-            self._check_fit(checkpoint, self.owned())
+            self._check_fit(checkpoint, self.owned_names())
             check_sound(broken_state(checkpoint))
-        self._restored = checkpoint["polylect"]
+        self._resumed_state = checkpoint["polylect"]
 
     def _check_fit(self, checkpoint: dict[str, Any], names: Set[str]) -> None:
         ours = checkpoint.get("polylect")
@@ -205,7 +210,7 @@ class TrainingLoop(L.LightningModule, ABC):
                 f"{ours['base_fingerprint'][:12]}, this base has {self.base_fingerprint[:12]}."
             )
         check_fit(checkpoint["state_dict"], self.state_dict(), names, type(self).__name__)
-        check_sound(broken(checkpoint["state_dict"]))
+        check_sound(find_nonfinite(checkpoint["state_dict"]))
 
     def load_owned(self, checkpoint: dict[str, Any], but: Set[str] = frozenset()) -> None:
         """Take the weights of a checkpoint, nothing else; raises ValueError if they do not fit.
@@ -213,11 +218,11 @@ class TrainingLoop(L.LightningModule, ABC):
         Args:
             but: names that the strategy owns and the checkpoint lacks.
         """
-        self._check_fit(checkpoint, self.owned() - but)
+        self._check_fit(checkpoint, self.owned_names() - but)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 
     def on_train_start(self) -> None:
-        restored, self._restored = self._restored, {}
+        restored, self._resumed_state = self._resumed_state, {}
         if restored:
             restore_random_state(restored["random"])
         if accumulated := restored.get("accumulated"):

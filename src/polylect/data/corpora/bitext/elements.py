@@ -14,7 +14,7 @@ from polylect.data.corpora.lines import MAX_LINE_BYTES, open_binary
 
 
 def read_elements(path: Path, tags: Sequence[str], form: str) -> Iterator[Any]:
-    """The lxml elements with these tags ("{*}tu"), each freed when the next one is asked for.
+    """Yield the lxml elements with these tags ("{*}tu"), each freed when the next one is asked for.
 
     Ancestors of an element keep their attributes; what stood before it is gone.
 

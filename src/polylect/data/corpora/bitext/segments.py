@@ -26,7 +26,7 @@ _GLUED = regex.compile(
 
 
 def segment_text(segment: Any) -> str:
-    """The text of an lxml element: what stands outside of markup, as one line.
+    """Return the text of an lxml element: what stands outside of markup, as one line.
 
     Markup are native codes (`bpt`, `ept`, `it`, `ph`, …) with all that is in them, subflows
     included, comments and processing instructions; the content of other elements (`hi`, `g`, `pc`,
@@ -58,24 +58,24 @@ def _breaks_line(code: Any) -> bool:
 
 
 def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict[str, str]:
-    """By side the language of the file that it takes; no two sides take the same.
+    """Return by side the language of the file that it takes; no two sides take the same.
 
     A language matches its variants: `en` also takes "en-US", `pt_BR` takes only "pt-BR". Of several
     variants the one with the shortest code is taken.
     """
-    picked: dict[str, str] = {}
+    language_of: dict[str, str] = {}
     # The side that asks for a variant first, so that the other does not take it away.
     for side, code in sorted(sides.items(), key=lambda item: -len(_subtags(item[1]))):
-        wanted = _subtags(code)
-        matches = [lang for lang in languages if _subtags(lang)[: len(wanted)] == wanted]
-        left = [lang for lang in matches if lang not in picked.values()]
+        subtags = _subtags(code)
+        matches = [lang for lang in languages if _subtags(lang)[: len(subtags)] == subtags]
+        left = [lang for lang in matches if lang not in language_of.values()]
         if left:
-            picked[side] = min(left, key=len)
-    return picked
+            language_of[side] = min(left, key=len)
+    return language_of
 
 
-def named(sides: Mapping[str, str]) -> str:
-    """The languages that are looked for, for errors."""
+def languages_wanted(sides: Mapping[str, str]) -> str:
+    """Return the languages that are looked for, for errors."""
     return " and ".join(repr(sides[side]) for side in ("source", "target") if side in sides)
 
 

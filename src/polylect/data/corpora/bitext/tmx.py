@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora.bitext.elements import read_elements
-from polylect.data.corpora.bitext.segments import named, pick_languages, segment_text
+from polylect.data.corpora.bitext.segments import languages_wanted, pick_languages, segment_text
 from polylect.data.corpora.rows import Row
 
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -15,7 +15,7 @@ _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 def read_tmx(
     path: Path, source: str | None, target: str, skipped: Counter[str] | None = None
 ) -> Iterator[Row]:
-    """Rows of the units that have both languages.
+    """Yield rows of the units that have both languages.
 
     A language matches its variants, see `pick_languages`; of several texts in one the first is
     taken. The text of a segment is what `segment_text` says.
@@ -29,23 +29,23 @@ def read_tmx(
     """
     sides = {"target": target} | ({"source": source} if source is not None else {})
     skipped = Counter() if skipped is None else skipped
-    seen: set[str] = set()
+    languages: set[str] = set()
     has_rows = False
     for unit in read_elements(path, ["{*}tu"], "TMX"):
         texts = _variants(unit)
-        seen |= texts.keys()
-        picked = pick_languages(texts.keys(), sides)
-        if len(picked) < len(sides):
+        languages |= texts.keys()
+        language_of = pick_languages(texts.keys(), sides)
+        if len(language_of) < len(sides):
             skipped["other_languages"] += 1
             continue
         has_rows = True
-        first = texts[picked["source"]] if source is not None else None
-        yield Row(unit.sourceline or 0, first, texts[picked["target"]])
+        first = texts[language_of["source"]] if source is not None else None
+        yield Row(unit.sourceline or 0, first, texts[language_of["target"]])
     if not has_rows:
         both = "" if source is None else "both "
-        has = ", ".join(sorted(seen)) or "no language at all"
+        has = ", ".join(sorted(languages)) or "no language at all"
         raise ValueError(
-            f"{path}: no translation unit has {both}{named(sides)}; the file has {has}"
+            f"{path}: no translation unit has {both}{languages_wanted(sides)}; the file has {has}"
         )
 
 

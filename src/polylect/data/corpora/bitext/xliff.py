@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora.bitext.elements import read_elements
-from polylect.data.corpora.bitext.segments import named, pick_languages, segment_text
+from polylect.data.corpora.bitext.segments import languages_wanted, pick_languages, segment_text
 from polylect.data.corpora.rows import Row
 
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -20,7 +20,7 @@ _UNDONE = {"new", "needs-translation", "initial"}
 def read_xliff(
     path: Path, source: str | None, target: str, skipped: Counter[str] | None = None
 ) -> Iterator[Row]:
-    """Rows of the translated segments, in either orientation of the file.
+    """Yield rows of the translated segments, in either orientation of the file.
 
     A segment is a `trans-unit` of 1.2, or each `mrk` with mtype="seg" within it where source and
     target are segmented, and a `segment` of 2. Proposals (`alt-trans`) and notes are not read. A
@@ -38,11 +38,11 @@ def read_xliff(
     """
     sides = {"target": target} | ({"source": source} if source is not None else {})
     skipped = Counter() if skipped is None else skipped
-    seen: set[str] = set()
+    known_languages: set[str] = set()
     has_rows, before = False, skipped["untranslated"]
     for unit in read_elements(path, ["{*}trans-unit", "{*}unit"], "XLIFF"):
         languages = _languages(unit)
-        seen |= set(languages.values())
+        known_languages |= set(languages.values())
         ends = _ends(languages, sides)
         for element, pair in _segments(unit):
             if not ends:
@@ -55,15 +55,17 @@ def read_xliff(
             has_rows = True
             yield Row(element.sourceline or 0, texts.get("source"), texts["target"])
     if not has_rows:
-        raise ValueError(f"{path}: {_why_none(sides, seen, skipped['untranslated'] - before)}")
+        raise ValueError(
+            f"{path}: {_why_none(sides, known_languages, skipped['untranslated'] - before)}"
+        )
 
 
-def _why_none(sides: Mapping[str, str], seen: set[str], untranslated: int) -> str:
+def _why_none(sides: Mapping[str, str], known_languages: set[str], untranslated: int) -> str:
     if untranslated:
-        return f"none of {untranslated} segments in {named(sides)} is translated"
+        return f"none of {untranslated} segments in {languages_wanted(sides)} is translated"
     both = "both " if len(sides) == 2 else ""
-    has = ", ".join(sorted(seen)) or "no language at all"
-    return f"no segment has {both}{named(sides)}; the file has {has}"
+    has = ", ".join(sorted(known_languages)) or "no language at all"
+    return f"no segment has {both}{languages_wanted(sides)}; the file has {has}"
 
 
 def _languages(unit: Any) -> dict[str, str]:
@@ -84,9 +86,9 @@ def _languages(unit: Any) -> dict[str, str]:
 
 def _ends(languages: Mapping[str, str], sides: Mapping[str, str]) -> dict[str, str]:
     """By side of the direction the element that holds it; empty where a language is missing."""
-    picked = pick_languages(list(languages.values()), sides)
+    language_of = pick_languages(list(languages.values()), sides)
     held_by = {language: end for end, language in languages.items()}
-    ends = {side: held_by[language] for side, language in picked.items()}
+    ends = {side: held_by[language] for side, language in language_of.items()}
     if "target" not in languages and len(ends) == 1 and len(sides) == 2:
         (side,) = sides.keys() - ends.keys()
         ends[side] = "target"  # 1.2 need not name its language

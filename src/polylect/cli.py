@@ -73,7 +73,19 @@ def run(arguments: Sequence[str]) -> int:
     return exit_code(partial(_hydra, program, rest))
 
 
-def _stored_config(overrides: Sequence[str]) -> dict | None:
+def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
+    """The configuration of the run that a command goes on with, repeats or uses; None if none."""
+    if program == "train":
+        return _continued_config(overrides)
+    from polylect.run.earlier.beside import settings_beside, stored_beside
+
+    runs = [o.removeprefix("run=").strip("'\"") for o in overrides if o.startswith("run=")]
+    if not runs or runs[-1] in ("", "null") or not settings_beside(overrides):
+        return None
+    return stored_beside(runs[-1])[0]
+
+
+def _continued_config(overrides: Sequence[str]) -> dict | None:
     """The configuration of the run that `config` or `resume` names; None where it has no file."""
     from polylect.run.earlier.resume import config_file
     from polylect.run.earlier.stored import read_config
@@ -135,7 +147,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     if args.cfg is not None:
         _check_shown(args)
     if not (args.hydra_help or args.shell_completion):
-        stored = _stored_config(args.overrides) if program == "train" else None
+        stored = _stored_config(program, args.overrides)
         args.overrides = resolve_overrides(program, args.overrides, conf_folder(), stored)
     version.setbase("1.3")  # as hydra.main would
     codes: list[int] = []

@@ -88,8 +88,12 @@ class Translator:
         device: str = "auto",
         budget_mib: int | float = 1024,
         packages: Sequence[str] = (),
+        model: Any = None,
     ) -> "Translator":
         """Make a translator from a run folder or a checkpoint.
+
+        What `generation` and `model` hold changes the run's own settings, as {"path": FOLDER} where
+        its base lies elsewhere.
 
         A run folder with adapters is used through them: only those needed are in memory. Nothing
         in it is executed: what its configuration names must be of polylect, or defined in the
@@ -97,8 +101,8 @@ class Translator:
         Raises FileNotFoundError where there is no run, ConfigError where it names anything else.
         """
         if has_adapters(run):
-            return cls(load_adapters(run, generation, packages, budget_mib)[0], device)
-        return cls(load(run, generation, packages)[0], device)
+            return cls(load_adapters(run, generation, packages, budget_mib, model)[0], device)
+        return cls(load(run, generation, packages, model)[0], device)
 
     @classmethod
     def from_base(

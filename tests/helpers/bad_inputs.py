@@ -93,7 +93,12 @@ DIRECTIONS = [
     ("translate run=RUN direction=ende input=in.txt", "'ende'.*did you mean"),
     ("translate run=RUN input=in.txt", "line 1 .* no second column with a direction: add a tab"),
     ("translate run=RUN input=mixed.tsv", "line 2 of the input: no adapter serves .* en-ta"),
-    ("evaluate run=RUN data.test=good.tsv", r"data\.test does not exist here: first choose"),
+    ("evaluate run=RUN data.tset.size=3", r"data\.tset does not exist; did you mean data\.test"),
+    ("evaluate run=RUN strategy.rank=3", r"strategy\.rank=3 does not go beside run=RUN.* with 16"),
+    ("evaluate run=RUN data.template=plain", r"data\.template=plain .* with tag: leave it out"),
+    ("translate run=RUN direction=en-de strategy.rank=3", r"strategy\.rank=3 does not go beside"),
+    ("translate run=RUN template=plain", "give run=… or template=…, not both"),
+    ("export run=RUN out=new strategy.rank=3", r"strategy\.rank=3 does not go beside run=RUN"),
     (
         "evaluate run=RUN data=files data.directions=[en-hi] data.test=good.tsv",
         "no adapter serves direction en-hi; did you mean",

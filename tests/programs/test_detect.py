@@ -1,5 +1,6 @@
 """The detect program: from text to a neuron file, interrupted or not, and choices made anew."""
 
+import csv
 import os
 import re
 import signal
@@ -57,6 +58,20 @@ def no_pictures() -> Iterator[None]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished detection; only for reading."""
     return detect(tmp_path_factory.mktemp("runs"))
+
+
+def test_loggers_are_told_what_was_found(done: Path, tmp_path: Path) -> None:
+    scores = f"scores={done / program.FILE}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert run(["detect", scores, "logger=csv"]) == 0
+    (folder,) = (tmp_path / "runs" / "detect").iterdir()
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        (told,) = csv.DictReader(file)
+    nats = neurons(done).about["nats_per_token"]
+    for direction, counts in neurons(folder).counts().items():
+        assert {kind: float(told[f"neurons/{kind}/{direction}"]) for kind in counts} == counts
+        assert float(told[f"nats_per_token/{direction}"]) == pytest.approx(nats[direction])
 
 
 def test_a_detection_leaves_a_file_a_record_and_nothing_else(done: Path) -> None:

@@ -89,6 +89,38 @@ def test_a_full_disk_is_a_sentence_that_says_how_to_go_on(
         load_and_score(trained)
 
 
+def test_what_is_given_goes_on_top_of_the_data_of_the_run(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["evaluate", "metrics=[chrf++]"]
+    assert run([*common, f"run={tiny_run}", "data.test.size=2", "name=folder"]) == 0
+    checkpoint = tiny_run / "checkpoints" / "best.ckpt"
+    assert run([*common, f"run={checkpoint}", "data.test.size=2", "name=checkpoint"]) == 0
+    whole = outputs(tiny_run)
+    for name in ("folder", "checkpoint"):
+        (folder,) = (tmp_path / "runs" / name).iterdir()
+        found = record(folder)["config"]["data"]
+        own = record(tiny_run)["config"]["data"]
+        assert found == own | {"test": own["test"] | {"size": 2}}
+        assert outputs(folder) == {k: first_lines(text, 2) for k, text in whole.items()}
+
+
+def first_lines(text: str, count: int) -> str:
+    return "".join(text.splitlines(keepends=True)[:count])
+
+
+def test_a_corpus_that_is_given_takes_the_place_of_that_of_the_run(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "mine.tsv", "The boy sees it.\tDer Junge sieht es.\n" * 3)
+    given = ["data.directions=[en-de]", "data.test=mine.tsv", "metrics=[chrf++]"]
+    assert run(["evaluate", f"run={tiny_run}", *given]) == 0
+    (folder,) = (tmp_path / "runs" / "evaluate").iterdir()
+    assert {d: row["sentences"] for d, row in scores(folder).items()} == {"en-de": 3}
+
+
 def load_and_score(folder: Path) -> None:
     """As at the end of a training run, into its folder."""
     module, cfg = load(folder)

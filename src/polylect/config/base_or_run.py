@@ -15,9 +15,10 @@ def choose_strategy(cfg: DictConfig) -> None:
         ConfigError: `run` is given as well as what describes a base, or neither of them; or the
             strategy takes no library.
     """
-    bases = [key for key in ("model", "strategy", "library") if cfg.get(key)]
-    if cfg.run is not None and bases:
-        raise ConfigError(f"give run=… or {bases[0]}=…, not both: a run has its own.")
+    whole = [key for key in ("model", "strategy") if "_target_" in (cfg.get(key) or {})]
+    own = [*whole, *(key for key in ("library", "template") if cfg.get(key))]
+    if cfg.run is not None and own:
+        raise ConfigError(f"give run=… or {own[0]}=…, not both: a run has its own.")
     if cfg.run is not None:
         return
     if not cfg.model:

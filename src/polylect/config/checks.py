@@ -18,6 +18,8 @@ def check_settings(cfg: DictConfig) -> None:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {cfg.seed}.")
     for key in ("max_steps", "accumulate_grad_batches", "val_check_interval"):
         value = cfg.trainer.get(key, 1)
+        if key == "max_steps" and value == -1 and (cfg.trainer.get("max_epochs") or 0) > 0:
+            continue  # the passes over the data decide
         if isinstance(value, int | float) and value <= 0:
             raise ConfigError(f"trainer.{key} must be positive, got {value}.")
     if (clip := cfg.trainer.get("gradient_clip_val")) is not None and clip < 0:
@@ -52,6 +54,14 @@ def missing_devices(cfg: DictConfig) -> str | None:
     if isinstance(count, int) and count > there:
         return f"trainer.devices={devices} asks for more GPUs than this machine has, {there}."
     return None
+
+
+def on_gpu(cfg: DictConfig) -> bool:
+    """Whether the run is to train on GPUs, of this machine or of another."""
+    import torch
+
+    accelerator = cfg.trainer.get("accelerator", "auto")
+    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
 
 
 def crowded_cores(cfg: DictConfig) -> str | None:

@@ -174,6 +174,7 @@ class Detect:
     device: str = "auto"
     model: Any = field(default_factory=dict)
     data: Any = field(default_factory=dict)
+    logger: Any = None  # beside the record: csv, wandb, tensorboard, or several
     layers: Layers = field(default_factory=Layers)
     categories: Categories = field(default_factory=Categories)
 

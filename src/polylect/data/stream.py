@@ -120,6 +120,14 @@ class TrainingStream:
             examples = [pool.examples[i] for i in pool.batches[batch]]
             yield collate(examples, pad_id(self._tokenizer), "right")
 
+    def batches_per_pass(self) -> float:
+        """About how many batches, of all processes, draw as many examples as there are.
+
+        What the first draw gives; exact where that is a pass.
+        """
+        pool = self._pool(0, self._sampler.pool(0), self._tokenizer)
+        return len(pool.batches) * sum(map(len, self._stores)) / self._sampler.size
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream is and what it has counted; plain numbers, strings and dicts."""
         return {

@@ -1,6 +1,7 @@
 """`polylect detect`: which layers and which FFN neurons matter to which direction."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from polylect.models.families import family_of
 from polylect.run.earlier.resume import describe_differences
 from polylect.run.measuring import measure
 from polylect.run.record import Record
-from polylect.run.session import session
+from polylect.run.session import close_wandb, session
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
@@ -74,10 +75,12 @@ def _check(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, folder: Path) -> None:
     begin = time.monotonic()
     from polylect import plots
+    from polylect.run.monitor.loggers import build_loggers
     from polylect.run.terminal import keep_freed_memory, quiet
 
     quiet()
     keep_freed_memory()
+    loggers = build_loggers(cfg.logger, folder, cfg.packages)
     record = Record(run=str(folder), config=plain(cfg))
     try:
         with record.timed(begin):
@@ -91,8 +94,30 @@ def _run(cfg: DictConfig, folder: Path) -> None:
         if record.status == "done" or (folder / "record.json").is_file():
             record.write(folder)
     show(_table(neurons))
-    plots.save_all(folder, lambda: plots.of_detection(neurons))
+    pictures = plots.save_all(folder, lambda: plots.of_detection(neurons))
+    _log(loggers, neurons, pictures, cfg)
     print(f"neurons: {folder / FILE}")
+
+
+def _log(
+    loggers: list[Any], file: NeuronFile, pictures: Mapping[str, Path], cfg: DictConfig
+) -> None:
+    """Tell every logger the counts of neurons, and what a token costs, by direction."""
+    from polylect.run.monitor.loggers import log_pictures
+
+    values = {
+        f"neurons/{kind}/{direction}": float(count)
+        for direction, counts in file.counts().items()
+        for kind, count in counts.items()
+    }
+    nats = file.about.get("nats_per_token", {})
+    values |= {f"nats_per_token/{direction}": value for direction, value in nats.items()}
+    log_pictures(loggers, pictures, 0)
+    for logger in loggers:
+        logger.log_metrics(values, step=0)
+        logger.log_hyperparams(plain(cfg))
+        logger.finalize("success")
+    close_wandb()
 
 
 # Measuring

@@ -110,10 +110,10 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
         check_template(cfg.strategy, cfg.data.get("template") or "plain")
         return build_untrained(cfg), None
     if cfg.adapter is None:
-        return load(cfg.run, cfg.generation, cfg.packages)
+        return load(cfg.run, cfg.generation, cfg.packages, cfg.model)
     if not has_adapters(cfg.run):
         raise ConfigError(f"run={cfg.run} has no folder of adapters: leave out adapter=….")
-    return load_adapters(cfg.run, cfg.generation, cfg.packages)
+    return load_adapters(cfg.run, cfg.generation, cfg.packages, model=cfg.model)
 
 
 def _examples(cfg: DictConfig, module: Any, data: Any) -> Any:

@@ -49,5 +49,5 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig]:
     if cfg.run is None:
         return build_untrained(cfg, {"directions": [], "template": "plain"}), cfg
     if cfg.form == "merged" and has_adapters(cfg.run):
-        return load_adapters(cfg.run, packages=cfg.packages)
-    return load(cfg.run, packages=cfg.packages)
+        return load_adapters(cfg.run, packages=cfg.packages, model=cfg.model)
+    return load(cfg.run, packages=cfg.packages, model=cfg.model)

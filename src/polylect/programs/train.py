@@ -53,6 +53,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.retrieval.prompting import teach_matches
     from polylect.run.build import build_memory
     from polylect.run.callbacks import WholeCheckpoints
+    from polylect.run.length import steps_of
     from polylect.run.monitor.loggers import build_loggers
     from polylect.run.terminal import announce, keep_freed_memory, quiet
     from polylect.strategies.loop.divergence import Diverged
@@ -79,11 +80,13 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         return None
 
     folder.mkdir(parents=True, exist_ok=True)
-    _intervals(cfg)
+    steps, origin = steps_of(cfg, data)
+    _intervals(cfg, steps)
     trainer = instantiate(
         cfg.trainer,
         "trainer",
         cfg.packages,
+        max_steps=max(steps, 1),  # of no epoch Lightning makes none
         logger=build_loggers(cfg.logger, folder, cfg.packages) or False,
         callbacks=callbacks(cfg, folder),
         default_root_dir=str(folder),
@@ -99,7 +102,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     record.write(folder)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(cfg))
-    announce(module, data, cfg, folder)
+    announce(module, data, cfg, folder, f"{steps} ({origin})" if origin else str(steps))
     print(counts_page(data), flush=True)
     try:
         _score_base(module, data, cfg, folder, record)
@@ -165,7 +168,9 @@ def _build(cfg: DictConfig) -> tuple[Any, Any]:
         with path_in_errors(path):
             module.load_stage(before)
     if module.trains:
-        module.make_optimizer(cfg.trainer.max_steps)  # a bad setting must not wait for the base
+        module.make_optimizer(
+            max(cfg.trainer.max_steps, 1)
+        )  # a bad setting must not wait for the base
     return module, data
 
 
@@ -183,17 +188,14 @@ def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return resume_config(cfg, stored_values(read_checkpoint(path)), path, overrides)
 
 
-def _intervals(cfg: DictConfig) -> None:
+def _intervals(cfg: DictConfig, steps: int) -> None:
     """A run that is shorter than the interval between validations has one at its end, logs too."""
-    interval, batches = cfg.trainer.get("val_check_interval"), _batches(cfg)
+    batches = steps * cfg.trainer.get("accumulate_grad_batches", 1)
+    interval = cfg.trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches > 0:
         cfg.trainer.val_check_interval = batches
-    if cfg.trainer.get("log_every_n_steps", 1) > cfg.trainer.get("max_steps", -1) > 0:
-        cfg.trainer.log_every_n_steps = cfg.trainer.max_steps
-
-
-def _batches(cfg: DictConfig) -> int:
-    return cfg.trainer.get("max_steps", -1) * cfg.trainer.get("accumulate_grad_batches", 1)
+    if cfg.trainer.get("log_every_n_steps", 1) > steps > 0:
+        cfg.trainer.log_every_n_steps = steps
 
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:

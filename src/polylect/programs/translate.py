@@ -70,7 +70,11 @@ def _translator(cfg: DictConfig) -> Any:
 
     if cfg.run is not None:
         return Translator.from_run(
-            cfg.run, generation=cfg.generation, device=cfg.device, packages=cfg.packages
+            cfg.run,
+            generation=cfg.generation,
+            device=cfg.device,
+            packages=cfg.packages,
+            model=cfg.model,
         )
     template = cfg.template or library_template(cfg.strategy) or "plain"
     module = build_untrained(cfg, {"directions": [], "template": template})

@@ -143,18 +143,20 @@ def restore_structure(module: TranslationModule, checkpoint: Mapping[str, Any], 
 
 
 def load(
-    run: str | Path, generation: Any = None, packages: Sequence[str] = ()
+    run: str | Path, generation: Any = None, packages: Sequence[str] = (), model: Any = None
 ) -> tuple[TranslationModule, DictConfig]:
     """Rebuild the strategy of a run from its checkpoint alone, base model included.
 
     Nothing that the checkpoint holds is executed, and it may name only objects of polylect and of
-    `packages`, which are the caller's own. What `generation` holds changes the run's own settings.
+    `packages`, which are the caller's own. What `generation` and `model` hold changes the run's own
+    settings, such as where its base lies.
     """
     path = checkpoint_path(run)
     checkpoint = read_checkpoint(path)
     stored = checkpoint["polylect"]["about"]["config"]
     cfg = stored_config(stored, path, REBUILDS, packages)
     cfg.generation = OmegaConf.merge(cfg.get("generation") or {}, generation or {})
+    cfg.model = OmegaConf.merge(cfg.model, model or {})
     module = build_strategy(cfg)
     restore_structure(module, checkpoint, path)
     load_backbone_into(module, None, cfg)

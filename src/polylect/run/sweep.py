@@ -37,6 +37,8 @@ def hydra_job(
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from polylect.run.earlier.beside import beside
+
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if not folders:
                 name = cfg.get("name") or program
@@ -44,9 +46,8 @@ def hydra_job(
             return _in_own_process(program, overrides, folders[0], codes)
         try:
             module = import_module(f"polylect.programs.{program}")
-            if program == "train":
-                own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-                cfg = module.continued_config(cfg, own)
+            own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+            cfg = module.continued_config(cfg, own) if program == "train" else beside(cfg, own)
             return module.main(cfg)
         except Exception as error:
             failures.append(error)

@@ -31,15 +31,15 @@ def quiet() -> None:
 
 
 def announce(
-    module: TranslationModule, data: TranslationData, cfg: DictConfig, folder: Path
+    module: TranslationModule, data: TranslationData, cfg: DictConfig, folder: Path, steps: str
 ) -> None:
-    """Print in one paragraph model, strategy, directions, data, and where the results go."""
+    """Print in one paragraph model, strategy, directions, data, steps, and where results go."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     print(
         f"strategy    {type(module).__name__}: {trained:,} of {total:,} parameters train\n"
         f"directions  {', '.join(data.directions)}\n"
-        f"steps       {cfg.trainer.max_steps}\n"
+        f"steps       {steps}\n"
         f"run folder  {folder}",
         flush=True,
     )

@@ -88,8 +88,11 @@ def load_adapters(
     generation: Any = None,
     packages: Sequence[str] = (),
     budget_mib: int | float = 1024,
+    model: Any = None,
 ) -> tuple[TranslationModule, DictConfig]:
     """Return the base of a run with its exported adapters, of which those needed are in memory.
+
+    What `generation` and `model` hold changes the run's own settings.
 
     Nothing in the folder is executed: what its configuration names must be of polylect, or defined
     in `packages`, which are the caller's own. Raises ConfigError where it names anything else.
@@ -100,6 +103,7 @@ def load_adapters(
     library = {"library": str(folder / "adapters"), "budget_mib": budget_mib}
     cfg = OmegaConf.merge(cfg, {"strategy": LIBRARY | library})
     cfg.generation = OmegaConf.merge(cfg.get("generation") or {}, generation or {})
+    cfg.model = OmegaConf.merge(cfg.model, model or {})
     module = build_strategy(cfg)
     load_backbone_into(module, None, cfg)
     return module, cfg

@@ -32,8 +32,19 @@ def target_losses(
     """
     labels = batch.labels[:, 1:]
     rows, positions = torch.nonzero(labels != IGNORED, as_tuple=True)
+    return losses_at(backbone, batch, rows, positions, labels[rows, positions]), rows
+
+
+def losses_at(
+    backbone: nn.Module,
+    batch: TranslationBatch,
+    rows: Int[Tensor, " targets"],
+    positions: Int[Tensor, " targets"],
+    targets: Int[Tensor, " targets"],
+) -> Float[Tensor, " targets"]:
+    """`target_losses` where it is known which positions of which rows predict which targets."""
     logits = _logits(backbone, batch, rows, positions)
-    return F.cross_entropy(logits, labels[rows, positions], reduction="none"), rows
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def _logits(

@@ -18,9 +18,9 @@ def best_candidate(
     candidates: Int[Tensor, "tokens k"],
     a_star: Float[Tensor, "adapters rank d"],
     strengths: Float[Tensor, "adapters rank"] | None = None,
-    mean: Float[Tensor, "adapters"] | None = None,
-    std: Float[Tensor, "adapters"] | None = None,
-) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens rank"]]:
+    mean: Float[Tensor, " adapters"] | None = None,
+    std: Float[Tensor, " adapters"] | None = None,
+) -> tuple[Int[Tensor, " tokens"], Float[Tensor, "tokens rank"]]:
     """Return the candidate with the highest (‖S A* x‖ - mean) / std, and its A* x.
 
     Scores that differ by no more than rounding are ties, which the lowest adapter wins. Sums are

@@ -64,7 +64,7 @@ class RouteCounts:
         library: str,
         layer: str,
         bank: AdapterBank,
-        cells: Int[Tensor, "tokens"],
+        cells: Int[Tensor, " tokens"],
         selection: Selection,
     ) -> None:
         """Notes a selection; to count it takes longer, so that is done for many at a time.

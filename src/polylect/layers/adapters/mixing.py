@@ -63,7 +63,7 @@ def weighted_update(
 def up_project(
     h: Float[Tensor, "tokens rank"],
     b: Float[Tensor, "adapters rank out"],
-    indices: Int[Tensor, "tokens"],
+    indices: Int[Tensor, " tokens"],
 ) -> Float[Tensor, "tokens out"]:
     """Compute B h for the one adapter of each token, whose A x is h already."""
     slots = indices.unsqueeze(1)

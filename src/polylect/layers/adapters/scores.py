@@ -42,8 +42,8 @@ def spectral_scores(
     form: str = "proj",
     *,
     strengths: Float[Tensor, "adapters rank"] | None = None,
-    mean: Float[Tensor, "adapters"] | None = None,
-    std: Float[Tensor, "adapters"] | None = None,
+    mean: Float[Tensor, " adapters"] | None = None,
+    std: Float[Tensor, " adapters"] | None = None,
 ) -> Float[Tensor, "tokens adapters"]:
     """Return how much of each token lies in the directions of each adapter.
 
@@ -96,9 +96,9 @@ def best_candidate_of(
     form: str = "proj",
     *,
     strengths: Float[Tensor, "adapters rank"] | None = None,
-    mean: Float[Tensor, "adapters"] | None = None,
-    std: Float[Tensor, "adapters"] | None = None,
-) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens rank"]]:
+    mean: Float[Tensor, " adapters"] | None = None,
+    std: Float[Tensor, " adapters"] | None = None,
+) -> tuple[Int[Tensor, " tokens"], Float[Tensor, "tokens rank"]]:
     """Return the second half of LAG: the best of the candidates by `spectral_scores`, and its A* x.
 
     Args:

@@ -154,7 +154,7 @@ def _statistics(
 
 
 def tally(
-    selection: Selection, rows: Int[Tensor, "tokens"], count: int, counted: Tensor, adapters: int
+    selection: Selection, rows: Int[Tensor, " tokens"], count: int, counted: Tensor, adapters: int
 ) -> Float[Tensor, "rows adapters"]:
     """Return the weight of each adapter over the counted tokens of each row."""
     votes = selection.weights.new_zeros(count, adapters)

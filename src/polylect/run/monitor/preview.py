@@ -1,16 +1,20 @@
 """`dry_run=true`: what the model will see and what the run will cost, before it starts."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
+from polylect.config.checks import on_gpu
 from polylect.data.audit.page import counts_page
 from polylect.data.batch import Example
 from polylect.data.datamodule import TranslationData
-from polylect.models.checkpointing import is_checkpointed
+from polylect.run.length import processes_of, steps_of
+from polylect.run.monitor.memory import BETWEEN_BLOCKS, process_bytes, step_bytes
 from polylect.strategies.base import TranslationModule
 
 EXAMPLES = 2
+_BATCHES = 64
+"""So many of the first batches are looked at for the one that takes most memory."""
 
 
 def preview(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> str:
@@ -59,35 +63,49 @@ def _parameters(module: TranslationModule) -> list[str]:
 
 
 def _cost(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
-    trained = [p for g in (module.parameter_groups() if module.trains else []) for p in g["params"]]
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    state = sum(3 * p.numel() * p.element_size() for p in trained)  # gradient and two moments
-    activations = activation_bytes(
-        module.backbone.config, data.tokens_per_batch, checkpointed=is_checkpointed(module.backbone)
-    )
-    # One epoch is the whole run, so that of max_epochs only 0 says anything.
-    steps = 0 if cfg.trainer.get("max_epochs") == 0 else int(cfg.trainer.max_steps)
-    batches = steps * int(cfg.trainer.get("accumulate_grad_batches", 1))
+    steps, origin = steps_of(cfg, data)
+    batches = steps * int(cfg.trainer.get("accumulate_grad_batches", 1)) * processes_of(cfg)
+    if module.trains:
+        memory = _memory(module, data, cfg)
+    else:
+        memory = [f"memory      weights {_size(_weights(module))}; nothing is trained"]
     return [
-        f"memory      about {_gib(weights + state + activations)}: weights {_gib(weights)}, "
-        f"gradients and AdamW state {_gib(state)}, activations {_gib(activations)} (rough)",
-        f"steps       {steps:,}, at most {batches * data.tokens_per_batch:,} tokens with padding",
+        *memory,
+        f"steps       {steps:,}, at most {batches * data.tokens_per_batch:,} tokens with padding"
+        + (f" ({origin})" if origin else ""),
+        "time        not estimated: training says what is left once it has made some steps",
     ]
 
 
-def activation_bytes(config: Any, tokens: int, *, checkpointed: bool = False) -> int:
-    """Return the bytes kept for the backward pass of one batch: a rough count of tensors per layer.
+def _memory(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
+    """What is held at once, in parts; on a GPU apart from what the process takes of the machine."""
+    process = process_bytes(module)
+    stream = data.training_stream(_BATCHES)
+    largest = max(stream, key=lambda batch: (batch.target_tokens, batch.input_ids.numel()))
+    step = step_bytes(module, largest, str(cfg.trainer.get("precision", "32-true")))
+    parts = {"weights": step.weights, "gradients": step.gradients, "optimizer": step.state}
+    if step.activations is None:
+        name = type(module).__name__
+        return [
+            f"memory      more than {_size(step.total)}: activations of {name} depend on the text "
+            "and are not estimated",
+            *_listed(parts),
+        ]
+    parts["activations"] = step.activations
+    told = f"a batch of {largest.rows} x {largest.input_ids.shape[1]} tokens"
+    if on_gpu(cfg):
+        return [f"memory      about {_size(step.total)} of each GPU, for {told}", *_listed(parts)]
+    parts |= {"between blocks": int(BETWEEN_BLOCKS * step.total), "process": process}
+    return [f"memory      about {_size(sum(parts.values()))}, for {told}", *_listed(parts)]
 
-    Per token and layer: about 14 vectors of the hidden size (norms, attention, residuals) and 5 of
-    the FFN width; and twice the logits. Of layers that are `checkpointed`, the input of each and
-    all of one.
-    """
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    width = getattr(config, "intermediate_size", None) or 4 * hidden
-    layer = 14 * hidden + 5 * width
-    kept = layers * hidden + layer if checkpointed else layers * layer
-    return 4 * tokens * (kept + 2 * config.vocab_size)
+
+def _listed(parts: Mapping[str, int]) -> list[str]:
+    return [f"  {name}: {_size(size)}" for name, size in parts.items()]
 
 
-def _gib(size: float | int) -> str:
+def _weights(module: TranslationModule) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _size(size: float | int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,81 @@
+"""`run=`: a run that is used, and the settings that a command may give beside it."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from polylect.config.roots import ConfigError, plain
+from polylect.run.earlier.resume import laid_over, stored_values
+from polylect.run.earlier.stored import read_config, stored_config
+
+OF_RUN = ("model", "data", "strategy")
+"""Sections that a program which uses a run takes from that, as far as it knows them."""
+
+BESIDE = ("data.*", "model.path", "model.revision", "model.dtype", "model.attention")
+"""Settings of these sections that may be given beside `run`; the others are what was trained."""
+
+
+def stored_beside(run: str) -> tuple[dict[str, Any], Path]:
+    """The sections `OF_RUN` of a run's configuration, unchecked, and the file that holds them.
+
+    Raises FileNotFoundError where there is no run, ValueError where its file is damaged.
+    """
+    path = Path(run) / "config.yaml"
+    if path.is_file():
+        values: Mapping[str, Any] = read_config(path)
+    else:
+        from polylect.run.build import checkpoint_path
+        from polylect.strategies.checkpoint import read_checkpoint
+
+        path = checkpoint_path(run)
+        values = stored_values(read_checkpoint(path))
+    return {key: values[key] for key in OF_RUN if key in values}, path
+
+
+def settings_beside(given: Sequence[str]) -> list[str]:
+    """The keys below `OF_RUN` among overrides, by their paths; no choices of groups."""
+    keys = [o.split("=", 1)[0].lstrip("+~") for o in given]
+    return [key for key in keys if key.split(".")[0] in OF_RUN and "." in key]
+
+
+def beside(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration of a program that uses `cfg.run`, where `given` sets more than groups.
+
+    `data` becomes that of the run, unless the command chooses another, with what is given on top;
+    `model` holds what the command gives alone, for the run's own is in its checkpoint.
+
+    Raises:
+        ConfigError: something is given that is settled by the run.
+    """
+    keys = settings_beside(given)
+    if cfg.get("run") is None or not keys:
+        return cfg
+    values, path = stored_beside(cfg.run)
+    chosen = {o.key_or_group for o in OverridesParser.create().parse_overrides(list(given))}
+    whole = chosen & set(OF_RUN)
+    for key in keys:
+        if key.split(".")[0] not in whole:
+            _check_free(key, cfg, values)
+    if "data" in whole or not any(key.startswith("data.") for key in keys):
+        return cfg
+    stored = stored_config(values, path, ("data",), cfg.packages)
+    return laid_over(cfg, stored, given, ("data",))
+
+
+def _check_free(key: str, cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a setting that is not in `BESIDE`, unless the run has it so."""
+    free = any(fnmatchcase(key, pattern) for pattern in BESIDE) and key != "data.template"
+    own = OmegaConf.select(OmegaConf.create(dict(values)), key)
+    wanted = OmegaConf.select(cfg, key)
+    if free or plain(own) == plain(wanted):
+        return
+    raise ConfigError(
+        f"{key}={shorten(str(wanted), 80)} does not go beside run={cfg.run}, which was made with "
+        f"{shorten(str(own), 80)}: leave it out. What may be given is data.*, memory.*, "
+        "generation.*, and of the base model.path, revision, dtype and attention."
+    )

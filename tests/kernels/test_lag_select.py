@@ -239,7 +239,7 @@ def test_the_kernel_compiles_for_gpus(element: str, k: int, rank: int) -> None:
     from polylect.kernels.lag_select import kernel
 
     types = dict.fromkeys(("x", "a_star"), f"*{element}") | {"candidates": "*i64"}
-    types |= {"chosen": "*i64", "tie": "fp32"}
+    types |= {"best_out": "*i64", "tie": "fp32"}
     types |= dict.fromkeys(("strengths", "mean", "std", "projected"), "*fp32")
     constants = {"x_column": 1, "a_column": 1, "PRECISE": "tl.float32"}
     constants |= dict.fromkeys(("SCALED", "CENTRED", "DIVIDED"), True)

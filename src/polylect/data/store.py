@@ -40,6 +40,7 @@ class PairStore:
         finally:
             for column in columns:
                 column.close()
+        self.spilled = columns[0].file is not None
         hashes = b"".join(column.hash.digest() for column in columns)
         self.sha256: str = hashlib.sha256(bytes([self.monolingual]) + hashes).hexdigest()
 

@@ -13,7 +13,7 @@ from helpers.tiny import TRAIN, attempt, config, record, train
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from polylect.models.backbone import tiny_backbone
-from polylect.programs.train import _made
+from polylect.programs.train import _build
 from polylect.run.monitor.memory import StepBytes, step_bytes
 from polylect.run.session import register_resolvers
 from polylect.strategies.loss import target_losses
@@ -72,7 +72,7 @@ def printed(command: list[str], *more: str) -> str:
 
 def estimated(*overrides: str, precision: str = "32-true") -> StepBytes:
     register_resolvers(Path("run"))
-    module, data = _made(config("train", *TRAIN, *overrides))
+    module, data = _build(config("train", *TRAIN, *overrides))
     data.setup("fit")
     return step_bytes(module, next(iter(data.training_stream(1))), precision)
 
@@ -92,7 +92,7 @@ def test_parts_are_those_of_the_configuration() -> None:
 def test_what_is_remembered_is_what_autograd_keeps() -> None:
     """The oracle: bytes of the tensors that a real step saves for its backward pass."""
     register_resolvers(Path("run"))
-    module, data = _made(config("train", *TRAIN, "strategy=full", "model.layers=6"))
+    module, data = _build(config("train", *TRAIN, "strategy=full", "model.layers=6"))
     data.setup("fit")
     batch = next(iter(data.training_stream(1)))
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
@@ -143,7 +143,7 @@ def test_epochs_are_passes_over_the_data(
 ) -> None:
     """With little data a pool is a pass: 114 examples that are short enough, in batches."""
     register_resolvers(Path("run"))
-    _, data = _made(config("train", *TRAIN))
+    _, data = _build(config("train", *TRAIN))
     data.setup("fit")
     stream, drawn, batches = iter(data.training_stream(1000)), 0, 0
     while drawn < 2 * 114:

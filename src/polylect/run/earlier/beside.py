@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError, plain
-from polylect.run.earlier.resume import laid_over, stored_values
+from polylect.run.earlier.resume import lay_over, stored_values
 from polylect.run.earlier.stored import read_config, stored_config
 
 OF_RUN = ("model", "data", "strategy")
@@ -21,7 +21,7 @@ BESIDE = ("data.*", "model.path", "model.revision", "model.dtype", "model.attent
 
 
 def stored_beside(run: str) -> tuple[dict[str, Any], Path]:
-    """The sections `OF_RUN` of a run's configuration, unchecked, and the file that holds them.
+    """Return the sections `OF_RUN` of a run's configuration, unchecked, and the file with them.
 
     Raises FileNotFoundError where there is no run, ValueError where its file is damaged.
     """
@@ -37,14 +37,14 @@ def stored_beside(run: str) -> tuple[dict[str, Any], Path]:
     return {key: values[key] for key in OF_RUN if key in values}, path
 
 
-def settings_beside(given: Sequence[str]) -> list[str]:
-    """The keys below `OF_RUN` among overrides, by their paths; no choices of groups."""
-    keys = [o.split("=", 1)[0].lstrip("+~") for o in given]
+def settings_beside(overrides: Sequence[str]) -> list[str]:
+    """Return the keys below `OF_RUN` among overrides, by their paths; no choices of groups."""
+    keys = [o.split("=", 1)[0].lstrip("+~") for o in overrides]
     return [key for key in keys if key.split(".")[0] in OF_RUN and "." in key]
 
 
-def beside(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The configuration of a program that uses `cfg.run`, where `given` sets more than groups.
+def beside(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of a program that uses `cfg.run`, if overrides set more.
 
     `data` becomes that of the run, unless the command chooses another, with what is given on top;
     `model` holds what the command gives alone, for the run's own is in its checkpoint.
@@ -52,30 +52,30 @@ def beside(cfg: DictConfig, given: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: something is given that is settled by the run.
     """
-    keys = settings_beside(given)
+    keys = settings_beside(overrides)
     if cfg.get("run") is None or not keys:
         return cfg
     values, path = stored_beside(cfg.run)
-    chosen = {o.key_or_group for o in OverridesParser.create().parse_overrides(list(given))}
-    whole = chosen & set(OF_RUN)
+    groups = {o.key_or_group for o in OverridesParser.create().parse_overrides(list(overrides))}
+    whole = groups & set(OF_RUN)
     for key in keys:
         if key.split(".")[0] not in whole:
             _check_free(key, cfg, values)
     if "data" in whole or not any(key.startswith("data.") for key in keys):
         return cfg
     stored = stored_config(values, path, ("data",), cfg.packages)
-    return laid_over(cfg, stored, given, ("data",))
+    return lay_over(cfg, stored, overrides, ("data",))
 
 
 def _check_free(key: str, cfg: DictConfig, values: Mapping[str, Any]) -> None:
     """Raises ConfigError for a setting that is not in `BESIDE`, unless the run has it so."""
     free = any(fnmatchcase(key, pattern) for pattern in BESIDE) and key != "data.template"
     own = OmegaConf.select(OmegaConf.create(dict(values)), key)
-    wanted = OmegaConf.select(cfg, key)
-    if free or plain(own) == plain(wanted):
+    value = OmegaConf.select(cfg, key)
+    if free or plain(own) == plain(value):
         return
     raise ConfigError(
-        f"{key}={shorten(str(wanted), 80)} does not go beside run={cfg.run}, which was made with "
+        f"{key}={shorten(str(value), 80)} does not go beside run={cfg.run}, which was made with "
         f"{shorten(str(own), 80)}: leave it out. What may be given is data.*, memory.*, "
         "generation.*, and of the base model.path, revision, dtype and attention."
     )

@@ -107,28 +107,28 @@ def resume_config(
         ConfigError: the stored configuration names an object that is on no list, or a folder
             outside that of the runs.
     """
-    if "experiment" in _given_keys(overrides):
+    if "experiment" in _override_keys(overrides):
         return cfg
     how = f"--config {quote(cfg.config)}" if cfg.config else quote(f"resume={cfg.resume}")
     stored = stored_config(values, path, sections, cfg.packages, f"polylect train {how}")
     folder = PurePath(str(stored.get("name")))
     if folder.is_absolute() or ".." in folder.parts:
         raise ConfigError(f"{path}: name is {folder}, which leads out of the folder of the runs.")
-    return laid_over(cfg, stored, overrides, sections)
+    return lay_over(cfg, stored, overrides, sections)
 
 
-def _given_keys(overrides: Sequence[str]) -> dict[str, bool]:
+def _override_keys(overrides: Sequence[str]) -> dict[str, bool]:
     """The keys of overrides, and whether they are taken away."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return {override.key_or_group.split("@")[0]: override.is_delete() for override in parsed}
 
 
-def laid_over(
+def lay_over(
     cfg: DictConfig, stored: DictConfig, overrides: Sequence[str], sections: Collection[str]
 ) -> DictConfig:
     """Return `cfg` with these sections of a stored configuration, and the command line's on top.
 
-    Arguments are those of `continued_config`.
+    Arguments are those of `resume_config`.
     """
     new = copy.deepcopy(cfg)
     OmegaConf.set_struct(new, False)
@@ -138,7 +138,7 @@ def laid_over(
     values_given = OmegaConf.to_container(cfg, resolve=False)  # the run folder is not known yet
     if "callbacks" in sections:
         _put_in_place(new, values_given)
-    for key, deleted in _given_keys(overrides).items():
+    for key, deleted in _override_keys(overrides).items():
         above, _, name = key.rpartition(".")
         if key.split(".")[0] not in sections:
             continue

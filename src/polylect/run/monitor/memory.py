@@ -41,7 +41,7 @@ class StepBytes:
 
 
 def step_bytes(module: TranslationModule, batch: TranslationBatch, precision: str) -> StepBytes:
-    """What a training step of the strategy on this batch holds.
+    """Return what a training step of the strategy on this batch holds.
 
     Runs forward and backward without values: it takes seconds, whatever the size of the model.
 
@@ -65,7 +65,7 @@ def step_bytes(module: TranslationModule, batch: TranslationBatch, precision: st
 
 
 def process_bytes(module: TranslationModule) -> int:
-    """What the process holds on the CPU beside tensors, in training: Python, libraries, data."""
+    """Return what the process holds on the CPU beside tensors: Python, libraries, data."""
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not p.is_meta)
     return max(0, _resident() - weights) + _FIRST_STEP
 
@@ -86,8 +86,8 @@ def _state_per_weight(module: TranslationModule) -> float:
         return 0.0
     optimizer = module.optimizer([weight])
     optimizer.step()
-    kept = [t for state in optimizer.state.values() for t in state.values()]
-    return sum(t.numel() for t in kept if isinstance(t, Tensor)) // weight.numel()
+    moments = [t for state in optimizer.state.values() for t in state.values()]
+    return sum(t.numel() for t in moments if isinstance(t, Tensor)) // weight.numel()
 
 
 class _Live(TorchDispatchMode):
@@ -96,26 +96,26 @@ class _Live(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: set[int] = set()
+        self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self.add(tensor)
-        return made
+        return result
 
     def add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
+        if key not in self._storages:
+            self._storages.add(key)
             self.now += size
             self.peak = max(self.peak, self.now)
             weakref.finalize(storage, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
-        self._known.discard(key)
+        self._storages.discard(key)
         self.now -= size
 
 

@@ -111,6 +111,10 @@ def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
         return list(overrides)
     rest = [text for text in overrides if text not in folders]
     if program == "init":
+        if len(folders) > 1:
+            from polylect.config.roots import ConfigError
+
+            raise ConfigError(f"polylect init takes one folder, got {' and '.join(folders)}.")
         return [*(f"folder={_quote(folder)}" for folder in folders), *rest]
     return [f"systems=[{', '.join(map(_quote, folders))}]", *rest]
 

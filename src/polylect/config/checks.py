@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence, Sized
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError
 from polylect.did_you_mean import did_you_mean
@@ -104,6 +104,11 @@ def check_combination(module: Any, cfg: DictConfig) -> None:
             "`polylect evaluate run=null model=…`."
         )
     for name, node in (cfg.callbacks or {}).items():
+        if node and not OmegaConf.is_dict(node):
+            raise ConfigError(
+                f"callbacks.{name} must have keys, got {node}: set one, as in "
+                f"callbacks.{name}.monitor=val/loss, or null to do without."
+            )
         if monitor := (node or {}).get("monitor"):
             _check_monitor(f"callbacks.{name}.monitor", monitor, module)
 

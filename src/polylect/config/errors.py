@@ -73,6 +73,8 @@ def _sentence(error: BaseException) -> str:
             f"{key}={value} is several values: type {key}=[{value}] for a list, "
             f"\"{key}='{value}'\" for one text with commas, or -m before it for a run with each."
         )
+    if re.search(r"Could not find '[^']*/'", str(error)):  # Hydra lists where it looked
+        return "a group needs a choice, as in optim=adamw: leave out what ends in '='."
     if isinstance(error, ValueError | RuntimeError | OSError | HydraException):
         return _message_of(error).strip()
     if isinstance(error, OmegaConfBaseException):

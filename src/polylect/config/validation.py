@@ -113,8 +113,9 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
         try:
             schema[key] = node[key]
         except OmegaConfBaseException:
-            kind_name = getattr(annotation, "__name__", str(annotation))
-            yield f"config key {path}.{key} must be of type {kind_name}, got {node[key]!r}"
+            is_one = isinstance(annotation, type)
+            expected = f"of type {annotation.__name__}" if is_one else _shown(annotation)
+            yield f"config key {path}.{key} must be {expected}, got {node[key]!r}"
 
 
 def _may_be(value: Any, annotation: Any) -> bool:

@@ -126,7 +126,7 @@ class TranslationData(LightningDataModule):
 
     def check_directions(self, directions: Sequence[str]) -> tuple[str, ...]:
         """Return the directions; raises ValueError where one is none."""
-        if isinstance(directions, str) or not directions:
+        if isinstance(directions, str | Mapping) or not directions:
             raise ValueError(
                 f"data.directions must be a list such as [en-de, en-ta], got {directions!r}"
             )

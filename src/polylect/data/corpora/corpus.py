@@ -222,9 +222,18 @@ def corpora(
     return result
 
 
+_OF_A_CORPUS = ("path", "source", "target", "start", "stop", "header")
+"""Keys of a corpus, none of them a direction."""
+
+
 def _check_direction_key(setting: str, key: Any) -> None:
     if key == "*":
         return
+    if key in _OF_A_CORPUS:
+        raise ValueError(
+            f"{setting}: a corpus with the key {key!r} needs its kind, too, as in "
+            "{kind: tsv, path: my.tsv}; kinds are those of the table of formats"
+        )
     try:
         split_direction(key if isinstance(key, str) else repr(key))
     except ValueError as error:

@@ -116,8 +116,9 @@ class TrainingLoop(L.LightningModule, ABC):
             raise ValueError(f"{type(self).__name__} was made without an optimizer: give optim=…")
         try:
             optimizer = self.optimizer(self.parameter_groups())
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"optim.optimizer: {error}") from error
+        except (TypeError, ValueError, IndexError) as error:
+            settings = getattr(self.optimizer, "keywords", {})
+            raise ValueError(f"optim.optimizer does not take {settings}: {error}") from error
         return optimizer, self.schedule(optimizer, steps) if self.schedule else None
 
     # Validation: loss per direction, and chrF of some translations.

@@ -118,6 +118,9 @@ class TrainingLoop(L.LightningModule, ABC):
             optimizer = self.optimizer(self.parameter_groups())
         except (TypeError, ValueError) as error:
             raise ValueError(f"optim.optimizer: {error}") from error
+        for group in optimizer.param_groups:
+            if ratio := group.pop("lr_ratio", None):
+                group["lr"] *= ratio  # before the schedule, which goes on from here
         return optimizer, self.schedule(optimizer, steps) if self.schedule else None
 
     # Validation: loss per direction, and chrF of some translations.

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "retrieval": {"data", "models.context"},
     "plots": {"library", "layers.tokens"},
     "strategies": {"data", "library", "models", "plots", *BASICS},
+    "strategies.lora": {"strategies", "data", "library", "layers.lora"},
     "strategies.lora_switch": {
         "strategies", "data", "library", "models", "plots", "layers.lora"
     },

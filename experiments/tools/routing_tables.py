@@ -1,6 +1,6 @@
 """Tables of systems that route among adapters, tested on sets named DOMAIN_DIRECTION."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from records import Record
 
@@ -131,6 +131,51 @@ def routed_likelihoods(runs: Mapping[str, Record]) -> Table:
     columns = list(dict.fromkeys(router for row in nats.values() for router in row))
     rows = [(name, *(f"{row[router]:.3f}" for router in columns)) for name, row in nats.items()]
     return Table(("nats per token", *columns), tuple(rows))
+
+
+def found(runs: Mapping[str, Record]) -> Table:
+    """How often a token would find its adapter where the right one acts, in per cent."""
+    columns = [("source", r) for r in ("spectr", "spectr_center_prompt")]
+    columns += [("target", r) for r in ("arrow", "lag", "spectr", "lag_center", "spectr_center")]
+    rows = [
+        (name, *(f"{run['metrics']['forced'][router][side]:.1f}" for side, router in columns))
+        for name, run in runs.items()
+    ]
+    header = ("% of tokens", *(f"{side}: {router}" for side, router in columns))
+    return Table(header, tuple(rows))
+
+
+def chosen(runs: Mapping[str, Record]) -> Table:
+    """The same of the translation that each router writes itself."""
+    return _by_router(runs, "% of target tokens", lambda routers, name: routers[name]["target"])
+
+
+def shares(runs: Mapping[str, Record]) -> Table:
+    """chrF++ of each router as a share of the Oracle's, whose own stands first."""
+    oracles = {name: run["metrics"]["routers"].get("oracle", {}) for name, run in runs.items()}
+    table = _by_router(
+        runs,
+        "% of the Oracle's chrF++",
+        lambda routers, name: 100 * routers[name]["chrf++"] / routers["oracle"]["chrf++"],
+    )
+    rows = [(row[0], f"{oracles[row[0]]['chrf++']:.1f}", *row[1:]) for row in table.rows]
+    return Table((table.header[0], "Oracle, chrF++", *table.header[1:]), tuple(rows))
+
+
+def _by_router(
+    runs: Mapping[str, Record],
+    title: str,
+    value: Callable[[Mapping[str, Mapping[str, float]], str], float],
+) -> Table:
+    """A row for each run that translated, a column for each router but the Oracle."""
+    routers = {name: run["metrics"]["routers"] for name, run in runs.items()}
+    routers = {name: of_run for name, of_run in routers.items() if of_run}
+    columns = [name for name in next(iter(routers.values()), {}) if name != "oracle"]
+    rows = [
+        (name, *(f"{value(of_run, column):.1f}" for column in columns))
+        for name, of_run in routers.items()
+    ]
+    return Table((title, *columns), tuple(rows))
 
 
 def split(test: str) -> tuple[str, str]:

@@ -19,6 +19,9 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     lag/joint/routing     any of these of the records in lag/results/joint
     lag/readable/tokens   what tells of the right adapter
     lag/readable/routers  nats per target token under every router
+    routable/tongues/found   how often tokens would find their adapter
+    routable/tongues/chosen  how often those do that each router writes itself
+    routable/tongues/shares  chrF++ of each router as a share of the Oracle's
     kilt/answers          scores of `polylect answer`, and how often each library's right adapter
                           was chosen
 
@@ -103,6 +106,9 @@ def table(experiments: Path, name: str) -> str:
         "tokens": routing_tables.readable,
         "routers": routing_tables.routed_likelihoods,
         "answers": routing_tables.answers,
+        "found": routing_tables.found,
+        "chosen": routing_tables.chosen,
+        "shares": routing_tables.shares,
         **{metric: partial(run_tables.scores, metric=metric) for metric in TITLES},
     }
     if kind not in makers:

@@ -28,7 +28,7 @@ PROGRAMS = {
     "export": "write what was trained as a plain model, adapters or rows, and check it",
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",
-    "library": "list, check, align, compare, add or remove the adapters of a folder",
+    "library": "look after the adapters of a folder: list, check, align, compare and more",
     "trim": "cut the vocabulary of a base model down to what given text needs",
     "pretrain": "make a small base model and its tokenizer from text",
     "init": "lay a project of your own: configurations, a class, example data",

@@ -67,3 +67,24 @@ def test_answers_have_scores_by_task_and_the_right_adapters(tmp_path: Path) -> N
     assert "slot filling | % of the Oracle | right task, source | right task, target |" in text
     assert "| oracle | 50.0 | - | 100.0 | 50.0 |" in text
     assert "| base | 5.0 | 10 | - | - |" in text
+
+
+def test_routers_over_one_library_are_columns_and_its_seeds_one_row(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        sides = {"source": 10.0 * seed, "target": 20.0 * seed}
+        routers = {"oracle": {"chrf++": 50.0}, "spectr": {"chrf++": 20.0 * seed} | sides}
+        forced = ("arrow", "lag", "spectr", "lag_center", "spectr_center", "spectr_center_prompt")
+        metrics = {"forced": dict.fromkeys(forced, sides), "routers": routers}
+        put(tmp_path, f"r/results/tongues/a_seed{seed}", run_record(0.0) | {"metrics": metrics})
+    metrics = {"forced": dict.fromkeys(forced, sides), "routers": {}}
+    put(tmp_path, "r/results/tongues/begin_seed1", run_record(0.0) | {"metrics": metrics})
+    made = {k: tables.table(tmp_path / "experiments", f"r/tongues/{k}") for k in TABLES}
+    assert "| a | 15.0 ± 7.1 | 15.0 ± 7.1 | 30.0 ± 14.1 |" in made["found"]
+    assert "| begin | 20.0 | 20.0 | 40.0 |" in made["found"]
+    assert "| % of target tokens | spectr |" in made["chosen"]
+    assert "| a | 30.0 ± 14.1 |" in made["chosen"] and "begin" not in made["chosen"]
+    assert "| % of the Oracle's chrF++ | Oracle, chrF++ | spectr |" in made["shares"]
+    assert "| a | 50.0 ± 0.0 | 60.0 ± 28.3 |" in made["shares"]
+
+
+TABLES = ("found", "chosen", "shares")

@@ -38,7 +38,10 @@ def run(*settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("settings", [[], ["+data.mixing=by_direction"]])
+@pytest.mark.parametrize(
+    "settings",
+    [[], ["+data.mixing=by_direction"], ["strategy.init=contrastive", "strategy.train_a=false"]],
+)
 def test_two_processes_train_as_one(settings: list[str], tmp_path: Path) -> None:
     # With one direction per batch a process lacks gradients that the other has.
     both = [*settings, "optim.optimizer.weight_decay=0.5"]

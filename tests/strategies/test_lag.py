@@ -79,6 +79,7 @@ def differs(one: torch.Tensor, other: torch.Tensor) -> bool:
         ("lag", "token"),
         ("arrow", "token"),
         ("spectr", "token"),
+        ("lag", "prompt"),
         ("lag", "sentence"),
         ("lag", "model"),
     ],
@@ -233,7 +234,7 @@ def test_factors_may_be_mixed_before_they_are_multiplied(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("strategy", "level", "beams"),
-    [("lag", "token", 1), ("arrow", "token", 3), ("lag", "sentence", 3), ("lag", "model", 3)],
+    [("lag", "token", 1), ("arrow", "prompt", 3), ("lag", "sentence", 3), ("lag", "model", 3)],
 )
 def test_decoding_with_a_cache_is_decoding_without(
     strategy: str, level: str, beams: int, library: Path
@@ -421,7 +422,13 @@ def test_adapters_on_the_output_head_are_chosen_token_by_token(tmp_path: Path) -
     folder = export(tmp_path, "strategy.targets=[lm_head,v_proj]")
     batch = batch_of(lag(folder))
     assert logits(lag(folder), batch).isfinite().all()
-    for by_row in ("level=sentence", "level=model", "router=oracle", "+named=[library]"):
+    for by_row in (
+        "level=prompt",
+        "level=sentence",
+        "level=model",
+        "router=oracle",
+        "+named=[library]",
+    ):
         key = by_row.replace("+", "+strategy.") if "+" in by_row else f"strategy.{by_row}"
         with pytest.raises(ValueError, match=r"output head \(lm_head\).*strategy\.level=token"):
             lag(folder, key)

@@ -198,14 +198,17 @@ class Library:
     """Root of `polylect library`."""
 
     path: str = "???"  # folder of adapters
-    action: str = "list"  # list, check, align, compare, add, remove
+    action: str = "list"  # list, check, align, inputs, compare, add, remove
+    seed: int = 1
     packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
     adapter: str | None = None  # add, remove: its name; add takes that of the folder by default
+    sentences: int = 300  # inputs: of each adapter's training text
     source: str | None = None  # add: the PEFT folder to copy
     directions: list[str] | None = None  # add: those that it serves
     measure: str = "update"  # compare: the table to show; update, arrow or subspace
     out: str | None = None  # compare: JSON file to write, with all three tables
-    model: Any = None  # check: the base that adapters are to fit
+    model: Any = None  # check, inputs: the base that adapters are to fit
+    data: Any = None  # inputs: what the adapters were trained on
 
 
 @dataclass

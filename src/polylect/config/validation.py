@@ -114,7 +114,7 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
             schema[key] = node[key]
         except OmegaConfBaseException:
             is_one = isinstance(annotation, type)
-            expected = f"of type {annotation.__name__}" if is_one else _shown(annotation)
+            expected = f"of type {annotation.__name__}" if is_one else _in_words(annotation)
             yield f"config key {path}.{key} must be {expected}, got {node[key]!r}"
 
 

@@ -5,7 +5,6 @@ and writes, it does not compute.
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from polylect.files import Unwritable, whole_file
 from polylect.library.adapter import Adapter, LowRank
 from polylect.library.folder import AdapterLibrary
-from polylect.library.peft_format import CONFIG, WEIGHTS, read_config
+from polylect.library.peft_format import WEIGHTS, read_config
 
 FILE = "aligned.safetensors"
 FACTORS = ("a_star", "b_star")
@@ -234,16 +233,8 @@ class AlignedLibrary:
         )
 
     def digest(self, name: str) -> str:
-        """Return a SHA-256 of the weights, and of the configuration since the scaling is there."""
-        total = hashlib.sha256()
-        for part in (CONFIG, WEIGHTS):
-            path = self.library.folder(name) / part
-            try:
-                with path.open("rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-            except FileNotFoundError:
-                raise FileNotFoundError(f"{path.parent} has no {part}") from None
-        return total.hexdigest()
+        """Return the digest of an adapter: see `AdapterLibrary.digest`."""
+        return self.library.digest(name)
 
     def _path(self, name: str) -> Path:
         return self.library.folder(name) / FILE

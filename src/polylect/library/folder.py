@@ -1,5 +1,6 @@
 """A library of adapters: a folder with one plain PEFT folder for each."""
 
+import hashlib
 import json
 import os
 import re
@@ -90,6 +91,18 @@ class AdapterLibrary:
         It is None where the adapter is gone.
         """
         return _stamp(self._place(name))
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the weights, and of the configuration since the scaling is there."""
+        total = hashlib.sha256()
+        for part in (CONFIG, WEIGHTS):
+            path = self.folder(name) / part
+            try:
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{path.parent} has no {part}") from None
+        return total.hexdigest()
 
     def load(self, name: str) -> Adapter:
         """Reads an adapter, all of it or none; never one file of an older one than the others.

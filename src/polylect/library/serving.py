@@ -1,6 +1,6 @@
 """Which adapter of a library serves a direction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from polylect.did_you_mean import did_you_mean
 from polylect.library.adapter_index import adapters_by_direction
@@ -62,6 +62,18 @@ class Serving:
         self.contested.pop(direction, None)
         if name is not None:
             self.adapter[direction] = name
+
+
+def check_served(libraries: Collection[Serving], directions: Sequence[str]) -> None:
+    """Raises ValueError for a direction that no adapter of the libraries serves, or several do."""
+    for serving in libraries:
+        serving.check_uncontested(directions)
+    served = {direction for serving in libraries for direction in serving.adapter}
+    for direction in directions:
+        if "-" in direction and direction not in served:
+            raise ValueError(
+                f"no adapter serves direction {direction}; {did_you_mean(direction, served)}"
+            )
 
 
 def check_adapters_setting(

@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional
 
 from polylect import plots
+from polylect.config.base_or_run import LIBRARY
 from polylect.config.roots import ConfigError, plain
 from polylect.config.targets import instantiate
 from polylect.config.validation import validate
@@ -23,6 +24,7 @@ from polylect.layers.adapters.alignment import align, subspace_overlaps, update_
 from polylect.layers.lora.layer import check_adapter_name, nearest_name
 from polylect.library import AdapterLibrary
 from polylect.library.aligned import AlignedLibrary
+from polylect.library.calibration import INPUTS, write_inputs
 from polylect.library.folder import ABOUT, read_about
 from polylect.library.peft_format import CONFIG, PICKLED, WEIGHTS, read_peft
 
@@ -138,6 +140,38 @@ def _align(library: AdapterLibrary, cfg: DictConfig) -> None:
     print(f"{aligned_count} adapters aligned, {len(library.names) - aligned_count} were so before.")
 
 
+def _inputs(library: AdapterLibrary, cfg: DictConfig) -> None:
+    """Writes beside each adapter the means of what its layers are given on its own text."""
+    from polylect.run.build import build_data
+    from polylect.run.untrained import build_untrained, check_template
+    from polylect.strategies.lora.own_text import input_means, own_text
+
+    if not cfg.model or not cfg.data:
+        raise ConfigError("give model=… and data=…: the base, and what the adapters learnt from.")
+    if cfg.sentences < 1:
+        raise ConfigError(f"sentences must be at least 1, got {cfg.sentences}.")
+    for split in ("val", "test"):
+        cfg.data[split] = None
+    strategy = OmegaConf.create(LIBRARY | {"library": cfg.path})
+    check_template(strategy, cfg.data.get("template") or "plain")
+    whole = OmegaConf.merge(plain(cfg), {"strategy": strategy, "generation": None})
+    module, data = build_untrained(whole), build_data(cfg)
+    data.set_backbone(module.backbone, module.tokenizer)
+    data.setup("fit")
+    served = {name: library.about(name).get("directions", [name]) for name in library.names}
+    for name, directions in served.items():
+        texts = {d: name for d in directions if d in data.directions}
+        if not texts:
+            raise ConfigError(
+                f"adapter {name} serves {', '.join(directions)}, of which data.directions has none."
+            )
+        with module.use_adapter(name):
+            module.load(name)
+            means = input_means(module, own_text(data, texts, cfg.sentences, module.tokenizer))
+        write_inputs(library, name, means[name])
+        print(f"{name}  {max(count for _, count in means[name].values())} tokens")
+
+
 def _compare(library: AdapterLibrary, cfg: DictConfig) -> None:
     from polylect.eval.table import Table, show
 
@@ -218,7 +252,7 @@ def _add(library: AdapterLibrary, cfg: DictConfig) -> None:
     if (folder := library.path / name).exists():
         raise FileExistsError(f"{folder} exists: choose another name with adapter=NAME.")
     with whole_folder(folder) as new:
-        for part in (CONFIG, WEIGHTS, ABOUT):
+        for part in (CONFIG, WEIGHTS, ABOUT, INPUTS):
             if (source / part).is_file():
                 shutil.copyfile(source / part, new / part)
         if cfg.directions:
@@ -241,6 +275,7 @@ ACTIONS: dict[str, Callable[[AdapterLibrary, DictConfig], None]] = {
     "list": _list,
     "check": _check,
     "align": _align,
+    "inputs": _inputs,
     "compare": _compare,
     "add": _add,
     "remove": _remove,

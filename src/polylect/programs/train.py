@@ -259,13 +259,12 @@ def _finish(
     if best.is_file():
         with path_in_errors(best):
             module.load_owned(read_checkpoint(best))
+    module.to(trainer.strategy.root_device)
     module.export(folder)
     if not cfg.evaluate:
         loss = record.metrics["train"].get("val/loss")
         record.metrics["objective"] = None if loss is None else -loss
         return
-    device = trainer.strategy.root_device
-    module.to(device)
     print("after training:", flush=True)
     record.metrics["test"] = score_module(module, data, folder, cfg.metrics)
     record.metrics["objective"] = mean_chrf(record.metrics["test"])

@@ -110,7 +110,8 @@ class TranslationModule(TrainingLoop):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return trainable parameters for the optimizer.
 
-        `unit` says which of `units` a group is.
+        `unit` says which of `units` a group is; `lr_ratio`, where a group has one, is its learning
+        rate in units of the optimizer's.
         """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "unit": 0}]
 

@@ -20,6 +20,7 @@ from polylect.layers.adapters.build import build_banks
 from polylect.layers.adapters.calibration import (
     EnergyStatistics,
     calibration_key,
+    put_centers,
     put_statistics,
     statistics_of,
 )
@@ -32,10 +33,10 @@ from polylect.layers.lora.layer import check_adapter_name
 from polylect.library import AdapterLibrary
 from polylect.library.adapter import trained_with_examples
 from polylect.library.aligned import AlignedLibrary
-from polylect.library.calibration import read_calibration, write_calibration
+from polylect.library.calibration import read_calibration, read_inputs, write_calibration
 from polylect.library.fitting import adapters_by_layer, check_head
 from polylect.library.folder import open_library
-from polylect.library.serving import Serving, check_adapters_setting
+from polylect.library.serving import Serving, check_adapters_setting, check_served
 from polylect.strategies.base import TranslationModule, prompt_lengths
 
 
@@ -49,7 +50,7 @@ class LAG(TranslationModule):
 
     Args:
         library: folder of PEFT folders, or a mapping from names of libraries to such folders.
-        router, k, form, weights, temperature, mixing, level: see `RouterSettings`.
+        router, k, form, weights, temperature, mixing, level, center: see `RouterSettings`.
         budget_mib: memory for the adapters' factors, in MiB. If all fit, they are read at once;
             else those are held that were used last. The arrows are always in memory.
         count: sums up who was chosen, for `telemetry` and `routing_rows`.
@@ -80,6 +81,7 @@ class LAG(TranslationModule):
         temperature: float | int = 1.0,
         mixing: str = "output",
         level: str = "token",
+        center: bool = False,
         budget_mib: int | float = 1024,
         count: bool = True,
         named: Sequence[str] = (),
@@ -90,7 +92,7 @@ class LAG(TranslationModule):
         super().__init__(**common)
         self.settings = RouterSettings(
             router=router, k=k, form=form, weights=weights, temperature=temperature, mixing=mixing,
-            level=level,
+            level=level, center=center,
         )  # fmt: skip
         if budget_mib <= 0:
             raise ValueError(f"strategy.budget_mib must be positive, got {budget_mib}.")
@@ -109,7 +111,7 @@ class LAG(TranslationModule):
         """Route the libraries that are not `named` by other settings.
 
         Raises:
-            ValueError: another `mixing`, for which other factors would have to be read.
+            ValueError: another `mixing`, for which factors are not there; `center` without means.
         """
         if settings.mixing != self.settings.mixing:
             raise ValueError(
@@ -117,6 +119,8 @@ class LAG(TranslationModule):
                 f"another module for mixing={settings.mixing}."
             )
         with self.context.lock():
+            if settings.center != self.settings.center:
+                self._center(settings.center)
             self.settings = settings
             selector = selector_for(settings, self.context)
             routed = [name for name in self.libraries if name not in self.named]
@@ -153,6 +157,14 @@ class LAG(TranslationModule):
                     bank.serve(direction, adapter)
             attach_routing(self.backbone.get_submodule(path), self.router, by_library, path)
         self.router.watch(self.backbone.base_model)
+        self._center(self.settings.center)
+
+    def _center(self, center: bool) -> None:
+        """Gives the banks of routed libraries the means of their inputs, or takes them away."""
+        for name in self.libraries.keys() - self.named:
+            library = self.libraries[name]
+            means = {a: read_inputs(library, a) for a in library.names} if center else None
+            put_centers(banks_of(self.backbone, name), means)
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
         self._check(batch.directions)
@@ -239,7 +251,7 @@ class LAG(TranslationModule):
                 return
             energies, named = EnergyStatistics(), dict.fromkeys(self.libraries, Oracle())
             for batch in batches:
-                self._check_served(batch.directions)
+                check_served(self.serving.values(), batch.directions)
                 route = batch.directions, prompt_lengths(batch)
                 with self.router.route(*route, selectors=named, observers=[energies]):
                     self(batch)
@@ -250,7 +262,7 @@ class LAG(TranslationModule):
     def _calibration_key(self, batches: Sequence[TranslationBatch]) -> str:
         adapters = {n: (self.aligned[n].prepared, self.serving[n].adapter) for n in self.libraries}
         texts = ((b.input_ids, b.attention_mask, b.directions) for b in batches)
-        return calibration_key(self.base_fingerprint, adapters, texts)
+        return calibration_key(self.base_fingerprint, self.settings.center, adapters, texts)
 
     @torch.no_grad()
     def trace(self, batch: TranslationBatch) -> dict[Place, tuple[tuple[str, ...], Tensor]]:
@@ -267,19 +279,9 @@ class LAG(TranslationModule):
     def _check(self, directions: Sequence[str]) -> None:
         """Raises ValueError where rows would be given the adapter of a direction, and none is."""
         if self.settings.router == "oracle":
-            self._check_served(directions)
+            check_served(self.serving.values(), directions)
         for name in self.named:
             self.serving[name].check_uncontested(directions)
-
-    def _check_served(self, directions: Sequence[str]) -> None:
-        for serving in self.serving.values():
-            serving.check_uncontested(directions)
-        served = {direction for serving in self.serving.values() for direction in serving.adapter}
-        for direction in directions:
-            if "-" in direction and direction not in served:
-                raise ValueError(
-                    f"no adapter serves direction {direction}; {did_you_mean(direction, served)}"
-                )
 
     def _check_library(self, name: str, where: str) -> None:
         if name not in self.libraries:

@@ -20,8 +20,16 @@ from polylect.did_you_mean import did_you_mean
 from polylect.layers.lora.attach import attach_all, lora_layers
 from polylect.layers.lora.merge import merged_copy
 from polylect.library import Adapter, AdapterLibrary, cut_from
+from polylect.library.calibration import write_inputs
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.lora.groups import factor_groups
+from polylect.strategies.lora.own_text import begin_with, input_means, own_text
+from polylect.strategies.lora.settings import (
+    FactorSettings,
+    adapter_of_directions,
+    rank_of_adapters,
+)
 from polylect.strategies.loss import target_losses
 
 MOST_ADAPTERS = 16
@@ -42,13 +50,16 @@ class LoRASwitch(TranslationModule):
         targets: "attention", "ffn", "all", or name patterns of linear layers.
         dropout: on the adapter's input, in training.
         rslora: rank-stabilised scaling, Kalajdzievski 2023.
-        init_scale: factor of the random A that training begins with; 1 is PEFT's. Routers read an
-            adapter's inputs off A, where a short training hides under what was drawn: 0.01 for
-            adapters that are to be routed.
+        init_scale: factor of the A that training begins with; 1 is PEFT's. Routers read an
+            adapter's inputs off A, where a short training hides under a random A: 0.01 for
+            adapters that are to be routed, or another `init`.
+        init, init_sentences, train_a, loraplus_lr_ratio: see `FactorSettings`. An A that is not
+            random begins with the training, of adapters whose weights come from nowhere else.
     """
 
     between_stages = (
         *TranslationModule.between_stages, "adapters", "rank", "targets", "dropout", "init_scale",
+        "init", "init_sentences", "train_a", "loraplus_lr_ratio",
     )  # fmt: skip
 
     frozen_base: ClassVar[bool] = True
@@ -63,20 +74,24 @@ class LoRASwitch(TranslationModule):
         dropout: int | float = 0.0,
         rslora: bool = False,
         init_scale: int | float = 1.0,
+        init: str = "kaiming",
+        init_sentences: int = 300,
+        train_a: bool = True,
+        loraplus_lr_ratio: int | float = 1.0,
         **common: Any,
     ) -> None:
-        self._adapter_of = _adapters(adapters, common.get("directions", ()))
+        self._adapter_of = adapter_of_directions(adapters, common.get("directions", ()))
         super().__init__(**common)
-        self.ranks = _ranks(rank, self.adapters)
+        self.ranks = rank_of_adapters(rank, self.adapters)
+        self.factors = FactorSettings(init, init_scale, init_sentences, train_a, loraplus_lr_ratio)
+        self.factors.check_adapters(self.adapters)
         if alpha <= 0:
             raise ValueError(f"strategy.alpha must be positive, got {alpha}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"strategy.dropout must be at least 0 and below 1, got {dropout}.")
-        if init_scale <= 0:
-            raise ValueError(f"strategy.init_scale must be positive, got {init_scale}.")
         self.alpha, self.dropout, self.rslora = float(alpha), float(dropout), rslora
-        self.init_scale = float(init_scale)
         self.targets = targets
+        self._new = set() if init == "kaiming" else set(self.adapters)
 
     @property
     def adapters(self) -> list[str]:
@@ -95,11 +110,40 @@ class LoRASwitch(TranslationModule):
         options = {
             "rslora": self.rslora,
             "dropout": self.dropout,
-            "init_scale": self.init_scale,
+            "init_scale": self.factors.init_scale,
+            "train_a": self.factors.train_a,
         }
-        for layer in attach_all(self.backbone, patterns, self.context).values():
+        for path, layer in attach_all(self.backbone, patterns, self.context).items():
             for adapter in self.adapters:
+                self._check_rank(adapter, path, layer.in_features)
                 layer.add(adapter, self.ranks[adapter], self.alpha, **options)
+
+    def _check_rank(self, adapter: str, path: str, width: int) -> None:
+        if adapter in self._new and self.ranks[adapter] > width:
+            raise ValueError(
+                f"strategy.init={self.factors.init} finds at most {width} directions in the inputs "
+                f"of {path}, and strategy.rank of adapter {adapter} is {self.ranks[adapter]}: take "
+                "a lower one, or strategy.init=kaiming."
+            )
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self._new:
+            begin_with(
+                self,
+                self._own_text(self.trainer.datamodule),
+                self.factors,
+                self._new,
+                self.trainer.strategy.broadcast,
+            )
+            self._new.clear()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._new.clear()
+
+    def _own_text(self, data: Any) -> EvaluationBatches:
+        return own_text(data, self._adapter_of, self.factors.init_sentences, self.tokenizer)
 
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
         return self.context.route([self.adapter(d) for d in batch.directions])
@@ -119,12 +163,7 @@ class LoRASwitch(TranslationModule):
         return self._adapter_of[direction]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        groups, layers = [], list(lora_layers(self.backbone).values())
-        for unit, adapter in enumerate(self.adapters):
-            factors = [f for layer in layers for f in (layer.lora_a, layer.lora_b)]
-            tensors = [f[adapter] for f in factors if adapter in f]
-            groups.append({"params": tensors, "unit": unit, "name": adapter})
-        return groups
+        return factor_groups(lora_layers(self.backbone), self.adapters, self.factors)
 
     def load_stage(self, checkpoint: dict[str, Any]) -> None:
         """Take the adapters that are trained here, and leave those of other directions.
@@ -135,10 +174,15 @@ class LoRASwitch(TranslationModule):
         tensors = {name: t for name, t in checkpoint["state_dict"].items() if name in owned}
         if tensors:
             checkpoint = checkpoint | {"state_dict": tensors}
+        self._new -= {name.rpartition(".")[2] for name in tensors}
         self.load_owned(checkpoint, but=owned - tensors.keys() if tensors else frozenset())
 
     def export(self, folder: Path) -> None:
-        """Write each adapter as a plain PEFT folder under `folder/adapters`."""
+        """Write each adapter as a plain PEFT folder under `folder/adapters`.
+
+        Adapters that began with their inputs are for routing: the means of what their layers are
+        given now lie beside them.
+        """
         library, layers = AdapterLibrary(folder / "adapters"), lora_layers(self.backbone)
         for adapter in self.adapters:
             about = self.about | {
@@ -149,6 +193,10 @@ class LoRASwitch(TranslationModule):
                 "base_cut_from": cut_from(self.backbone),
             }
             library.save(adapter, Adapter.of_layers(layers, adapter, about))
+        if self.factors.init != "kaiming" and self._trainer is not None:
+            means = input_means(self, self._own_text(self._trainer.datamodule))
+            for adapter in self.adapters:
+                write_inputs(library, adapter, means[adapter])
 
     def merge_names(self) -> list[str]:
         return self.adapters
@@ -214,53 +262,3 @@ class LoRASwitch(TranslationModule):
                 losses, _ = target_losses(self.backbone, batch)
             nats, tokens = nats + losses.sum().item(), tokens + len(losses)
         return nats / tokens
-
-
-def _adapters(
-    setting: str | Mapping[str, Sequence[str]], directions: Sequence[str]
-) -> dict[str, str]:
-    """Direction to adapter name; raises ValueError where a direction has none or two."""
-    if isinstance(setting, str):
-        if setting == "per_direction":
-            return {d: d for d in directions}
-        if setting == "shared":
-            return dict.fromkeys(directions, "shared")
-        raise ValueError(
-            f"strategy.adapters={setting} does not exist; {did_you_mean(setting, _SETTINGS)} "
-            "Or give a mapping from adapter to its directions."
-        )
-    adapter_of: dict[str, str] = {}
-    for adapter, served in setting.items():
-        for direction in served:
-            if direction in adapter_of:
-                raise ValueError(
-                    f"strategy.adapters gives direction {direction} to two adapters, "
-                    f"{adapter_of[direction]} and {adapter}."
-                )
-            adapter_of[direction] = adapter
-    if missing := [d for d in directions if d not in adapter_of]:
-        raise ValueError(f"strategy.adapters leaves {', '.join(missing)} without an adapter.")
-    if unknown := [d for d in adapter_of if d not in directions]:
-        raise ValueError(
-            f"strategy.adapters names {unknown[0]}, which is not among data.directions; "
-            f"{did_you_mean(unknown[0], directions)}"
-        )
-    return {d: adapter_of[d] for d in directions}
-
-
-_SETTINGS = ("per_direction", "shared")
-
-
-def _ranks(rank: int | Mapping[str, int], adapters: Sequence[str]) -> dict[str, int]:
-    ranks = dict.fromkeys(adapters, rank) if isinstance(rank, int) else dict(rank)
-    if unknown := [name for name in ranks if name not in adapters]:
-        raise ValueError(
-            f"strategy.rank names {unknown[0]}, which is no adapter; "
-            f"{did_you_mean(unknown[0], adapters)}"
-        )
-    for adapter in adapters:
-        if ranks.get(adapter, 0) < 1:
-            raise ValueError(
-                f"strategy.rank of adapter {adapter} must be at least 1, got {ranks.get(adapter)}."
-            )
-    return ranks

@@ -40,6 +40,8 @@ class AdapterBank(nn.Module):
         position: of each adapter, by name.
         serving: see above, and `serve`.
         mean, std: of each adapter's energy on its own text, where it was measured.
+        center: mean of the layer's inputs over the text of all adapters, where scores go by what
+            differs from it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AdapterBank(nn.Module):
         self.register_buffer("strengths", strengths, persistent=False)
         self.register_buffer("mean", None, persistent=False)
         self.register_buffer("std", None, persistent=False)
+        self.register_buffer("center", None, persistent=False)
         self._load, self._pages = load, pages
         self._widths = {"a": arrows.shape[1], "b": width}
         if pages is None:
@@ -75,6 +78,10 @@ class AdapterBank(nn.Module):
         self.serving.pop(direction, None)
         if name in self.position:
             self.serving[direction] = self.position[name]
+
+    def centered(self, x: Float[Tensor, "tokens in"]) -> Float[Tensor, "tokens in"]:
+        """What scores are computed of."""
+        return x if self.center is None else x - self.center
 
     @property
     def is_paged(self) -> bool:

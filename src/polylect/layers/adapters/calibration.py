@@ -37,7 +37,7 @@ class EnergyStatistics:
         for i in adapter.unique():
             one = i.unsqueeze(0)
             energy = spectral_scores(
-                x[is_routed][adapter == i],
+                bank.centered(x[is_routed][adapter == i]),
                 bank.factor("a", one),
                 "energy",
                 strengths=bank.strengths[one],
@@ -84,8 +84,36 @@ def put_statistics(banks: Mapping[str, AdapterBank], statistics: Mapping[str, Te
             setattr(bank, statistic, statistics[f"{path}.{statistic}"].to(bank.arrows.device))
 
 
+def put_centers(
+    banks: Mapping[str, AdapterBank],
+    means: Mapping[str, Mapping[str, tuple[Float[Tensor, " in"], int]]] | None,
+) -> None:
+    """Gives each bank the mean of its layer's inputs over the text of all its adapters.
+
+    Args:
+        banks: of one library, by the path of their layer.
+        means: by adapter and path the mean of its own inputs, and of how many tokens; None for
+            banks without a center.
+
+    Raises:
+        ValueError: an adapter changes a layer whose inputs were not measured.
+    """
+    for path, bank in banks.items():
+        if means is None:
+            bank.center = None
+            continue
+        for name in bank.names:
+            if path not in means[name]:
+                raise ValueError(f"no mean of the inputs of {path} was measured for {name!r}")
+        counts = torch.tensor([means[name][path][1] for name in bank.names]).double()
+        every = torch.stack([means[name][path][0].double() for name in bank.names])
+        pooled = (counts @ every) / counts.sum()
+        bank.center = pooled.to(bank.arrows.device, bank.arrows.dtype)
+
+
 def calibration_key(
     base: str,
+    centered: bool,
     libraries: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]],
     texts: Iterable[tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"], Sequence[str]]],
 ) -> str:
@@ -93,10 +121,11 @@ def calibration_key(
 
     Args:
         base: fingerprint of the base model.
+        centered: whether energies are those of centred inputs.
         libraries: by name the digest of each adapter, and the adapter that serves each direction.
         texts: token ids, attention mask and directions of each batch.
     """
-    total = hashlib.sha256(base.encode())
+    total = hashlib.sha256(base.encode() + b"centered" * centered)
     for name, (digests, serving) in libraries.items():
         total.update(repr((name, sorted(digests.items()), sorted(serving.items()))).encode())
     for ids, mask, directions in texts:

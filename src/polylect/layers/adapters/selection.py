@@ -20,7 +20,7 @@ from polylect.layers.adapters.scores import (
 ROUTERS = ("lag", "arrow", "spectr", "uniform", "oracle")
 WEIGHTS = ("softmax", "uniform")
 MIXINGS = ("output", "aligned", "trained")
-LEVELS = ("token", "sentence", "model")
+LEVELS = ("token", "prompt", "sentence", "model")
 
 _BLOCK = 64
 """Adapters whose factors are read together where all of them must be scored."""
@@ -42,10 +42,14 @@ class RouterSettings:
         mixing: "output" adds up the adapters' updates. Or their factors are averaged before they
             are multiplied: "aligned" those that SpectR's code takes, "trained" those that Arrow's
             code takes, which are the adapters' own.
-        level: "token"; "sentence": in each layer all tokens of a row get the adapter with the most
-            weight over the tokens of its prompt; or "model": all layers together, one adapter for a
-            row, by a pass of the base alone over the prompts. A token of the prompt then depends on
-            later ones of the prompt, but no token on the translation.
+        level: "token"; "prompt": in each layer all tokens of a prompt get what its last token
+            chooses, and those of the translation choose for themselves; "sentence": in each layer
+            all tokens of a row get the adapter with the most weight over the tokens of its prompt;
+            or "model": all layers together, one adapter for a row, by a pass of the base alone over
+            the prompts. But for the first, a token of the prompt then depends on later ones of the
+            prompt, and no token on the translation.
+        center: whether the mean of a layer's inputs, over the text of all adapters of the library,
+            is subtracted from a token before it is scored.
 
     Raises:
         ValueError: an unknown name, or a number out of its range; by the name of the setting.
@@ -58,6 +62,7 @@ class RouterSettings:
     temperature: float | int = 1.0
     mixing: str = "output"
     level: str = "token"
+    center: bool = False
 
     def __post_init__(self) -> None:
         choices_by_setting = (
@@ -101,6 +106,7 @@ def select(x: Float[Tensor, "tokens in"], bank: AdapterBank, settings: RouterSet
     Args:
         x: the layer's input, in at least float32.
     """
+    x = bank.centered(x)
     if settings.router == "lag":
         return _lag(x, bank, settings)
     adapters = len(bank.names)
@@ -131,6 +137,8 @@ def _lag(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Selection:
         std=std,
     )
     best = best if used is None else used[best]
+    if bank.center is not None:  # of what was scored, which is not what the adapter is applied to
+        projected = None
     return Selection(best.unsqueeze(1), x.new_ones(x.shape[0], 1), projected)
 
 

@@ -50,6 +50,33 @@ class PerToken:
 
 
 @dataclass(frozen=True)
+class PerPrompt:
+    """In each layer all tokens of a row's prompt get what the last of them chooses.
+
+    It has read the whole prompt, where the first have not. Later tokens choose for themselves.
+    """
+
+    settings: RouterSettings
+    by_row: ClassVar[bool] = True
+
+    def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
+        own = select(x, bank, self.settings)
+        if not view.in_prompt.any():
+            return own
+        if view.past_length:
+            raise RuntimeError(
+                f"the cache holds {view.past_length} tokens and the prompt goes on: pass the whole "
+                "prompt in one forward pass, inside strategy.routing(batch)"
+            )
+        places = torch.arange(len(x), device=x.device)
+        last = places.new_zeros(len(view.real)).scatter_reduce_(
+            0, view.rows, torch.where(view.in_prompt, places, 0), "amax"
+        )
+        chooser = torch.where(view.in_prompt, last[view.rows], places)
+        return Selection(own.indices[chooser], own.weights[chooser])
+
+
+@dataclass(frozen=True)
 class PerSentence:
     """In each layer all tokens of a row get whom the tokens of its prompt gave the most weight.
 
@@ -150,6 +177,8 @@ def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector 
         return Oracle()
     if settings.level == "token":
         return PerToken(settings)
+    if settings.level == "prompt":
+        return PerPrompt(settings)
     return PerSentence(settings, context) if settings.level == "sentence" else None
 
 

@@ -84,6 +84,7 @@ class LoRALayer(nn.Module):
         rslora: bool = False,
         dropout: float | int = 0.0,
         init_scale: float | int = 1.0,
+        train_a: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
         """Add a trainable adapter that changes nothing yet: A uniform as PEFT draws it, B zero.
@@ -96,6 +97,7 @@ class LoRALayer(nn.Module):
             rslora: see alpha.
             dropout: share of the update's input that is dropped in training mode.
             init_scale: factor of A as it is drawn.
+            train_a: whether A is trained, too; B is.
             generator: where the random numbers come from, on the CPU.
         """
         check_adapter_name(adapter)
@@ -111,6 +113,7 @@ class LoRALayer(nn.Module):
         nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator).mul_(init_scale)
         b = torch.zeros(self.out_features, rank)
         self.set(adapter, a, b, alpha / (math.sqrt(rank) if rslora else rank), trainable=True)
+        self.lora_a[adapter].requires_grad_(train_a)
         self.dropout[adapter] = float(dropout)
 
     def set(

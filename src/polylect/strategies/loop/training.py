@@ -119,6 +119,9 @@ class TrainingLoop(L.LightningModule, ABC):
         except (TypeError, ValueError, IndexError) as error:
             settings = getattr(self.optimizer, "keywords", {})
             raise ValueError(f"optim.optimizer does not take {settings}: {error}") from error
+        for group in optimizer.param_groups:
+            if ratio := group.pop("lr_ratio", None):
+                group["lr"] *= ratio  # before the schedule, which goes on from here
         return optimizer, self.schedule(optimizer, steps) if self.schedule else None
 
     # Validation: loss per direction, and chrF of some translations.

@@ -1,0 +1,137 @@
+"""Every router over the adapters of one run, on its test sets: whom tokens choose, what is written.
+
+    measure.py --library RUN/adapters --out FILE.json -- model=tongues data=tongues
+
+The model is loaded once. Of each router the record has the mean chrF++ over the directions and the
+share of tokens that found the adapter of their direction, over all layers, on the source and on the
+translation as the system itself writes it. Of `forced` the translation is the reference and every
+token goes through the right adapter: whether it would be found, with nothing gone wrong before.
+
+The translations stay out of the record.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from polylect.config.roots import conf_folder, plain
+from polylect.data.batch import pad_id
+from polylect.data.stream import EvaluationBatches
+from polylect.eval.metrics import score
+from polylect.layers.adapters.bank import AdapterBank
+from polylect.layers.adapters.counts import RouteCounts, agreement
+from polylect.layers.adapters.observers import Place
+from polylect.layers.adapters.selection import RouterSettings, Selection
+from polylect.layers.adapters.selectors import Oracle, Selector, selector_for
+from polylect.layers.tokens import TokenView
+from polylect.run.build import build_data
+from polylect.run.record import Record
+from polylect.run.untrained import build_untrained
+from polylect.strategies.base import prompt_lengths
+from polylect.strategies.lag import LAG
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+from publish import write_published
+
+ROUTERS = {
+    "oracle": RouterSettings("oracle"),
+    "uniform": RouterSettings("uniform"),
+    "arrow": RouterSettings("arrow", k=1),
+    "lag": RouterSettings("lag", k=3),
+    "spectr": RouterSettings("spectr", k=1),
+    "spectr_center": RouterSettings("spectr", k=1, center=True),
+    "lag_center": RouterSettings("lag", k=3, center=True),
+    "spectr_prompt": RouterSettings("spectr", k=1, level="prompt"),
+    "arrow_center_prompt": RouterSettings("arrow", k=1, center=True, level="prompt"),
+    "lag_center_prompt": RouterSettings("lag", k=3, center=True, level="prompt"),
+    "spectr_center_prompt": RouterSettings("spectr", k=1, center=True, level="prompt"),
+    "spectr_model": RouterSettings("spectr", k=1, level="model"),
+}
+FORCED = ("arrow", "lag", "spectr", "lag_center", "spectr_center", "spectr_center_prompt")
+
+
+class Asked:
+    """Counts whom a router would choose, in a pass in which others choose."""
+
+    def __init__(self, selector: Selector) -> None:
+        self.selector, self.counts = selector, RouteCounts()
+
+    def observe(
+        self,
+        place: Place,
+        bank: AdapterBank,
+        x: torch.Tensor,
+        view: TokenView,
+        selection: Selection,
+    ) -> None:
+        self.counts.observe(place, bank, x, view, self.selector.select(x, bank, view))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="+", help="of evaluate: model and data")
+    parser.add_argument("--library", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=25, help="sentences of each test set")
+    parser.add_argument("--routers", nargs="*", choices=ROUTERS, default=list(ROUTERS))
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    oracle = ["strategy=lag", f"strategy.library={arguments.library}", "strategy.router=oracle"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("evaluate", [*arguments.overrides, *oracle])
+    record = Record(run=str(arguments.library), config=plain(cfg))
+    data, module = build_data(cfg), build_untrained(cfg)
+    data.tokenizer, data.template = module.tokenizer, module.template
+    data.setup("test")
+    record.metrics["forced"] = {r: forced(module, data, arguments.limit, r) for r in FORCED}
+    record.metrics["routers"] = {
+        router: translated(module, data, arguments.limit, router) for router in arguments.routers
+    }
+    record.data, record.status = data.report, "done"
+    record.seconds = round(time.monotonic() - begin, 1)
+    write_published(arguments.out, asdict(record) | {"scratch": record.scratch})
+
+
+def forced(module: LAG, data: Any, limit: int, router: str) -> dict[str, float]:
+    """By side, how often a router would choose the right adapter, where that acts."""
+    module.route_by(ROUTERS[router])
+    asked = Asked(selector_for(ROUTERS[router], module.context))
+    right = {"library": Oracle()}
+    for direction in data.directions_of("test"):
+        examples = data.examples(direction, "test", limit)
+        for batch in EvaluationBatches(examples, 2048, 64, pad_id(module.tokenizer)):
+            route = batch.directions, prompt_lengths(batch)
+            with module.router.route(*route, selectors=right, observers=[asked]):
+                module(batch)
+    return _percent(agreement(asked.counts.rows())["library"])
+
+
+def translated(module: LAG, data: Any, limit: int, router: str) -> dict[str, float]:
+    """Mean chrF++, and by side how often the right adapter was chosen."""
+    module.route_by(ROUTERS[router])
+    module.counts.clear()
+    values = []
+    for direction in data.directions_of("test"):
+        prompts = data.prompts(direction, "test", limit)
+        texts = [t.text for t in module.translate(prompts)]
+        references = [p.references for p in prompts]
+        (chrf,) = score(texts, references, metrics=["chrf++"], target=direction.split("-")[1])
+        values.append(chrf.value)
+    found = {"chrf++": round(sum(values) / len(values), 2)}
+    print(f"{router}: {found['chrf++']}", flush=True)
+    return found | _percent(agreement(module.routing_rows())["library"])
+
+
+def _percent(shares: dict[str, float]) -> dict[str, float]:
+    return {side: round(100 * share, 1) for side, share in shares.items()}
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

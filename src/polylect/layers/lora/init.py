@@ -1,0 +1,129 @@
+"""A of an adapter drawn from the inputs of its layer, so that routers recognise these.
+
+- ``data``: the right singular vectors of the inputs on the adapter's own text, those of the largest
+  singular values. So begins EVA (arXiv 2410.07170); PEFT's subtracts the mean first, and counts the
+  tokens that are learned alone.
+- ``contrastive``: the directions in which the adapter's own inputs vary most for how much all
+  adapters' inputs do, the mean of all removed: C_own v = λ C_all v, the largest λ.
+
+Either way the rows of A are orthonormal, so that the score of SpectR, the length of x in the space
+of A's rows, is as it was measured for as long as A stays.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polylect.finite import all_finite
+from polylect.layers.lora.inputs import InputMoments, InputSums
+from polylect.layers.lora.layer import LoRALayer
+
+RIDGE = 1e-3
+"""Of the covariance of all inputs, in units of its mean eigenvalue, added to its diagonal.
+
+Directions in which the few sentences hardly vary would else win by chance."""
+
+_BUDGET = 2 << 30
+"""Bytes of the sums of x xᵀ that are held together; what does not fit is another pass."""
+
+
+def principal_directions(own: InputMoments, rank: int) -> Float[Tensor, "rank in"]:
+    """The leading right singular vectors of the inputs, as orthonormal rows, float64."""
+    return _positive(torch.linalg.eigh(own.products).eigenvectors[:, -rank:].flip(1).T)
+
+
+def contrastive_directions(
+    own: InputMoments, every: Mapping[str, InputMoments], rank: int
+) -> Float[Tensor, "rank in"]:
+    """Orthonormal rows that span the leading generalised eigenvectors, float64.
+
+    Args:
+        own: the adapter's moments.
+        every: those of all adapters, the adapter's among them.
+    """
+    count = sum(moments.count for moments in every.values())
+    mean = sum(moments.total for moments in every.values()) / count
+    pooled = sum(moments.count * _covariance(moments, mean) for moments in every.values()) / count
+    pooled.diagonal().add_(RIDGE * pooled.diagonal().mean())
+    root = torch.linalg.cholesky(pooled)
+    half = torch.linalg.solve_triangular(root, _covariance(own, mean), upper=False)
+    white = torch.linalg.solve_triangular(root, half.T, upper=False)
+    leading = torch.linalg.eigh((white + white.T) / 2).eigenvectors[:, -rank:].flip(1)
+    directions = torch.linalg.solve_triangular(root.T, leading, upper=True)
+    return _positive(torch.linalg.qr(directions).Q.T)
+
+
+def _covariance(moments: InputMoments, mean: Float[Tensor, " in"]) -> Float[Tensor, "in in"]:
+    """Of the inputs about a mean that need not be theirs."""
+    shift = torch.outer(moments.mean, mean)
+    return moments.products / moments.count - shift - shift.T + torch.outer(mean, mean)
+
+
+def _positive(rows: Float[Tensor, "rank in"]) -> Float[Tensor, "rank in"]:
+    """The largest entry of each row positive, whatever the decomposition returned."""
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    return torch.where(largest < 0, -rows, rows)
+
+
+def directions_of_inputs(
+    layers: Mapping[str, LoRALayer],
+    how: str,
+    read: Callable[[InputSums], None],
+) -> Iterator[tuple[str, str, Float[Tensor, "rank in"]]]:
+    """For every layer and adapter the rows that its A shall begin with: (path, adapter, rows).
+
+    Args:
+        layers: by path.
+        how: "data" or "contrastive".
+        read: runs the adapters' text through the model, while the sums watch. It is called more
+            than once if the layers are so large that they are read in parts.
+
+    Raises:
+        ValueError: an adapter has fewer tokens than its rank, or inputs are not finite.
+    """
+    for part in _parts(layers):
+        sums = InputSums(part, products=True)
+        with sums.watching():
+            read(sums)
+        known: dict[tuple[int, int], Tensor] = {}  # of layers that share their inputs
+        for path, layer in part.items():
+            every = sums.by_layer.get(path, {})
+            for adapter, a in layer.lora_a.items():
+                own, rank = every.get(adapter), len(a)
+                _check(path, adapter, own, rank)
+                if (id(own), rank) not in known:
+                    known[id(own), rank] = (
+                        principal_directions(own, rank)
+                        if how == "data"
+                        else contrastive_directions(own, every, rank)
+                    )
+                yield path, adapter, known[id(own), rank]
+
+
+def _check(path: str, adapter: str, own: InputMoments | None, rank: int) -> None:
+    tokens = 0 if own is None else own.count
+    if tokens < rank:
+        raise ValueError(
+            f"adapter {adapter} of rank {rank} has {tokens} tokens of text for {path} to begin "
+            "with: give more with strategy.init_sentences, or a lower strategy.rank"
+        )
+    if not all_finite(own.products):
+        raise ValueError(
+            f"the inputs of {path} on the text of adapter {adapter} are not finite: take "
+            "strategy.init=kaiming, or the base in another model.dtype"
+        )
+
+
+def _parts(layers: Mapping[str, LoRALayer]) -> Iterator[dict[str, LoRALayer]]:
+    """The layers in their order, cut so that the sums of each part fit into the budget."""
+    part: dict[str, LoRALayer] = {}
+    held = 0
+    for path, layer in layers.items():
+        needed = 8 * layer.in_features**2 * len(layer.lora_a)
+        if part and held + needed > _BUDGET:
+            yield part
+            part, held = {}, 0
+        part[path], held = layer, held + needed
+    yield part

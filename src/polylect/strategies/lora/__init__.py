@@ -1,0 +1,1 @@
+"""Parts of the strategies that train LoRA adapters."""

@@ -148,6 +148,21 @@ def test_a_failed_stage_ends_it_and_it_goes_on_from_there(tmp_path: Path, calls:
     assert record(folder)["status"] == "done"
 
 
+def test_a_stage_does_not_go_on_from_one_whose_name_begins_like_its_own(
+    tmp_path: Path, calls: list
+) -> None:
+    stages = {name: {"program": "train", "overrides": []} for name in ("lora_switch", "lora")}
+    recipe.main(configured(tmp_path, stages, extra={}))
+    assert [command for command, _ in calls] == [["train", "seed=1"]] * 2
+
+
+def test_a_stage_goes_on_from_the_last_of_many_attempts(tmp_path: Path) -> None:
+    for name in ("lora", "lora_2", "lora_10", "lora_switch", "lora_switch_2"):
+        (tmp_path / name).mkdir()
+    names = [run.name for run in recipe._former_runs(tmp_path, "lora")]
+    assert names == ["lora", "lora_2", "lora_10"]
+
+
 def test_a_stage_that_goes_on_does_not_begin_from_the_one_before(
     tmp_path: Path, calls: list
 ) -> None:

@@ -226,7 +226,7 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
     Raises:
         ConfigError: it failed; it has said itself why.
     """
-    former = [run for run in sorted(folder.glob(f"{name}*")) if run.is_dir()]
+    former = _former_runs(folder, name)
     own = new_folder(folder, name)
     own.rmdir()  # the program makes it
     resume = [f"resume={run}" for run in former[-1:] if _resumable(run)]
@@ -254,6 +254,15 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
             f"polylect recipe resume={folder} and the settings you gave."
         )
     return own
+
+
+def _former_runs(folder: Path, name: str) -> list[Path]:
+    """Folders of a stage as `new_folder` numbers them; "lora" has none of "lora_switch"."""
+    own = {
+        path: re.fullmatch(rf"{re.escape(name)}(?:_(\d+))?", path.name) for path in folder.iterdir()
+    }
+    numbers = {path: int(match[1] or 1) for path, match in own.items() if match and path.is_dir()}
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def _resumable(run: Path) -> bool:

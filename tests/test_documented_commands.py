@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from polylect.cli import PROGRAMS, _find_packages_beside, _with_folders, run
 from polylect.config.base_or_run import choose_strategy
@@ -23,6 +23,7 @@ from polylect.config.roots import conf_folder
 from polylect.config.validation import validate
 from polylect.programs import data, evaluate
 from polylect.programs.recipe import stages_of
+from polylect.run.earlier.beside import settings_beside
 from polylect.run.session import register_resolvers
 
 COMMANDS = sorted({command for _, command in documented_commands()})
@@ -74,7 +75,12 @@ def check(program: str, arguments: list[str]) -> None:
     if args.config_dir:
         settings.insert(0, search_path(args.config_dir))
         _find_packages_beside(settings)
-    overrides = resolve_overrides(program, settings, conf_folder())
+    stored = None
+    if any(s.startswith("run=") for s in settings) and settings_beside(
+        settings
+    ):  # beside a run, as is the quick start's
+        stored = OmegaConf.to_container(composed("train", []), resolve=False)
+    overrides = resolve_overrides(program, settings, conf_folder(), stored)
     jobs = [overrides]
     if args.multirun:
         parsed = OverridesParser.create().parse_overrides(overrides)

@@ -304,7 +304,7 @@ def test_a_missing_tsv_column_names_those_there_are(files: Path) -> None:
         ("train.gz", r"train of 'en-de': no file for the target side; put \{lang\}"),
         ({"en-dee": "x"}, r"'en-dee' is neither a direction .*code 'dee' .*mean .*de \(German\)"),
         ({False: "x"}, "train: False is neither a direction"),  # YAML's reading of no
-        ({"path": "x"}, "'path' is neither a direction .* would have the key 'kind'"),
+        ({"path": "x"}, "a corpus with the key 'path' needs its kind, too"),
         ([{"path": "x"}], "needs the key 'kind'"),
         ({"de-en": "x.{lang}"}, "train: no corpus for direction 'en-de'"),
         ([3.5], "3.5 is not a corpus"),

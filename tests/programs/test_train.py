@@ -575,7 +575,7 @@ def test_a_run_says_and_records_what_becomes_of_the_data(
         (["trainer.val_check_interval=0.0"], "must be positive, got 0.0"),
         (["seed=-1"], "seed must be from 0"),
         (["metrics=[]"], "metrics is empty"),
-        (["optim.optimizer.lr=-1"], "optim.optimizer: Invalid learning rate"),
+        (["optim.optimizer.lr=-1"], "Invalid learning rate: -1"),
         (["runs=/dev/null"], "runs=/dev/null cannot be written to"),
         (["resume=a", "init_from=b"], "resume or init_from, not both"),
         (["data.max_length=600"], "is above data.tokens_per_batch"),

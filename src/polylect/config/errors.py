@@ -90,6 +90,7 @@ _OMEGACONF = {
     r"Value (.+) of type .+ could not be converted to Integer": r" must be of type int, got \1.",
     r"Value (.+) of type .+ could not be converted to Float": r" must be a number, got \1.",
     r"Value (.+) is not a valid bool.*": r" must be true or false, got \1.",
+    r"Cannot merge DictConfig with ListConfig": " must be a list, as in {key}=[…].",
     r"Invalid value assigned: .* is not a ListConfig.*": " must be a list, as in {key}=[…].",
     r"Key '(.+)' is not in struct": (
         " does not exist here: first choose what it is a setting of, as in data=files."

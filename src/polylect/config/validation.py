@@ -143,4 +143,6 @@ def _in_words(annotation: Any) -> str:
     kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]
     lists = {Sequence: "a list", list: "a list", tuple: "a list"}
     words_of_kinds = [text for kind in kinds if (text := (words | lists).get(kind)) is not None]
+    if words[float] in words_of_kinds:  # a whole number is one, too
+        words_of_kinds = [text for text in words_of_kinds if text != words[int]]
     return " or ".join(dict.fromkeys(words_of_kinds)) or "of another type"

@@ -10,7 +10,8 @@ data and scores with their signatures stay as they are. What is condensed:
 - routing row by row (library, layer, direction, side, the share of every adapter): tokens and
   agreement by layer and by direction, and the shares over all layers;
 - shares of every adapter by test set: their means over the test sets;
-- numbers of the lines that a diagnosis counted: how many there are stays.
+- numbers of the lines that a diagnosis counted: how many there are stays;
+- paths from the root of a machine: the last part stays, as in "…/captions".
 
 The record's `published` names what was condensed, and the SHA-256 of the file it was made from. The
 same run always gives the same bytes; a published record gives itself.
@@ -20,6 +21,7 @@ import argparse
 import copy
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +41,8 @@ ROWS = {
 }
 CHOSEN = "shares of every adapter by side and test set; here their means over the test sets"
 LINES = "numbers of the first lines that each diagnosis counted; here their count and rate"
+PATHS = "paths from the root of the machine; here their last part"
+ABSOLUTE = re.compile(r"(?<![^\s=,:'\"(\[{])(?:/[\w.@+={}*-]+)+(?=/)(/[\w.@+={}*-]+)")
 NEEDED = ("command", "environment", "started", "scratch")
 
 
@@ -156,7 +160,21 @@ def condensed_record(record: Record, source: bytes | None = None) -> dict[str, A
     note["condensed"] = note.get("condensed", {}) | dict(
         shorten_metrics(shorter.get("metrics") or {})
     )
-    return shorter | {"published": note}
+    without_paths = shorten_paths(shorter)
+    if without_paths != shorter:
+        note["condensed"] |= {"*": PATHS}
+    return without_paths | {"published": note}
+
+
+def shorten_paths(value: Any) -> Any:
+    """The value, with "…" for the folders in which this machine keeps what it names."""
+    if isinstance(value, str):
+        return ABSOLUTE.sub(r"…\1", value)
+    if isinstance(value, Mapping):
+        return {key: shorten_paths(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [shorten_paths(part) for part in value]
+    return value
 
 
 def shorten_metrics(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -73,15 +73,31 @@ def test_all_but_the_bulk_of_a_real_run_stays(tiny_run: Path, tmp_path: Path) ->
     original = json.loads(source)
     note = record.pop("published")
     assert note["sha256"] == hashlib.sha256(source).hexdigest()
-    assert note["condensed"].keys() == {
-        f"metrics.{m}.*.diagnosis.*.lines" for m in ("test", "base")
-    }
+    lines = {f"metrics.{m}.*.diagnosis.*.lines" for m in ("test", "base")}
+    assert note["condensed"].keys() == {*lines, "*"}
     for part in ("test", "base"):
         for scores in original["metrics"][part].values():
             for value in scores["diagnosis"].values():
                 if isinstance(value, dict):
                     value.pop("lines", None)
-    assert record == original
+    assert str(tiny_run.parent) in source.decode() and str(tiny_run.parent) not in str(record)
+    assert record == publish.shorten_paths(original)
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("/home/ada/bases/gemma", "…/gemma"),
+        ("model.path=/home/ada/gemma", "model.path=…/gemma"),
+        ("['/a/b/c', {x: /d/e.{lang}.gz}]", "['…/c', {x: …/e.{lang}.gz}]"),
+        ("runs/captions/noon", "runs/captions/noon"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("and/or, 1/2, /usr", "and/or, 1/2, /usr"),
+    ],
+)
+def test_folders_of_the_machine_are_not_published(text: str, published: str) -> None:
+    assert publish.shorten_paths({"a": [text]}) == {"a": [published]}
+    assert publish.shorten_paths(published) == published
 
 
 def test_a_record_says_what_was_condensed() -> None:

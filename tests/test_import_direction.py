@@ -40,7 +40,9 @@ MAY_IMPORT = {
         "strategies", "data", "library", "models", "plots", "layers.lora"
     },
     "strategies.lora_library": {"strategies", "data", "library", "layers.lora"},
-    "strategies.landermt": {"strategies", "data", "library", "models", "plots", "layers.neurons"},
+    "strategies.landermt": {
+        "strategies", "data", "library", "models", "plots", "layers.neurons", "layers.context"
+    },
     "strategies.mix_moe": {
         "strategies", "data", "library", "models", "plots", "layers.experts", "layers.tokens"
     },

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from polylect.library import base_fingerprint
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 
 
 def write_neurons(folder: Path, model: Any, directions: Sequence[str]) -> Path:

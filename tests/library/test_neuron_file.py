@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 
 
 def neurons(**changes: object) -> NeuronFile:

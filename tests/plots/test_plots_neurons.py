@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from polylect import plots
 from polylect.files import Unwritable
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 from polylect.plots.detection import chance_overlap
 from polylect.programs import detect
 from polylect.run.monitor.loggers import log_pictures

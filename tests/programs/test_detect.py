@@ -20,7 +20,7 @@ from polylect.data.batch import collate, pad_id
 from polylect.data.datamodule import TranslationData
 from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.library import base_fingerprint
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 from polylect.models.backbone import tiny_backbone
 from polylect.programs import detect as program
 from polylect.run import measuring

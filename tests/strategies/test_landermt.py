@@ -7,7 +7,8 @@ import torch
 from helpers.neurons import write_neurons
 from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, logits, train_a_little
 
-from polylect.layers.neurons.ffn import NeuronLayer, neuron_banks
+from polylect.layers.neurons.ffn import neuron_banks
+from polylect.layers.neurons.layer import NeuronLayer
 from polylect.layers.neurons.rows import NeuronRows, plain_copy
 from polylect.library import base_fingerprint
 from polylect.strategies.base import TranslationModule
@@ -111,7 +112,7 @@ def test_a_direction_without_neurons_is_refused(tmp_path: Path) -> None:
 def test_neurons_of_another_base_are_refused(neurons: Path) -> None:
     from dataclasses import replace
 
-    from polylect.library.neuron_file import NeuronFile
+    from polylect.library.neurons.file import NeuronFile
 
     other = neurons.with_name("other.safetensors")
     replace(NeuronFile.read(neurons), base_fingerprint="0" * 64).write(other)

@@ -126,6 +126,23 @@ def language(code: str) -> Language:
     raise ValueError(f"unknown language code {code!r} (ISO 639-1, else 639-3); {hint}")
 
 
+def names(pair: tuple[str, str]) -> tuple[str, str]:
+    """Return the English names of the languages of a pair of codes."""
+    return language(pair[0]).name, language(pair[1]).name
+
+
+# The country that a language is named after, of those with which LANDeRMT was published.
+_COUNTRIES = {
+    "de": "Germany", "fr": "France", "it": "Italy", "zh": "China", "es": "Spain", "ru": "Russia",
+    "ja": "Japan",
+}  # fmt: skip
+
+
+def country(code: str) -> str:
+    """Return the country of a language ("Germany" for "de"), or its name where there is none."""
+    return _COUNTRIES.get(code.partition("_")[0]) or language(code).name
+
+
 def _other_spelling(code: str) -> str | None:
     """Our code for one that is written otherwise: "eng_Latn" of FLORES is en, "zh-hans" zh_Hans.
 

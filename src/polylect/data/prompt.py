@@ -6,13 +6,13 @@ stays text), except by `ChatTemplate`, whose markup is special tokens.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from polylect.data.chat import DATE, ask, check_date, turn, turn_end
-from polylect.data.languages import language, split_direction
+from polylect.data.languages import country, language, names, split_direction
 from polylect.did_you_mean import check_known
 
 
@@ -120,13 +120,16 @@ class Template(ABC):
 
 
 class PlainTemplate(Template):
-    """Says in words what to do; works with every base model."""
+    """Says in words what to do; works with every base model. `named` gives words for codes."""
+
+    def __init__(self, named: Callable[[str], str] = lambda code: language(code).name) -> None:
+        self._named = named
 
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         texts = []
         for row in rows:
-            named = names(row.pair)
+            named = [self._named(code) for code in row.pair]
             before = [f"{_in_words(source, *named)} {target}" for source, target in row.shots]
             texts.append("\n\n".join([*before, _in_words(row.source, *named)]))
         return [begin + ids for ids in _encode(tokenizer, texts)]
@@ -234,8 +237,10 @@ class QuestionChatTemplate(QuestionTemplate, ChatTemplate):
 
 _DATED: dict[str, type[Template]] = {"chat": ChatTemplate, "question_chat": QuestionChatTemplate}
 
+COUNTRY = "country"  # "Germany" for German, as the code of LANDeRMT's authors; to measure that
 TEMPLATES: dict[str, Template] = {
     "plain": PlainTemplate(),
+    COUNTRY: PlainTemplate(country),
     "tag": TagTemplate(),
     "chat": ChatTemplate(),
     "question": QuestionTemplate(),
@@ -273,11 +278,6 @@ def begin_ids(tokenizer: Any) -> list[int]:
     begin = tokenizer.bos_token_id
     own = tokenizer("x")["input_ids"][:1] == [begin]
     return [begin] if begin is not None and (own or begin != tokenizer.eos_token_id) else []
-
-
-def names(pair: tuple[str, str]) -> tuple[str, str]:
-    """Return the English names of the languages of a pair of codes."""
-    return language(pair[0]).name, language(pair[1]).name
 
 
 def _in_words(text: str, source: str, target: str) -> str:

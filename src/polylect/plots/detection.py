@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
 
 

@@ -27,7 +27,7 @@ from polylect.layers.neurons.categories import (
 )
 from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 from polylect.models.families import family_of
 from polylect.run.earlier.resume import describe_differences
 from polylect.run.measuring import measure

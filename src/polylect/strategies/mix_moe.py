@@ -26,7 +26,7 @@ from polylect.layers.experts.losses import CollapseAlarm
 from polylect.layers.experts.metrics import router_losses, routing_metrics, shares
 from polylect.layers.experts.routers import Routing
 from polylect.layers.tokens import watch_tokens
-from polylect.library.neuron_file import NeuronFile
+from polylect.library.neurons.file import NeuronFile
 from polylect.models.dense import dense_copy
 from polylect.models.mixture import Mixture, put_experts, save_mixture
 from polylect.models.untrained_tokens import warn_if_tags_collapse

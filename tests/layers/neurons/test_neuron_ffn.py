@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polylect.layers.context import RoutingContext
-from polylect.layers.neurons.bank import NeuronBank, NeuronSet, ownership
+from polylect.layers.neurons.bank import NeuronBank
 from polylect.layers.neurons.ffn import attach_neurons
 from polylect.layers.neurons.gates import AwarenessGate, ConstantGate
 from polylect.layers.neurons.rows import NeuronRows, plain_copy
+from polylect.layers.neurons.sets import NeuronSet, ownership
 
 HIDDEN, NEURONS = 6, 10
 DIRECTIONS = ("en-de", "en-fr", "en-hi")

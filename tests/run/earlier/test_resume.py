@@ -253,7 +253,7 @@ def swap_neurons(path: Path) -> None:
     """Exchange what two directions own."""
     from dataclasses import replace
 
-    from polylect.library.neuron_file import NeuronFile
+    from polylect.library.neurons.file import NeuronFile
 
     file = NeuronFile.read(path)
     replace(file, specific=file.specific.flip(1)).write(path)

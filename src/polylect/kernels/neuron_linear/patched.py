@@ -1,10 +1,10 @@
-"""A frozen linear layer whose last rows or columns are trained and stand in the weight already."""
+"""A frozen linear layer whose trained rows or columns stand in the weight already."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -17,6 +17,8 @@ def patched_linear(
     axis: int,
     bias: Float[Tensor, " d_out"] | None = None,
     row_biases: Sequence[Tensor] = (),
+    index: Int[Tensor, " n"] | None = None,
+    scale: Float[Tensor, "rows n"] | None = None,
 ) -> Float[Tensor, "*batch d_out"]:
     """Return the plain linear layer.
 
@@ -27,11 +29,15 @@ def patched_linear(
 
     Args:
         x: in the dtype of `weight`.
-        weight: frozen. Its last rows (`axis` 0) or columns (1) must be `values`, one tensor after
-            the other, rounded to its dtype; that is not checked.
+        weight: frozen. Its rows (`axis` 0) or columns (1) `index` must be `values`, one tensor
+            after the other, rounded to its dtype; that is not checked.
         values: (n, d_in) or (d_out, n) each.
-        bias: frozen; its last entries must be `row_biases`.
+        bias: frozen; its entries `index` must be `row_biases`.
         row_biases: (n,) each, or none at all; for rows only.
+        index: of all values; None for the last ones.
+        scale: what the gradients of values and biases are multiplied by before they are summed up
+            over the rows of x: one line for all of them, or one for each. The gradient of x is as
+            without it.
 
     Raises:
         ValueError: the values do not fit into the weight.
@@ -45,7 +51,9 @@ def patched_linear(
         )
     flat = x.reshape(-1, x.shape[-1])
     if torch.is_grad_enabled():
-        y = _WrittenLinear.apply(flat, weight, bias, axis, len(values), *values, *row_biases)
+        parameters = (*values, *row_biases)
+        settings = (axis, index, scale, len(values))
+        y = _WrittenLinear.apply(flat, weight, bias, *settings, *parameters)
     else:
         y = functional.linear(flat, weight, bias)
     return y.view(*x.shape[:-1], weight.shape[0])
@@ -59,11 +67,14 @@ class _WrittenLinear(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         axis: int,
+        index: Tensor | None,
+        scale: Tensor | None,
         count: int,
         *parameters: Tensor,
     ) -> Tensor:
         values, biases = parameters[:count], parameters[count:]
-        ctx.save_for_backward(x if any(ctx.needs_input_grad[5:]) else None, weight)
+        kept = x if any(ctx.needs_input_grad[_BEFORE:]) else None
+        ctx.save_for_backward(kept, weight, index, scale)
         ctx.axis, ctx.sizes = axis, [v.shape[axis] for v in values]
         ctx.dtypes, ctx.bias_dtypes = [v.dtype for v in values], [b.dtype for b in biases]
         return functional.linear(x, weight, bias)
@@ -71,22 +82,39 @@ class _WrittenLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, index, scale = ctx.saved_tensors
         for_x = grad @ weight if ctx.needs_input_grad[0] else None
         if x is None:
             return for_x, *[None] * (len(ctx.needs_input_grad) - 1)
         n = sum(ctx.sizes)
         if ctx.axis == 0:
-            grad = _last(grad, n)
+            grad = _scaled(_chosen(grad, n, index), scale)
         else:
-            x = _last(x, n)
+            x = _scaled(_chosen(x, n, index), scale)
         for_values = (grad.t() @ x).split(ctx.sizes, ctx.axis)
         parameter_grads = [g.to(dtype) for g, dtype in zip(for_values, ctx.dtypes, strict=True)]
         if ctx.bias_dtypes:
             for_biases = grad.sum(0).split(ctx.sizes)
             parameter_grads += [g.to(d) for g, d in zip(for_biases, ctx.bias_dtypes, strict=True)]
-        return for_x, None, None, None, None, *parameter_grads
+        wanted = ctx.needs_input_grad[_BEFORE:]
+        parameter_grads = [
+            g if own else None for g, own in zip(parameter_grads, wanted, strict=True)
+        ]
+        return for_x, *[None] * (_BEFORE - 1), *parameter_grads
 
 
-def _last(rows: Tensor, n: int) -> Tensor:
-    return rows.narrow(1, rows.shape[1] - n, n)
+_BEFORE = 7  # arguments of `forward` before the parameters
+
+
+def _chosen(columns: Tensor, n: int, index: Tensor | None) -> Tensor:
+    if index is None:
+        return columns.narrow(1, columns.shape[1] - n, n)
+    return columns.index_select(1, index)
+
+
+def _scaled(tokens: Tensor, scale: Tensor | None) -> Tensor:
+    """(tokens, n), each multiplied by the line of its row."""
+    if scale is None:
+        return tokens
+    by_row = tokens.view(len(scale), -1, tokens.shape[1])
+    return (by_row * scale[:, None].to(tokens.dtype)).view_as(tokens)

@@ -5,35 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from polylect.layers.context import RoutingContext
-
-GENERAL = "general"
+from polylect.layers.neurons.sets import NeuronSet, NeuronSets
 
 ALIGNMENT = 16
 """Widths are rounded up to a multiple: products of odd widths are slower by more than that adds."""
-
-
-@dataclass(frozen=True)
-class NeuronSet:
-    """Neurons of one layer that the same directions own.
-
-    Attributes:
-        owners: directions whose rows use and train the slice.
-        general: language-general, weighed by g; else specific, weighed by 1 - g.
-        index: of the neurons, ascending.
-    """
-
-    owners: tuple[str, ...]
-    general: bool
-    index: Int[Tensor, " n"]
-
-    @property
-    def name(self) -> str:
-        """The name of the slice's parameters."""
-        return GENERAL if self.general else "of_" + "+".join(self.owners)
 
 
 @dataclass(frozen=True)
@@ -85,7 +64,7 @@ class Plan:
         return copied
 
 
-class NeuronBank(nn.Module):
+class NeuronBank(NeuronSets):
     """What the projections of one feed-forward network share: which neurons, whose, what gate.
 
     Args:
@@ -110,26 +89,12 @@ class NeuronBank(nn.Module):
         name: str,
         device: torch.device,
     ) -> None:
-        super().__init__()
-        self.sets = {s.name: s for s in sets}
-        for s in sets:
-            self.register_buffer(f"index_{s.name}", s.index.to(device))
-        self.neurons = neurons
+        super().__init__(sets, neurons, context, name, device)
         self.gates = nn.ModuleDict(gates).to(device)
         self.literal = literal
-        self.context = context
-        self.name = name
         self.openness: dict[str, Tensor] = {}
         self._open: Tensor | None = None
         self._planned: tuple[Any, Plan | None] = (None, None)
-
-    def index(self, name: str) -> Int[Tensor, " n"]:
-        """Return the neurons of a set."""
-        return getattr(self, f"index_{name}")
-
-    def serves(self, direction: str) -> bool:
-        """Return whether a direction owns anything here."""
-        return any(direction in s.owners for s in self.sets.values())
 
     def plan(self, x: Float[Tensor, "rows length width"]) -> Plan | None:
         """Return the plan for a batch like x; None if no row owns anything here."""
@@ -145,11 +110,11 @@ class NeuronBank(nn.Module):
         for row, name in enumerate(names):
             rows_of.setdefault(name, []).append(row)
         single = len(rows_of) == 1
-        used = [name for name, s in self.sets.items() if not rows_of.keys().isdisjoint(s.owners)]
+        used = [n for n, s in self.sets.items() if any(map(s.serves, rows_of))]
         if not used:
             return None
         weighed = bool(self.gates) and not self.literal
-        replaced = [n for n in used if not weighed and rows_of.keys() <= set(self.sets[n].owners)]
+        replaced = [n for n in used if not weighed and all(map(self.sets[n].serves, rows_of))]
         added = [n for n in used if n not in replaced]
 
         def flags(rows: list[list[bool]]) -> Tensor:
@@ -165,7 +130,7 @@ class NeuronBank(nn.Module):
         zeros = -width % ALIGNMENT if added else 0
 
         rows = names[:1] if single else names
-        owned = flags([[d in self.sets[n].owners for n in added + replaced] for d in rows])
+        owned = flags([[self.sets[n].serves(d) for n in added + replaced] for d in rows])
         general = flags([[self.sets[n].general for n in added + replaced]])
         start, slope = owned * (1 - general), owned * (2 * general - 1)
         count = len(own)
@@ -246,33 +211,6 @@ class NeuronBank(nn.Module):
             g = g.index_select(-1, plan.order[-columns:])
         start, slope = plan.start[..., at].to(g.dtype), plan.slope[..., at].to(g.dtype)
         return torch.addcmul(start, g, slope)
-
-
-def ownership(
-    directions: Sequence[str],
-    general: Bool[Tensor, " neurons"],
-    specific: Bool[Tensor, "directions neurons"],
-    selected: Bool[Tensor, " directions"],
-) -> list[NeuronSet]:
-    """Return the sets of one layer: the general neurons, and the specific ones by who owns them.
-
-    Args:
-        directions: names of the second dimension of `specific`.
-        selected: directions that use this layer; the others own nothing in it.
-    """
-    users = tuple(d for d, used in zip(directions, selected.tolist(), strict=True) if used)
-    sets = []
-    if users and general.any():
-        sets.append(NeuronSet(users, True, general.nonzero()[:, 0]))
-    owned = specific & selected[:, None] & ~general
-    by_owner: dict[tuple[str, ...], list[int]] = {}
-    for neuron in owned.any(0).nonzero()[:, 0].tolist():
-        owners = tuple(
-            d for d, own in zip(directions, owned[:, neuron].tolist(), strict=True) if own
-        )
-        by_owner.setdefault(owners, []).append(neuron)
-    sets += [NeuronSet(o, False, torch.tensor(index)) for o, index in sorted(by_owner.items())]
-    return sets
 
 
 def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -17,8 +17,7 @@ The projections are changed in place and keep their weights' names, so the model
 the non-linearity between them, whatever the family.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,81 +25,33 @@ from torch.nn import functional as F
 
 from polylect.kernels.neuron_linear import neuron_linear, neuron_linear_in, patched_linear
 from polylect.layers.neurons.bank import NeuronBank, Plan, join
+from polylect.layers.neurons.layer import NeuronLayer, check_linear, compute_dtype, take_slices
 
 
-class PatchedWeight:
-    """A matrix with slices written into it, and what of; a copy of its layer starts without."""
+class _Projection(NeuronLayer):
+    """A projection of a feed-forward network: slices of its rows (in) or columns (out).
 
-    def __init__(self) -> None:
-        self.base: Any = None
-        self.weight: Tensor | None = None
-        self.bias: Tensor | None = None
-
-    def __reduce__(self) -> tuple:
-        return PatchedWeight, ()
-
-
-class NeuronLayer(nn.Module):
-    """What a projection gains: slices of its rows (in) or columns (out), and their bank.
-
-    One matrix with the slices in use is kept, which takes as much memory as the projection's
-    weight. Once in every route slices that have changed are written to it in place, at a cost
-    proportional to their size; other slices begin another matrix. In training on a CUDA device
-    without a gate none is needed.
+    In training on a CUDA device without a gate no matrix is kept.
     """
 
-    neuron_values: nn.ParameterDict
-    neuron_bias: nn.ParameterDict
     bank: NeuronBank
     first: bool
-    axis: int
-    patched: PatchedWeight
 
     def values(self, plan: Plan) -> list[Tensor]:
         """Return the plan's slices: rows of a projection in, columns of a projection out."""
-        return [self.neuron_values[name] for name in plan.slices]
+        return self.values_of(plan.slices)
 
     def biases(self, plan: Plan) -> list[Tensor]:
         """Return the slices' own biases, if the projection has them."""
-        return [self.neuron_bias[name] for name in plan.slices] if len(self.neuron_bias) else []
+        return self.biases_of(plan.slices)
 
     def patched_weight(self, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias in the order of the plan's columns, the slices at the end."""
-        patched, context = self.patched, self.bank.context
-        own = [self.weight] if self.bias is None else [self.weight, self.bias]
-        base = plan.added, plan.replaced, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
-        # ordinary tensors, as the next pass may have a gradient
-        with torch.inference_mode(False), torch.no_grad():
-            if patched.base != base:
-                # new ones, as a backward pass may need the old ones
-                context.forget(("written", id(self)))
-                patched.base = None
-                patched.weight = plan.reorder(self.weight, self.axis).to(dtype)
-                if self.bias is not None:
-                    bias = plan.reorder(self.bias, 0) if self.axis == 0 else self.bias
-                    patched.bias = bias.to(dtype)
-                patched.base = base
-            context.remember(("written", id(self)), lambda: self._write(plan))
-        return patched.weight, patched.bias
-
-    def _write(self, plan: Plan) -> None:
-        _write(self.patched.weight, self.values(plan), self.axis)
-        if biases := self.biases(plan):
-            _write(self.patched.bias, biases, 0)
+        parts = plan.added, plan.replaced
+        return self.patched_matrix(parts, plan.slices, plan.reorder, at_end=True, dtype=dtype)
 
 
-def _write(matrix: Tensor, slices: Sequence[Tensor], axis: int) -> None:
-    """Make the slices the last rows or columns, without touching those that are."""
-    begin = matrix.shape[axis] - sum(s.shape[axis] for s in slices)
-    for own in slices:
-        place = matrix.narrow(axis, begin, own.shape[axis])
-        own = own.to(matrix.dtype)
-        if not torch.equal(place, own):  # versions would not do: fused optimizers leave them
-            place.copy_(own)
-        begin += own.shape[axis]
-
-
-class NeuronIn(nn.Linear, NeuronLayer):
+class NeuronIn(nn.Linear, _Projection):
     """An up or gate projection; a neuron is a row."""
 
     axis = 0
@@ -117,7 +68,7 @@ class NeuronIn(nn.Linear, NeuronLayer):
         if bank.multiplies_in_place(plan):
             own = join(biases) if biases else None
             return neuron_linear(x, self.weight, plan.index, join(values), self.bias, own)
-        dtype = _dtype(x, self.weight)
+        dtype = compute_dtype(x, self.weight)
         weight, bias = self.patched_weight(plan, dtype)
         if not bank.literal:
             return patched_linear(x.to(dtype), weight, values, self.axis, bias, biases)
@@ -129,7 +80,7 @@ class NeuronIn(nn.Linear, NeuronLayer):
         return y + torch.cat([bias[: rest.shape[-1]], *(b.to(dtype) for b in biases)])
 
 
-class NeuronOut(nn.Linear, NeuronLayer):
+class NeuronOut(nn.Linear, _Projection):
     """A down projection; a neuron is a column."""
 
     axis = 1
@@ -142,7 +93,7 @@ class NeuronOut(nn.Linear, NeuronLayer):
         values = self.values(plan)
         if self.bank.multiplies_in_place(plan):
             return neuron_linear_in(h, self.weight, plan.index, join(values, 1), self.bias)
-        h = h.to(_dtype(h, self.weight))
+        h = h.to(compute_dtype(h, self.weight))
         weight, bias = self.patched_weight(plan, h.dtype)
         if not plan.added:
             return patched_linear(h, weight, values, self.axis, bias)
@@ -153,12 +104,6 @@ class NeuronOut(nn.Linear, NeuronLayer):
         scale = self.bank.scale(plan).to(h.dtype)
         weighted = weighted.view(*h.shape[:-1], plan.weighted_columns) * scale
         return y + patched_linear(weighted, weight[:, rest:], values, self.axis)
-
-
-def _dtype(x: Tensor, weight: Tensor) -> torch.dtype:
-    """What is computed in: the weight's precision, or that of autocast."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def attach_neurons(
@@ -175,35 +120,12 @@ def attach_neurons(
         ValueError: a projection is no ordinary linear layer in floating point.
     """
     for name, layer in (*rows.items(), ("down", down)):
-        if type(layer) is not nn.Linear or not layer.weight.is_floating_point():
-            raise ValueError(
-                f"{bank.name}: the {name} projection is a {type(layer).__name__} in "
-                f"{layer.weight.dtype}; slices need an unquantised torch.nn.Linear."
-            )
+        check_linear(f"{bank.name}: the {name} projection", layer)
     ffn.neuron_bank = bank
     for position, layer in enumerate(rows.values()):
-        _convert_layer(NeuronIn, layer, bank, first=position == 0)
-    _convert_layer(NeuronOut, down, bank, first=False)
-
-
-@torch.no_grad()
-def _convert_layer(
-    kind: type[NeuronLayer], layer: nn.Linear, bank: NeuronBank, first: bool
-) -> None:
-    layer.__class__ = kind
-    layer.__dict__["bank"] = bank  # not as a submodule: it hangs below the network, once
-    layer.first, layer.patched = first, PatchedWeight()
-    layer.neuron_values, layer.neuron_bias = nn.ParameterDict(), nn.ParameterDict()
-    for name in bank.sets:
-        index = bank.index(name)
-        layer.neuron_values[name] = _master(layer.weight.index_select(kind.axis, index))
-        if kind is NeuronIn and layer.bias is not None:
-            layer.neuron_bias[name] = _master(layer.bias[index])
-
-
-def _master(weight: Tensor) -> nn.Parameter:
-    """Trainable, in float32 or better, whatever the precision of the base."""
-    return nn.Parameter(weight.to(torch.promote_types(weight.dtype, torch.float32)).clone())
+        take_slices(layer, NeuronIn, bank)
+        layer.first = position == 0
+    take_slices(down, NeuronOut, bank)
 
 
 def neuron_banks(model: nn.Module) -> dict[str, NeuronBank]:

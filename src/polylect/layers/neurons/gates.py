@@ -6,6 +6,9 @@ factor a(t) grows over the training, so that G learns values far from zero and c
 afterwards. The openness g is the weight of general neurons, 1 - g that of specific ones.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,3 +62,30 @@ class ConstantGate(nn.Module):
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch 1"]:
         """Return the constant for every token."""
         return x.new_full((*x.shape[:-1], 1), self.value)
+
+
+@dataclass(frozen=True)
+class GateForm:
+    """What gates a strategy has.
+
+    Attributes:
+        kind: "token", "neuron", "constant" or "none".
+        names: one gate each.
+        width, soft: see `AwarenessGate`.
+        openness: of constant gates.
+    """
+
+    kind: str
+    names: Sequence[str]
+    width: int
+    soft: bool
+    openness: float
+
+    def make(self, hidden: int, neurons: int) -> dict[str, nn.Module]:
+        """Make the gates of one layer, by name."""
+        if self.kind == "none":
+            return {}
+        if self.kind == "constant":
+            return {name: ConstantGate(self.openness) for name in self.names}
+        outputs = neurons if self.kind == "neuron" else 1
+        return {n: AwarenessGate(hidden, self.width, outputs, self.soft) for n in self.names}

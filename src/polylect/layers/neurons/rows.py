@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from polylect.files import load_tensors, whole_file
 from polylect.finite import check_written, find_nonfinite
-from polylect.layers.neurons.ffn import NeuronLayer, neuron_banks
+from polylect.layers.neurons.ffn import neuron_banks
+from polylect.layers.neurons.layer import NeuronLayer
 
 _AXES = ("rows", "columns")
 """What a file calls the values, by the axis of the layer's weight."""
@@ -47,7 +48,7 @@ class NeuronRows:
         for path, layer in model.named_modules():
             if not isinstance(layer, NeuronLayer):
                 continue
-            names = [n for n, s in layer.bank.sets.items() if direction in s.owners]
+            names = layer.bank.used(direction)
             if not names:
                 continue
             axis[path] = layer.axis
@@ -109,7 +110,7 @@ class NeuronRows:
         self.check_plain()
         values, biases = {}, {}
         for path, index in self.index.items():
-            layer, new, axis = _linear(model, path), self.values[path], self.axis[path]
+            layer, new, axis = _layer(model, path), self.values[path], self.axis[path]
             _check_fit(path, layer, new, index, axis)
             values[path] = layer.weight.index_select(axis, index)
             layer.weight.index_copy_(axis, index, new.to(layer.weight.dtype))
@@ -119,24 +120,25 @@ class NeuronRows:
         return NeuronRows(self.axis, self.index, values, biases, self.about)
 
 
-def _linear(model: nn.Module, path: str) -> nn.Linear:
+def _layer(model: nn.Module, path: str) -> nn.Module:
     try:
         layer = model.get_submodule(path)
     except AttributeError:
         raise ValueError(f"{type(model).__name__} has no layer {path} for tuned neurons.") from None
-    if type(layer) is not nn.Linear:
+    norm = isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.dim() == 1
+    if isinstance(layer, NeuronLayer) or not (norm or type(layer) is nn.Linear):
         raise ValueError(f"{path} is a {type(layer).__name__}: put rows on a plain base model.")
     return layer
 
 
-def _check_fit(path: str, layer: nn.Linear, new: Tensor, index: Tensor, axis: int) -> None:
+def _check_fit(path: str, layer: nn.Module, new: Tensor, index: Tensor, axis: int) -> None:
     expected = list(layer.weight.shape)
     inside = int(index.max()) < expected[axis]
     expected[axis] = len(index)
     if list(new.shape) != expected or not inside:
-        out, width = layer.weight.shape
+        shape = " x ".join(map(str, layer.weight.shape))
         raise ValueError(
-            f"{path} is {out} x {width}; tuned neurons of shape {tuple(new.shape)} do not fit."
+            f"{path} is {shape}; tuned neurons of shape {tuple(new.shape)} do not fit."
         )
 
 
@@ -145,10 +147,10 @@ def plain_copy(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(model)
     for module in copied.modules():
         if isinstance(module, NeuronLayer):
-            module.__class__ = nn.Linear
-            for name in ("neuron_values", "neuron_bias"):
+            module.__class__ = module.plain_class
+            for name in ("neuron_values", "neuron_bias", "plain_class", "bank", "patched"):
                 delattr(module, name)
-            del module.first, module.bank, module.patched
-        elif "neuron_bank" in module._modules:
+            vars(module).pop("first", None)
+        if "neuron_bank" in module._modules:
             del module.neuron_bank
     return copied

@@ -64,19 +64,7 @@ class NeuronFile:
 
         Raises ValueError where a score is NaN or infinite.
         """
-        path = Path(path)
-        if wrong := find_nonfinite(self._tensors()):
-            raise ValueError(f"{path} is not written: {wrong}.")
-        header = {
-            "directions": self.directions,
-            "layers": self.layers,
-            "base_fingerprint": self.base_fingerprint,
-            "about": dict(self.about),
-        }
-        metadata = {_KEY: json.dumps(header, ensure_ascii=False)}
-        tensors = {name: t.contiguous() for name, t in self._tensors().items()}
-        with whole_file(path) as partial:
-            save_file(tensors, partial, metadata)
+        write_tensors(path, self.tensors(), self.header())
 
     @classmethod
     def read(cls, path: str | Path) -> "NeuronFile":
@@ -86,19 +74,20 @@ class NeuronFile:
             FileNotFoundError: there is none.
             ValueError: it is something else, or a score is NaN or infinite.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: `polylect detect` writes such a file.")
-        stored, metadata = load_tensors(path, "a neuron file")
+        header, stored = read_tensors(path)
+        return cls.from_tensors(Path(path), header, stored)
+
+    @classmethod
+    def from_tensors(
+        cls, path: Path, header: Mapping[str, Any], stored: Mapping[str, Tensor]
+    ) -> "NeuronFile":
+        """Build what a file at `path` holds; raises as `read`."""
         try:
-            header = json.loads(metadata[_KEY])
             tensors = {name: stored[name] for name in _AXES}
             directions, layers = tuple(header["directions"]), tuple(header["layers"])
             fingerprint, about = header["base_fingerprint"], header["about"]
-        except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(
-                f"{path} is not a neuron file, or a damaged one: `polylect detect` writes another."
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise _damaged(path) from error
         _check(path, directions, layers, tensors)
         if wrong := find_nonfinite(tensors):
             raise ValueError(f"{path}: {wrong}; `polylect detect` writes another.")
@@ -150,9 +139,79 @@ class NeuronFile:
             }
         return counts
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def header(self) -> dict[str, Any]:
+        """Return what is written beside the tensors."""
+        return {
+            "directions": self.directions,
+            "layers": self.layers,
+            "base_fingerprint": self.base_fingerprint,
+            "about": dict(self.about),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is written, by name."""
         named = {f"{_AWARENESS}{side}": self.awareness[side] for side in SIDES}
         return named | {name: getattr(self, name) for name in _AXES if name not in named}
+
+
+def positions_of(about: Mapping[str, Any]) -> str:
+    """Return the tokens whose awareness sorted the neurons; "all" if that is not known."""
+    return about.get("chosen", {}).get("categories", {}).get("positions", "all")
+
+
+def check_detection(path: str, wanted: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
+    """Raises ValueError unless a file was detected with these settings.
+
+    Args:
+        wanted: some settings of `polylect detect`; None for any.
+        about: of the file.
+    """
+    had = {**about.get("measured", {}), **about.get("chosen", {})}
+    for key, value in (wanted or {}).items():
+        inner = value if isinstance(value, Mapping) else {None: value}
+        for name, expected in inner.items():
+            where = key if name is None else f"{key}.{name}"
+            found = had.get(key) if name is None else (had.get(key) or {}).get(name)
+            if found != expected:
+                raise ValueError(
+                    f"{path} was detected with {where}={found}, and strategy.detection has "
+                    f"{where}={expected}: detect so, or give strategy.detection=null."
+                )
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write a neuron file, whole or not at all; raises ValueError where a score is not finite."""
+    if wrong := find_nonfinite(tensors):
+        raise ValueError(f"{path} is not written: {wrong}.")
+    metadata = {_KEY: json.dumps(header, ensure_ascii=False)}
+    with whole_file(Path(path)) as partial:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors of a neuron file.
+
+    Raises FileNotFoundError where there is none, ValueError where it is something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: `polylect detect` writes such a file.")
+    stored, metadata = load_tensors(path, "a neuron file")
+    try:
+        header = json.loads(metadata[_KEY])
+    except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
+        raise _damaged(path) from error
+    if not isinstance(header, dict):
+        raise _damaged(path)
+    return header, stored
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is not a neuron file, or a damaged one: `polylect detect` writes another."
+    )
 
 
 def _check(

@@ -8,8 +8,8 @@ the negative log-likelihoods of the target tokens.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,9 +17,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from polylect.did_you_mean import check_known
+from polylect.layers.neurons.row_awareness import (
+    Positions,
+    RowMeter,
+    begin_graph,
+    flat,
+    weighted_sum,
+)
 from polylect.layers.tokens import SIDES
 
-FORMS = ("vector", "scalar", "normalised")
+FORMS = ("vector", "scalar", "normalised", "block")
 
 
 class AwarenessMeter:
@@ -33,12 +40,20 @@ class AwarenessMeter:
     Args:
         downs: the down projection of every layer, in order. Dropout must be off.
         directions: how many are told apart.
+        blocks: all layers, whose outputs are looked at for `relevance("block")`.
+        rows: modules whose output rows are measured in the same pass.
 
     Raises:
         ValueError: no layers, or layers of different sizes.
     """
 
-    def __init__(self, downs: Sequence[nn.Module], directions: int) -> None:
+    def __init__(
+        self,
+        downs: Sequence[nn.Module],
+        directions: int,
+        blocks: Sequence[nn.Module] = (),
+        rows: RowMeter | None = None,
+    ) -> None:
         sizes = {(down.in_features, down.out_features) for down in downs}
         if len(sizes) != 1:
             raise ValueError(
@@ -46,18 +61,21 @@ class AwarenessMeter:
                 f"{', '.join(f'{out} x {width}' for width, out in sorted(sizes)) or 'none'}."
             )
         ((neurons, hidden),) = sizes
-        self.downs = tuple(downs)
+        self.downs, self.blocks, self.rows = tuple(downs), tuple(blocks), rows
         layers = len(self.downs)
         self._sums = {
             "awareness": torch.zeros(directions, len(SIDES), layers, neurons, dtype=torch.float64),
             "active": torch.zeros(directions, layers, neurons, dtype=torch.float64),
             "output": torch.zeros(directions, layers, hidden, dtype=torch.float64),
             "size": torch.zeros(directions, layers, dtype=torch.float64),
+            "block": torch.zeros(directions, layers, dtype=torch.float64),
             "tokens": torch.zeros(directions, len(SIDES), dtype=torch.float64),
             "sentences": torch.zeros(directions, dtype=torch.float64),
         }
         device = self.downs[0].weight.device
         self._sums = {name: total.to(device) for name, total in self._sums.items()}
+        if rows is not None:
+            self._sums |= rows.sums
 
     def add(
         self,
@@ -79,57 +97,70 @@ class AwarenessMeter:
         Raises:
             RuntimeError: the model did not run every down projection once.
         """
-        batch = _Batch.from_masks(source, target)
+        batch = Positions.from_masks(source, target)
         activations: list[Tensor] = []
-        with torch.enable_grad(), self._watch(direction, batch, activations):
+        beginnings: list[Tensor] = []  # what is watched of the first layer
+        rows = nullcontext() if self.rows is None else self.rows.watch(direction, batch, beginnings)
+        with torch.enable_grad(), rows, self._watch(direction, batch, activations, beginnings):
             value = loss()
             if len(activations) != len(self.downs):
                 raise RuntimeError(
                     f"the model ran {len(activations)} down projections in one pass and has "
                     f"{len(self.downs)}: its neurons cannot be watched."
                 )
-            torch.autograd.grad(value, activations[0])
+            torch.autograd.grad(value, beginnings)
         self._sums["tokens"][direction] += batch.sides.sum(1)
         self._sums["sentences"][direction] += batch.sentences
         return float(value.detach())
 
     @contextmanager
-    def _watch(self, direction: int, batch: "_Batch", activations: list[Tensor]) -> Iterator[None]:
+    def _watch(
+        self,
+        direction: int,
+        batch: Positions,
+        activations: list[Tensor],
+        beginnings: list[Tensor],
+    ) -> Iterator[None]:
         """Within it, what passes through the down projections is added to the sums."""
         handles: list[RemovableHandle] = []
         try:
             for layer, down in enumerate(self.downs):
                 handles += [
                     down.register_forward_pre_hook(
-                        self._activation(direction, layer, batch, activations)
+                        self._activation(direction, layer, batch, activations, beginnings)
                     ),
                     down.register_forward_hook(self._output(direction, layer, batch)),
                 ]
+            for layer, block in enumerate(self.blocks):
+                handles.append(block.register_forward_hook(self._block(direction, layer, batch)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
     def _activation(
-        self, direction: int, layer: int, batch: "_Batch", activations: list[Tensor]
+        self,
+        direction: int,
+        layer: int,
+        batch: Positions,
+        activations: list[Tensor],
+        beginnings: list[Tensor],
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         awareness = self._sums["awareness"][direction, :, layer]
         active, size = self._sums["active"][direction, layer], self._sums["size"][direction, layer]
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            h = inputs[0]
-            # Below the first layer's neurons nothing is wanted, so the graph begins with them.
-            h = h.detach().requires_grad_() if layer == 0 else h
+            h = inputs[0] if layer else begin_graph(inputs[0], beginnings)
             activation = h.detach()  # a hook that held h itself would keep it alive
-            value = _flat(activation)
-            active.add_(_weighted_sum(batch.tokens, (value > 0).to(value.dtype)))
+            value = flat(activation)
+            active.add_(weighted_sum(batch.tokens, (value > 0).to(value.dtype)))
             size.add_(
-                _weighted_sum(batch.means, torch.linalg.vector_norm(value, 1, dim=1))
+                weighted_sum(batch.means, torch.linalg.vector_norm(value, 1, dim=1))
                 / value.shape[1]
             )
 
             def gradient(grad: Tensor) -> None:
-                awareness.add_(_weighted_sum(batch.sides, (_flat(activation) * _flat(grad)).abs_()))
+                awareness.add_(weighted_sum(batch.sides, (flat(activation) * flat(grad)).abs_()))
 
             h.register_hook(gradient)
             activations.append(h)
@@ -138,12 +169,23 @@ class AwarenessMeter:
         return hook
 
     def _output(
-        self, direction: int, layer: int, batch: "_Batch"
+        self, direction: int, layer: int, batch: Positions
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         total = self._sums["output"][direction, layer]
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            total.add_(_weighted_sum(batch.means, _flat(output.detach())))
+            total.add_(weighted_sum(batch.means, flat(output.detach())))
+
+        return hook
+
+    def _block(
+        self, direction: int, layer: int, batch: Positions
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+        total = self._sums["block"][direction, layer]
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            states = output if isinstance(output, Tensor) else output[0]
+            total.add_(weighted_sum(batch.means, flat(states.detach()).mean(1)))
 
         return hook
 
@@ -170,12 +212,15 @@ class AwarenessMeter:
             form: what A is. "vector": the mean over a sentence's tokens of the FFN's output, and D
                 the mean over its dimensions; "normalised": the same of vectors divided by their
                 root mean square over the dimensions, since outputs grow with depth; "scalar": the
-                mean over tokens and neurons of |h|.
+                mean over tokens and neurons of |h|; "block": the mean over tokens and dimensions
+                of the whole layer's output, with its sign, as the code of LANDeRMT's authors has
+                it.
         """
         check_form(form)
         sentences = self._sums["sentences"].clamp(min=1)[:, None]
-        if form == "scalar":
-            difference = (self._sums["size"] / sentences).diff(dim=1).abs()
+        if form in ("scalar", "block"):
+            sums = self._sums["size" if form == "scalar" else "block"]
+            difference = (sums / sentences).diff(dim=1).abs()
         else:
             mean = self._sums["output"] / sentences[..., None]
             if form == "normalised":
@@ -196,34 +241,3 @@ class AwarenessMeter:
 def check_form(form: str) -> None:
     """Raises ValueError, with the nearest, for a form of relevance that does not exist."""
     check_known("layers.form", form, FORMS)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Weights of the positions of a batch, all positions in one row."""
-
-    sides: Tensor  # (2, rows x length): 1 where a token of the source, of the target stands
-    tokens: Tensor  # (rows x length): 1 where either stands
-    means: Tensor  # (rows x length): summed up with it, values become sums of sentence means
-    sentences: Tensor  # how many rows have tokens
-
-    @classmethod
-    def from_masks(
-        cls, source: Bool[Tensor, "rows length"], target: Bool[Tensor, "rows length"]
-    ) -> "_Batch":
-        """Weigh the positions by the masks of source and target."""
-        sides = torch.stack([source, target]).float()
-        tokens = sides.sum(0)
-        lengths = tokens.sum(1, keepdim=True)
-        means = tokens / lengths.clamp(min=1)
-        return cls(sides.flatten(1), tokens.flatten(), means.flatten(), (lengths > 0).sum())
-
-
-def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Sums over positions with these weights."""
-    return weights.to(values.dtype) @ values
-
-
-def _flat(values: Tensor) -> Tensor:
-    """All positions in one dimension; half precision would lose what is small."""
-    return values.flatten(0, -2).to(torch.promote_types(values.dtype, torch.float32))

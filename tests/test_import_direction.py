@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "run": {"config", "data", "eval", "models", "plots", "retrieval", "strategies", "translator"},
     "run.untrained": {"run", "config", "data", "library", "strategies"},
     "run.results.export": {"run", "config", "library", "models", "layers.neurons"},
+    "run.sorting": {"run", "library", "layers.neurons"},
     "run.measuring": {"run", "data", "strategies", "layers.neurons"},
     "translator": {"data", "library", "models", "retrieval", "run", "strategies"},
     "programs": {

@@ -383,4 +383,4 @@ def test_a_model_of_no_known_family_is_named() -> None:
     model = nn.Module()
     model.config = SimpleNamespace(model_type="rwkv")
     with pytest.raises(ValueError, match=r"'rwkv' belongs to no known family .*where it keeps"):
-        program._down_projections(model)
+        program._family(model)

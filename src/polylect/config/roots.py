@@ -167,6 +167,7 @@ class Detect:
     seed: int = 1  # of the random rules
     packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
     resume: str | None = None  # run folder of an interrupted detection to go on with
+    neurons: Any = None  # ffn, rows (of all modules), modules as in [self_attn.q_proj]; null: ffn
     scores: str | None = None  # neuron file whose scores are used: no model and no data are read
     split: str = "val"  # text to measure on; train where a direction has no val corpus
     sentences: int | None = 512  # of each direction; null for all

@@ -13,7 +13,14 @@ from polylect.plots.adapters import (
     transfer,
     update_overlap,
 )
-from polylect.plots.detection import jaccard, neuron_map, of_detection, overlap, specific_share
+from polylect.plots.detection import (
+    jaccard,
+    neuron_map,
+    of_detection,
+    of_kinds,
+    overlap,
+    specific_share,
+)
 from polylect.plots.drawing import save, save_all
 from polylect.plots.experts import (
     EXPERTS,
@@ -45,6 +52,7 @@ __all__ = [
     "of_detection",
     "of_experts",
     "of_gates",
+    "of_kinds",
     "of_routing",
     "of_run",
     "of_training",

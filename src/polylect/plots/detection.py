@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polylect.library.neurons.file import NeuronFile
+from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
 
 
@@ -50,6 +51,15 @@ def of_detection(file: NeuronFile) -> dict[str, Figure]:
     """Return all pictures of a neuron file, by name."""
     figures = {"neurons": neuron_map(file)}
     return figures | {"overlap": overlap(file)} if len(file.directions) > 1 else figures
+
+
+def of_kinds(found: ModuleNeurons) -> dict[str, Figure]:
+    """Draw the pictures of each kind of neurons, by name; those of modules have their name."""
+    figures: dict[str, Figure] = {}
+    for kind, file in found.kinds.items():
+        end = "" if kind == FFN else f"_{kind}"
+        figures |= {f"{name}{end}": figure for name, figure in of_detection(file).items()}
+    return figures
 
 
 def neuron_map(file: NeuronFile) -> Figure:

@@ -1,4 +1,4 @@
-"""`polylect detect`: which layers and which FFN neurons matter to which direction."""
+"""`polylect detect`: which layers and which neurons matter to which direction or language."""
 
 import time
 from collections.abc import Mapping
@@ -19,24 +19,23 @@ from polylect.did_you_mean import check_known
 from polylect.eval.table import Table, show
 from polylect.files import load_saved
 from polylect.layers.neurons.awareness import FORMS, SIDES, AwarenessMeter, check_form
-from polylect.layers.neurons.categories import (
-    categorise,
-    check_categories,
-    check_layers,
-    choose_layers,
-)
+from polylect.layers.neurons.categories import check_categories, check_layers, choose_layers
+from polylect.layers.neurons.row_awareness import RowMeter
+from polylect.layers.neurons.row_layer import row_layers
 from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
 from polylect.library.neurons.file import NeuronFile
-from polylect.models.families import family_of
+from polylect.library.neurons.kinds import FFN, ModuleNeurons
+from polylect.models.families import Family, family_of
 from polylect.run.earlier.resume import describe_differences
 from polylect.run.measuring import measure
 from polylect.run.record import Record
 from polylect.run.session import close_wandb, session
+from polylect.run.sorting import choose
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
-CHOICES = ("layers", "categories", "seed")  # settings that need no measuring
+ROWS = "rows"  # of all modules
 
 
 def main(cfg: DictConfig) -> None:
@@ -61,6 +60,8 @@ def _check(cfg: DictConfig) -> None:
     check_layers(cfg.layers.k, plain(cfg.layers.rule))
     check_form(cfg.layers.form)
     categories = cfg.categories
+    if categories.rule == "entropy" and cfg.neurons not in (None, FFN):
+        raise ConfigError("categories.rule=entropy is for neurons=ffn: rows have no activation.")
     check_categories(categories.rule, categories.rho, categories.own, categories.share)
     check_known("categories.positions", categories.positions, ("all", *SIDES))
     if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
@@ -84,23 +85,24 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     record = Record(run=str(folder), config=plain(cfg))
     try:
         with record.timed(begin):
-            scores = NeuronFile.read(cfg.scores) if cfg.scores else _measure(cfg, folder, record)
-            neurons = choose(scores, cfg)
+            scores = ModuleNeurons.read(cfg.scores) if cfg.scores else _measure(cfg, folder, record)
+            scores = _wanted(scores, plain(cfg.neurons))
+            neurons = choose(scores, plain(cfg.layers), plain(cfg.categories), cfg.seed)
             neurons.write(folder / FILE)
             (folder / PARTIAL).unlink(missing_ok=True)
-            record.metrics |= {"layers": neurons.layers, "neurons": neurons.counts()}
+            record.metrics |= {"layers": neurons.any.layers, "neurons": neurons.counts()}
     finally:
         # A bad setting leaves no folder behind.
         if record.status == "done" or (folder / "record.json").is_file():
             record.write(folder)
     show(_table(neurons))
-    pictures = plots.save_all(folder, lambda: plots.of_detection(neurons))
+    pictures = plots.save_all(folder, lambda: plots.of_kinds(neurons))
     _log(loggers, neurons, pictures, cfg)
     print(f"neurons: {folder / FILE}")
 
 
 def _log(
-    loggers: list[Any], file: NeuronFile, pictures: Mapping[str, Path], cfg: DictConfig
+    loggers: list[Any], file: ModuleNeurons, pictures: Mapping[str, Path], cfg: DictConfig
 ) -> None:
     """Tell every logger the counts of neurons, and what a token costs, by direction."""
     from polylect.run.monitor.loggers import log_pictures
@@ -110,7 +112,7 @@ def _log(
         for direction, counts in file.counts().items()
         for kind, count in counts.items()
     }
-    nats = file.about.get("nats_per_token", {})
+    nats = file.any.about.get("nats_per_token", {})
     values |= {f"nats_per_token/{direction}": value for direction, value in nats.items()}
     log_pictures(loggers, pictures, 0)
     for logger in loggers:
@@ -123,7 +125,7 @@ def _log(
 # Measuring
 
 
-def _measure(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
+def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
     """The scores of all neurons of all layers; nothing is chosen yet."""
     from polylect.run.build import build_data
     from polylect.translator import device_of
@@ -137,7 +139,12 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
     data.check_context()
     backbone.to(device).eval()
     freeze(backbone)
-    meter = AwarenessMeter(_down_projections(backbone), len(data.directions))
+    family, blocks = _family(backbone)
+    downs = [block.get_submodule(family.down) for block in blocks]
+    kinds = _kinds(blocks[0], plain(cfg.neurons))
+    modules = {k: [block.get_submodule(k) for block in blocks] for k in kinds if k != FFN}
+    rows = RowMeter(modules, len(data.directions)) if modules else None
+    meter = AwarenessMeter(downs, len(data.directions), blocks, rows)
     choose_layers(meter.relevance(), 1, plain(cfg.layers.rule))  # or it fails at the very end
     loaders = _batches(data, split, cfg.sentences)
     job = {
@@ -150,6 +157,7 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
         "tokens_per_batch": data.tokens_per_batch,
         "max_rows": data.max_rows,
         "data": {d: data.report[split][d]["sha256"] for d in data.directions},
+        "neurons": kinds,
     }
     state = _load_state(cfg.resume, job)
     record.data = data.report
@@ -164,7 +172,43 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> NeuronFile:
         "model": plain(cfg.model),
         "versions": record.environment["packages"],
     }
-    return _scores_only(meter, about)
+    found = {FFN: _scores_only(meter, about)}
+    for kind in modules:
+        found[kind] = _row_scores(meter, kind, found[FFN])
+    return ModuleNeurons({kind: found[kind] for kind in kinds})
+
+
+def _row_scores(meter: AwarenessMeter, kind: str, ffn: NeuronFile) -> NeuronFile:
+    """The scores of a module's rows; everything else is as for the neurons of the FFN."""
+    scores = {side: t.float().cpu() for side, t in meter.row_awareness(kind).items()}
+    directions, _, rows = next(iter(scores.values())).shape
+    return replace(
+        ffn,
+        general=torch.zeros(0, rows, dtype=torch.bool),
+        specific=torch.zeros(0, directions, rows, dtype=torch.bool),
+        awareness=scores,
+        activation=torch.zeros_like(scores["target"]),  # rows have no non-linearity
+    )
+
+
+def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:
+    """Kinds of neurons: FFN neurons, the modules whose rows are meant, or both."""
+    modules = list(row_layers(block))
+    if neurons == ROWS:
+        return modules
+    kinds = [neurons or FFN] if not isinstance(neurons, list) else neurons
+    for kind in kinds:
+        check_known("neurons", kind, [FFN, ROWS, *modules])
+    return [k for kind in kinds for k in (modules if kind == ROWS else [kind])]
+
+
+def _wanted(scores: ModuleNeurons, neurons: str | list[str] | None) -> ModuleNeurons:
+    """Those kinds of a file that are named; all of them if none is."""
+    if neurons is None:
+        return scores
+    own = [neurons] if isinstance(neurons, str) else neurons
+    rows = [kind for kind in scores.kinds if kind != FFN]
+    return scores.of_kinds([k for kind in own for k in (rows if kind == ROWS else [kind])])
 
 
 def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
@@ -199,13 +243,13 @@ def _split(data: Any, preferred: str) -> str:
     raise ConfigError(f"there is no {preferred} corpus of {without[0]}: give data.{preferred}=…")
 
 
-def _down_projections(backbone: nn.Module) -> list[nn.Module]:
+def _family(backbone: nn.Module) -> tuple[Family, list[nn.Module]]:
     try:
         family = family_of(backbone.config)
     except ValueError as error:
         reason = str(error).partition(";")[0]
         raise ConfigError(f"{reason}: where it keeps its neurons is not known.") from error
-    return [block.get_submodule(family.down) for block in backbone.get_submodule(family.layers)]
+    return family, list(backbone.get_submodule(family.layers))
 
 
 def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBatches]:
@@ -241,39 +285,9 @@ def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-# Choosing
-
-
-def choose(file: NeuronFile, cfg: DictConfig) -> NeuronFile:
-    """Return the file with layers and categories chosen by the configuration from its scores."""
-    generator = torch.Generator().manual_seed(cfg.seed)
-    relevance = torch.tensor(file.about["relevance"][cfg.layers.form], dtype=torch.float64)
-    k, count = cfg.layers.k, relevance.shape[1]
-    if k > count:
-        print(f"layers.k={k}: the model has {count} layers.")
-    used = choose_layers(relevance, min(k, count), plain(cfg.layers.rule), generator=generator)
-    positions = used.any(1).nonzero().flatten().tolist()
-    options = plain(cfg.categories)
-    scores = file.scores(options.pop("positions"))
-    by_layer = [
-        categorise(
-            scores[:, layer], activation=file.activation[:, layer], generator=generator, **options
-        )
-        for layer in positions
-    ]
-    return replace(
-        file,
-        layers=tuple(positions),
-        selected=used[positions],
-        general=torch.stack([categories.general for categories in by_layer]),
-        specific=torch.stack([categories.specific for categories in by_layer]),
-        relevance=relevance.float(),
-        about={**file.about, "chosen": {k: plain(cfg[k]) for k in CHOICES}},
-    )
-
-
-def _table(file: NeuronFile) -> Table:
-    rows = tuple((d, *(f"{n:,}" for n in row.values())) for d, row in file.counts().items())
+def _table(found: ModuleNeurons) -> Table:
+    rows = tuple((d, *(f"{n:,}" for n in row.values())) for d, row in found.counts().items())
+    file = found.any
     header = ("direction", "general", "specific", "to it alone", "of neurons")
     layers = []
     for layer, used in zip(file.layers, file.selected, strict=True):

@@ -194,6 +194,12 @@ class AwarenessMeter:
         means = self._sums["awareness"] / self._sums["tokens"].clamp(min=1)[..., None, None]
         return {side: means[:, i] for i, side in enumerate(SIDES)}
 
+    def row_awareness(self, kind: str) -> dict[str, Float[Tensor, "directions layers rows"]]:
+        """Return the same of |y dL/dy| for the output rows of a module; see `RowMeter`."""
+        if self.rows is None:
+            raise ValueError(f"the rows of {kind} were not measured.")
+        return self.rows.awareness(kind, self._sums["tokens"])
+
     def activation(self) -> Float[Tensor, "directions layers neurons"]:
         """Return the share of the tokens of both sides at which an activation is positive."""
         return self._sums["active"] / self._sums["tokens"].sum(1).clamp(min=1)[:, None, None]

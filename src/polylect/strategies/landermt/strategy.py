@@ -270,7 +270,7 @@ class LANDeRMT(TranslationModule):
 
     def pictures(self, folder: Path) -> dict[str, Any]:
         """Draw the neurons, their overlap, and gates where they learn and were logged."""
-        figures = plots.of_detection(self._found())
+        figures = plots.of_kinds(self._found())
         if self._gates_learn and (folder / "metrics.csv").is_file():
             with suppress(ValueError):  # a run shorter than the logging interval tells of none
                 figures |= plots.of_gates(folder)

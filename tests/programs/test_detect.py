@@ -21,6 +21,7 @@ from polylect.data.datamodule import TranslationData
 from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.library import base_fingerprint
 from polylect.library.neurons.file import NeuronFile
+from polylect.library.neurons.kinds import ModuleNeurons
 from polylect.models.backbone import tiny_backbone
 from polylect.programs import detect as program
 from polylect.run import measuring
@@ -384,3 +385,28 @@ def test_a_model_of_no_known_family_is_named() -> None:
     model.config = SimpleNamespace(model_type="rwkv")
     with pytest.raises(ValueError, match=r"'rwkv' belongs to no known family .*where it keeps"):
         program._family(model)
+
+
+def test_rows_of_modules_are_found_beside_or_without_neurons_and_sorted_anew(
+    tmp_path: Path,
+) -> None:
+    overrides = ["neurons=[ffn,self_attn.q_proj,input_layernorm]", "layers.rule=[1]"]
+    folder = detect(tmp_path, "data.directions=[de,fr]", *overrides)
+    found = ModuleNeurons.read(folder / program.FILE)
+    assert list(found.kinds) == ["ffn", "self_attn.q_proj", "input_layernorm"]
+    assert found.any.directions == ("de", "fr")
+    assert {file.layers for file in found.kinds.values()} == {(1,)}
+    q = found.kinds["self_attn.q_proj"]
+    assert q.general.shape == (1, 32)
+    assert int(q.general.sum()) == 22  # floor(0.7 x 32)
+    again = detect(
+        tmp_path, f"scores={folder / program.FILE}", "neurons=rows", "categories.rho=0.9"
+    )
+    rows = ModuleNeurons.read(again / program.FILE)
+    assert list(rows.kinds) == ["self_attn.q_proj", "input_layernorm"]
+    assert rows.kinds["self_attn.q_proj"].general.sum(1).tolist() == [28, 28]
+
+
+def test_a_module_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neurons=self_attn.q_pro.*did you mean"):
+        detect(tmp_path, "neurons=self_attn.q_pro")

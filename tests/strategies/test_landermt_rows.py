@@ -11,10 +11,11 @@ from helpers.tiny import MODEL, config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polylect.data.prompt import template as find_template
 from polylect.layers.context import RoutingContext
 from polylect.layers.neurons.layer import NeuronLayer
 from polylect.layers.neurons.row_bank import RowBank
-from polylect.layers.neurons.row_layer import attach_rows
+from polylect.layers.neurons.row_layer import attach_rows, fill_gradients, mask_gradients
 from polylect.layers.neurons.rows import NeuronRows, plain_copy
 from polylect.layers.neurons.sets import NeuronSet
 from polylect.library import base_fingerprint
@@ -186,3 +187,70 @@ def test_shared_rows_change_what_other_directions_say() -> None:
             layer.neuron_values["of_fr"] += 1
         with context.route(["en-de"]):
             assert torch.allclose(layer(x), expected) == same
+
+
+# What the code of the authors does otherwise, on the same layer: each with a step known by hand.
+
+
+class Steps:
+    """One layer in a module, with the hooks of a training step but no trainer."""
+
+    def __init__(self, **how: object) -> None:
+        torch.manual_seed(0)
+        self.model, self.context = nn.Sequential(nn.Linear(2, 4, bias=False)), RoutingContext()
+        layer = self.model[0].requires_grad_(False)
+        sets = [*SETS, NeuronSet((), False, torch.tensor([3]))]
+        bank = RowBank(sets, 4, self.context, "layer", torch.device("cpu"), shared=True, **how)
+        attach_rows(layer, bank)
+        self.values = layer.neuron_values
+
+    def add(self, direction: str, x: list[float]) -> None:
+        with self.context.route([direction]):
+            self.model(torch.tensor([[x]])).sum().backward()
+
+
+def test_a_mask_at_the_step_takes_the_last_directions_rows_and_all_gradients() -> None:
+    right, published = Steps(), Steps(whole=True)
+    for steps in (right, published):
+        steps.add("en-de", [1.0, 10.0])
+        steps.add("en-fr", [100.0, 1000.0])
+    mask_gradients(published.model, "en-fr")
+    first, both = torch.tensor([[1.0, 10.0]]), torch.tensor([[101.0, 1010.0]])
+    assert torch.equal(right.values["of_de"].grad, first)
+    assert published.values["of_de"].grad is None  # what en-de has taught its rows is lost
+    assert torch.equal(right.values["of_fr"].grad, both - first)
+    assert torch.equal(published.values["of_fr"].grad, both)  # and rows of fr learn from en-de
+    assert torch.equal(published.values["general"].grad, both)
+
+
+def test_decay_moves_rows_without_a_gradient_where_it_is_told_to() -> None:
+    for frozen in (False, True):
+        steps = Steps()
+        before = {name: own.detach().clone() for name, own in steps.values.items()}
+        optimizer = torch.optim.AdamW(steps.values.values(), lr=0.1, weight_decay=0.5)
+        steps.add("en-de", [1.0, 10.0])
+        if frozen:
+            fill_gradients(steps.model)
+        optimizer.step()
+        for name in ("of_fr", "frozen"):
+            factor = 1 - 0.1 * 0.5 if frozen else 1
+            torch.testing.assert_close(steps.values[name].detach(), factor * before[name])
+
+
+def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"need strategy\.shared=true"):
+        make("llama", tmp_path, "strategy.mask_at_step=true")
+    with pytest.raises(ValueError, match=r"data\.template=country names countries"):
+        make("llama", tmp_path, "strategy.language_names=false")
+    with pytest.raises(ValueError, match=r"detected with categories\.rho=None, and strategy\.det"):
+        make("llama", tmp_path, "strategy.detection={categories: {rho: 0.9}}")
+
+
+def test_prompts_with_countries() -> None:
+    _, tokenizer = tiny_backbone(hidden=32)
+    written = [
+        tokenizer.decode(find_template(name).encode(tokenizer, "We read.", "en-de"))
+        for name in ("plain", "country")
+    ]
+    assert "from English into German." in written[0]
+    assert "from English into Germany." in written[1]

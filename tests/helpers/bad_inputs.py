@@ -42,7 +42,7 @@ SETTINGS = [
     ("train data.max_length=3", r"all 9 val examples of 'en-de' have more than data\.max_length=3"),
     ("train data.temperature=0", r"data\.temperature must be above 0, got 0"),
     ("train data.mixing=mix", r"data\.mixing must be mixed or by_direction, got 'mix'"),
-    ("train data.template=nice", "template=nice does not exist; known: chat, plain"),
+    ("train data.template=nice", "template=nice does not exist; known: chat, country, plain"),
     ("train data.template=chat", "the tokenizer has no chat template; use template 'plain'"),
     ("train generation.beams=0", r"generation\.beams must be at least 1, got 0"),
     ("train strategy=lora_swich", "strategy=lora_swich does not exist; did you mean lora_switch"),

@@ -15,35 +15,28 @@ And what follows: nats per target token of the test sets, with the right adapter
 under every router.
 """
 
-import argparse
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from polylect.config.roots import conf_folder, plain
 from polylect.data.batch import IGNORED, pad_id
 from polylect.data.stream import EvaluationBatches
 from polylect.layers.adapters import arrow_scores, spectral_scores
 from polylect.layers.adapters.bank import AdapterBank
 from polylect.layers.adapters.router import routed_layers
 from polylect.layers.adapters.selection import RouterSettings
-from polylect.run.build import build_data
-from polylect.run.record import Record
 from polylect.run.results.scoring import nats_per_token
-from polylect.run.untrained import build_untrained
 from polylect.strategies.lag import LAG
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
-from publish import write_published
+from oracle import analyse_library, library_parser
 
 SIDES = ("source", "target")
 ROUTERS = {
@@ -59,25 +52,16 @@ RIDGE = 1e-2  # of the probe, in units of the input's mean square
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("overrides", nargs="+", help="of evaluate: model and data")
-    parser.add_argument("--library", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=60, help="sentences of each test set")
-    arguments = parser.parse_args()
-    begin = time.monotonic()
-    oracle = ["strategy=lag", f"strategy.library={arguments.library}", "strategy.router=oracle"]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("evaluate", [*arguments.overrides, *oracle])
-    record = Record(run=str(arguments.library), config=plain(cfg))
-    data, module = build_data(cfg), build_untrained(cfg)
-    data.tokenizer, data.template = module.tokenizer, module.template
-    data.setup("test")
-    record.metrics["readable"] = readable(module, data, arguments.limit)
-    record.metrics["nats_per_token"] = likelihoods(module, data, arguments.limit)
-    record.status, record.seconds = "done", round(time.monotonic() - begin, 1)
-    write_published(arguments.out, asdict(record) | {"scratch": record.scratch})
-    print(record.metrics["readable"]["all"], record.metrics["nats_per_token"])
+    arguments = library_parser(__doc__.splitlines()[0], limit=60).parse_args()
+
+    def measure(module: LAG, data: Any) -> dict[str, Any]:
+        return {
+            "readable": readable(module, data, arguments.limit),
+            "nats_per_token": likelihoods(module, data, arguments.limit),
+        }
+
+    metrics = analyse_library(arguments, measure)
+    print(metrics["readable"]["all"], metrics["nats_per_token"])
 
 
 def readable(module: LAG, data: Any, limit: int) -> dict[str, Any]:

@@ -10,17 +10,12 @@ token goes through the right adapter: whether it would be found, with nothing go
 The translations stay out of the record.
 """
 
-import argparse
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from polylect.config.roots import conf_folder, plain
 from polylect.data.batch import pad_id
 from polylect.data.stream import EvaluationBatches
 from polylect.eval.metrics import score
@@ -30,14 +25,11 @@ from polylect.layers.adapters.observers import Place
 from polylect.layers.adapters.selection import RouterSettings, Selection
 from polylect.layers.adapters.selectors import Oracle, Selector, selector_for
 from polylect.layers.tokens import TokenView
-from polylect.run.build import build_data
-from polylect.run.record import Record
-from polylect.run.untrained import build_untrained
 from polylect.strategies.base import prompt_lengths
 from polylect.strategies.lag import LAG
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
-from publish import write_published
+from oracle import analyse_library, library_parser
 
 ROUTERS = {
     "oracle": RouterSettings("oracle"),
@@ -74,28 +66,19 @@ class Asked:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("overrides", nargs="+", help="of evaluate: model and data")
-    parser.add_argument("--library", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=25, help="sentences of each test set")
+    parser = library_parser(__doc__.splitlines()[0], limit=25)
     parser.add_argument("--routers", nargs="*", choices=ROUTERS, default=list(ROUTERS))
     arguments = parser.parse_args()
-    begin = time.monotonic()
-    oracle = ["strategy=lag", f"strategy.library={arguments.library}", "strategy.router=oracle"]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("evaluate", [*arguments.overrides, *oracle])
-    record = Record(run=str(arguments.library), config=plain(cfg))
-    data, module = build_data(cfg), build_untrained(cfg)
-    data.tokenizer, data.template = module.tokenizer, module.template
-    data.setup("test")
-    record.metrics["forced"] = {r: forced(module, data, arguments.limit, r) for r in FORCED}
-    record.metrics["routers"] = {
-        router: translated(module, data, arguments.limit, router) for router in arguments.routers
-    }
-    record.data, record.status = data.report, "done"
-    record.seconds = round(time.monotonic() - begin, 1)
-    write_published(arguments.out, asdict(record) | {"scratch": record.scratch})
+
+    def measure(module: LAG, data: Any) -> dict[str, Any]:
+        by_router = {
+            router: translated(module, data, arguments.limit, router)
+            for router in arguments.routers
+        }
+        by_rival = {rival: forced(module, data, arguments.limit, rival) for rival in FORCED}
+        return {"forced": by_rival, "routers": by_router}
+
+    analyse_library(arguments, measure)
 
 
 def forced(module: LAG, data: Any, limit: int, router: str) -> dict[str, float]:

@@ -23,7 +23,7 @@ from polylect.layers.lora.layer import LoRALayer
 IDS = torch.arange(3, 27).view(4, 6)
 
 
-def llama() -> LlamaForCausalLM:
+def llama(**special_tokens: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         hidden_size=32,
         intermediate_size=48,
@@ -31,6 +31,7 @@ def llama() -> LlamaForCausalLM:
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=50,
+        **special_tokens,
     )
     return LlamaForCausalLM(config)
 

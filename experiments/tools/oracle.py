@@ -1,0 +1,49 @@
+"""A library under the Oracle, as the scripts that analyse routing begin."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from publish import write_published
+
+from polylect.config.roots import conf_folder, plain
+from polylect.run.build import build_data
+from polylect.run.record import Record
+from polylect.run.untrained import build_untrained
+from polylect.strategies.lag import LAG
+
+
+def library_parser(description: str, limit: int) -> argparse.ArgumentParser:
+    """The arguments that `analyse_library` takes; `limit` is the default of sentences."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("overrides", nargs="+", help="of evaluate: model and data")
+    parser.add_argument("--library", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=limit, help="sentences of each test set")
+    return parser
+
+
+def analyse_library(
+    arguments: argparse.Namespace, measure: Callable[[LAG, Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the record of what `measure` says of a LAG with the Oracle and of its test sets.
+
+    Returns the metrics.
+    """
+    begin = time.monotonic()
+    oracle = ["strategy=lag", f"strategy.library={arguments.library}", "strategy.router=oracle"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("evaluate", [*arguments.overrides, *oracle])
+    record = Record(run=str(arguments.library), config=plain(cfg))
+    data, module = build_data(cfg), build_untrained(cfg)
+    data.tokenizer, data.template = module.tokenizer, module.template
+    data.setup("test")
+    record.metrics |= measure(module, data)
+    record.data, record.status = data.report, "done"
+    record.seconds = round(time.monotonic() - begin, 1)
+    write_published(arguments.out, asdict(record) | {"scratch": record.scratch})
+    return record.metrics

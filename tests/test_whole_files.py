@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from polylect.files import Unwritable, whole_file, whole_folder, write_json
+from polylect.files import Unwritable, load_tensors, whole_file, whole_folder, write_json
 
 FULL = """
 import resource, signal, sys, torch
@@ -97,3 +97,23 @@ def test_a_place_below_a_file_is_named(tmp_path: Path) -> None:
         path = tmp_path / "file" / "below"
         with pytest.raises(Unwritable, match=f"^{path} cannot be written"), whole(path) as new:
             save_file({"a": torch.ones(1)}, new)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_safetensors_that_change_between_header_and_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """safetensors reads the header, torch then opens the path again."""
+    path, real = tmp_path / "adapter.safetensors", torch.UntypedStorage.from_file
+    save_file({"a": torch.zeros(3)}, path)
+
+    def change_first(*args: object, **kwargs: object) -> torch.UntypedStorage:
+        path.unlink()
+        if replaced:
+            save_file({"b": torch.ones(3)}, path)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", change_first)
+    says = "replaced while it was opened" if replaced else "adapter.safetensors does not exist"
+    with pytest.raises(ValueError if replaced else FileNotFoundError, match=says):
+        load_tensors(path, "the weights")

@@ -87,11 +87,11 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]
 
     Raises as `check_whole`.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     check_whole(path, what)
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
     except SafetensorError as error:
@@ -100,6 +100,32 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]
         ) from error
     except FileNotFoundError:  # taken away since it was looked at
         raise FileNotFoundError(f"{path} does not exist.") from None
+
+
+def open_tensors(path: Path) -> Any:
+    """Open a safetensors file as `safetensors.safe_open` does for torch, once and the same file.
+
+    safetensors reads the header, then torch opens the path again for the tensors: what happens to
+    the path in between would give a header with the tensors of another file.
+
+    Raises:
+        FileNotFoundError: there is none, or it was taken away meanwhile.
+        ValueError: it was replaced meanwhile.
+        OSError, SafetensorError: as `safe_open`.
+    """
+    from safetensors import safe_open
+
+    before = os.stat(path)
+    try:
+        file = safe_open(path, "pt")
+        after = os.stat(path)
+    except RuntimeError as error:  # torch's word for a file that it cannot open
+        if "No such file" not in str(error):
+            raise
+        raise FileNotFoundError(f"{path} does not exist.") from error
+    if (before.st_ino, before.st_mtime_ns) != (after.st_ino, after.st_mtime_ns):
+        raise ValueError(f"{path} was replaced while it was opened: read it again.")
+    return file
 
 
 def read_json(path: Path, what: str) -> Any:

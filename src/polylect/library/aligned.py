@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polylect.files import Unwritable, whole_file
+from polylect.files import Unwritable, open_tensors, whole_file
 from polylect.library.adapter import Adapter, LowRank
 from polylect.library.folder import AdapterLibrary
 from polylect.library.peft_format import WEIGHTS, read_config
@@ -200,23 +200,23 @@ class AlignedLibrary:
         if name in self._in_memory:
             return self._in_memory[name][1]
         try:
-            return safe_open(self._path(name), framework="pt").metadata() or {}
+            return open_tensors(self._path(name)).metadata() or {}
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError):
+        except (OSError, ValueError, SafetensorError):
             return {}
 
     def _open_aligned(self, name: str) -> Any:
         try:
-            file = safe_open(self._path(name), framework="pt")
-        except (OSError, SafetensorError) as error:
+            file = open_tensors(self._path(name))
+        except (OSError, ValueError, SafetensorError) as error:
             raise self._replaced_error(name) from error
         if not _fits(file.metadata(), self.prepared[name]):
             raise self._replaced_error(name)
         return file
 
     def _open_weights(self, name: str) -> Any:
-        file = safe_open(self.library.folder(name) / WEIGHTS, framework="pt")
+        file = open_tensors(self.library.folder(name) / WEIGHTS)
         self._check_unchanged(name)
         return file
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polylect.files import Unwritable, load_tensors, whole_file
+from polylect.files import Unwritable, load_tensors, open_tensors, whole_file
 from polylect.finite import check_written, find_nonfinite
 from polylect.library.folder import AdapterLibrary
 
@@ -23,12 +23,12 @@ InputMeans = Mapping[str, tuple[Float[Tensor, " in"], int]]
 def read_calibration(folder: Path, key: str) -> dict[str, Tensor] | None:
     """Return what was kept last, by name; None unless it was kept under this key and is finite."""
     try:
-        with safe_open(folder / FILE, framework="pt") as file:
+        with open_tensors(folder / FILE) as file:
             if (file.metadata() or {}).get("key") != key:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return None if find_nonfinite(tensors) else tensors
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):
         return None
 
 

@@ -48,7 +48,7 @@ def case(arguments: argparse.Namespace, family: str, hidden: int, layers: int, t
     losses: dict[str, Tensor] = {}
 
     def ours() -> None:
-        losses["ours"] = torch.tensor([count_in(meter, watched, 0, batch) for batch in batches])
+        losses["ours"] = torch.tensor([count_in(meter, watched, 0, batch)[0] for batch in batches])
 
     def forward_backward() -> None:
         losses["plain"] = torch.tensor([learn(plain, batch) for batch in batches])

@@ -126,13 +126,13 @@ class Interruption:
         self.left, self.number = after, number
         self.count_in = measuring.count_in
 
-    def __call__(self, *arguments: Any) -> float:
+    def __call__(self, *arguments: Any, **labels: bool) -> tuple[float, int]:
         if self.left == 0:
             if self.number is None:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), self.number)
         self.left -= 1
-        return self.count_in(*arguments)
+        return self.count_in(*arguments, **labels)
 
 
 @pytest.fixture
@@ -405,6 +405,35 @@ def test_rows_of_modules_are_found_beside_or_without_neurons_and_sorted_anew(
     rows = ModuleNeurons.read(again / program.FILE)
     assert list(rows.kinds) == ["self_attn.q_proj", "input_layernorm"]
     assert rows.kinds["self_attn.q_proj"].general.sum(1).tolist() == [28, 28]
+
+
+def test_an_interrupted_detection_of_rows_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = ["average=sentences", "label_shift=true", "pad_labels=true"]
+    rows = ["neurons=rows", "data.directions=[de,fr]", *published]
+    whole = detect(tmp_path / "whole", *rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "count_in", Interruption(3))
+        with pytest.raises(KeyboardInterrupt):
+            begin(tmp_path / "runs", *rows, "save_every=1")
+    (begun,) = folders(tmp_path / "runs")
+    saved = torch.load(begun / program.PARTIAL, weights_only=True)
+    assert saved["batches"] == 3
+    assert {"rows.self_attn.q_proj", "rows.input_layernorm"} <= saved["meter"].keys()
+    folder = detect(tmp_path / "runs", *rows, f"resume={begun}")
+    assert (folder / program.FILE).read_bytes() == (whole / program.FILE).read_bytes()
+    for other in ("label_shift=false", "average=tokens", "neurons=[self_attn.q_proj]"):
+        with pytest.raises(
+            ValueError, match=f"measuring something else, {other.partition('=')[0]}"
+        ):
+            begin(tmp_path / "runs", *rows, other, f"resume={begun}")
+
+
+def test_a_file_of_sums_over_sentences_is_sorted_by_the_sums(tmp_path: Path) -> None:
+    file = neurons(detect(tmp_path, "average=sentences"))
+    assert file.is_sum
+    assert torch.equal(file.scores(), sum(t.double() for t in file.awareness.values()))
 
 
 def test_a_module_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ class Categories:
     own: float = 0.9  # a direction within this of the largest score owns a specific neuron
     share: float = 1.0  # of all neurons, the most aware; the others belong to nobody
     positions: str = "all"  # where awareness counts: all, source or target tokens
+    per_language_normalisation: bool = True  # scores of a language are divided by their mean
 
 
 @dataclass
@@ -171,6 +172,9 @@ class Detect:
     scores: str | None = None  # neuron file whose scores are used: no model and no data are read
     split: str = "val"  # text to measure on; train where a direction has no val corpus
     sentences: int | None = 512  # of each direction; null for all
+    average: str = "tokens"  # awareness: mean over all tokens; sentences: sum of means of sentences
+    label_shift: bool = False  # each position is asked for the token after the next one
+    pad_labels: bool = False  # padding is learned as tokens of the target
     save_every: int = 50  # batches after which the sums are saved, for resume
     device: str = "auto"
     model: Any = field(default_factory=dict)

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -24,18 +22,18 @@ from polylect.layers.neurons.row_awareness import RowMeter
 from polylect.layers.neurons.row_layer import row_layers
 from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
-from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
 from polylect.run.earlier.resume import describe_differences
 from polylect.run.measuring import measure
 from polylect.run.record import Record
 from polylect.run.session import close_wandb, session
-from polylect.run.sorting import choose
+from polylect.run.sorting import choose, scores_of
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
 ROWS = "rows"  # of all modules
+AVERAGES = ("tokens", "sentences")
 
 
 def main(cfg: DictConfig) -> None:
@@ -64,6 +62,7 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError("categories.rule=entropy is for neurons=ffn: rows have no activation.")
     check_categories(categories.rule, categories.rho, categories.own, categories.share)
     check_known("categories.positions", categories.positions, ("all", *SIDES))
+    check_known("average", cfg.average, AVERAGES)
     if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
         scores_file = Path(cfg.resume) / FILE
         how = f"it has ended, take scores={scores_file}" if scores_file.is_file() else "begin anew"
@@ -144,9 +143,11 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
     kinds = _kinds(blocks[0], plain(cfg.neurons))
     modules = {k: [block.get_submodule(k) for block in blocks] for k in kinds if k != FFN}
     rows = RowMeter(modules, len(data.directions)) if modules else None
-    meter = AwarenessMeter(downs, len(data.directions), blocks, rows)
+    by_sentence = cfg.average == "sentences"
+    meter = AwarenessMeter(downs, len(data.directions), blocks, rows, by_sentence)
     choose_layers(meter.relevance(), 1, plain(cfg.layers.rule))  # or it fails at the very end
     loaders = _batches(data, split, cfg.sentences)
+    labels = {"label_shift": cfg.label_shift, "pad_labels": cfg.pad_labels}
     job = {
         "base_fingerprint": base_fingerprint(backbone),
         "directions": list(data.directions),
@@ -158,11 +159,13 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
         "max_rows": data.max_rows,
         "data": {d: data.report[split][d]["sha256"] for d in data.directions},
         "neurons": kinds,
+        "average": cfg.average,
+        **labels,
     }
     state = _load_state(cfg.resume, job)
     record.data = data.report
     record.write(folder)
-    nats = measure(meter, backbone, loaders, state, cfg.save_every, folder / PARTIAL)
+    nats = measure(meter, backbone, loaders, state, cfg.save_every, folder / PARTIAL, labels)
     record.metrics["nats_per_token"] = dict(zip(data.directions, nats, strict=True))
     record.metrics["tokens"] = meter.tokens()
     about = {
@@ -172,23 +175,7 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
         "model": plain(cfg.model),
         "versions": record.environment["packages"],
     }
-    found = {FFN: _scores_only(meter, about)}
-    for kind in modules:
-        found[kind] = _row_scores(meter, kind, found[FFN])
-    return ModuleNeurons({kind: found[kind] for kind in kinds})
-
-
-def _row_scores(meter: AwarenessMeter, kind: str, ffn: NeuronFile) -> NeuronFile:
-    """The scores of a module's rows; everything else is as for the neurons of the FFN."""
-    scores = {side: t.float().cpu() for side, t in meter.row_awareness(kind).items()}
-    directions, _, rows = next(iter(scores.values())).shape
-    return replace(
-        ffn,
-        general=torch.zeros(0, rows, dtype=torch.bool),
-        specific=torch.zeros(0, directions, rows, dtype=torch.bool),
-        awareness=scores,
-        activation=torch.zeros_like(scores["target"]),  # rows have no non-linearity
-    )
+    return scores_of(meter, kinds, about)
 
 
 def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:
@@ -209,24 +196,6 @@ def _wanted(scores: ModuleNeurons, neurons: str | list[str] | None) -> ModuleNeu
     own = [neurons] if isinstance(neurons, str) else neurons
     rows = [kind for kind in scores.kinds if kind != FFN]
     return scores.of_kinds([k for kind in own for k in (rows if kind == ROWS else [kind])])
-
-
-def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
-    """A file of the scores alone, in which no layer is chosen yet."""
-    activation = meter.activation().float().cpu()
-    directions, _, neurons = activation.shape
-    return NeuronFile(
-        directions=tuple(about["measured"]["directions"]),
-        layers=(),
-        selected=torch.zeros(0, directions, dtype=torch.bool),
-        general=torch.zeros(0, neurons, dtype=torch.bool),
-        specific=torch.zeros(0, directions, neurons, dtype=torch.bool),
-        awareness={side: scores.float().cpu() for side, scores in meter.awareness().items()},
-        relevance=meter.relevance().float().cpu(),
-        activation=activation,
-        base_fingerprint=about["measured"]["base_fingerprint"],
-        about=about,
-    )
 
 
 def _split(data: Any, preferred: str) -> str:

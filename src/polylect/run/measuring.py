@@ -1,12 +1,15 @@
 """Counting what detection needs of all batches, in such a way that it can go on later."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.data.stream import EvaluationBatches
@@ -23,8 +26,13 @@ def measure(
     state: dict[str, Any],
     save_every: int,
     path: Path,
+    labels: Mapping[str, bool],
 ) -> list[float]:
-    """Count in what is left, saving the state now and then; nats per target token."""
+    """Count in what is left, saving the state now and then; nats per target token.
+
+    Args:
+        labels: see `relabelled`.
+    """
     from tqdm.auto import tqdm
 
     nats, start, names = state["nats"], state["batches"], state["job"]["directions"]
@@ -35,8 +43,10 @@ def measure(
     total = sum(map(len, loaders))
     with tqdm(initial=start, total=total, desc="measuring", unit="batch", disable=None) as bar:
         for direction, batch in islice(batches, start, None):
-            nats[direction][0] += count_in(meter, backbone, direction, batch.to(backbone.device))
-            nats[direction][1] += batch.target_tokens
+            batch = batch.to(backbone.device)
+            loss, tokens = count_in(meter, backbone, direction, batch, **labels)
+            nats[direction][0] += loss
+            nats[direction][1] += tokens
             if not math.isfinite(nats[direction][0]):
                 raise ValueError(_OVERFLOW.format(f"the loss of {names[direction]}"))
             bar.update()
@@ -62,9 +72,49 @@ def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
 
 
 def count_in(
-    meter: AwarenessMeter, backbone: nn.Module, direction: int, batch: TranslationBatch
-) -> float:
-    """Count a batch of one direction in; its loss in nats. The end token belongs to the target."""
-    target = batch.labels != IGNORED
+    meter: AwarenessMeter,
+    backbone: nn.Module,
+    direction: int,
+    batch: TranslationBatch,
+    **labels: bool,
+) -> tuple[float, int]:
+    """Count a batch of one direction in; its loss in nats, and of how many tokens it is.
+
+    The end token belongs to the target. A meter by sentence gets the mean loss of each sentence.
+
+    Args:
+        labels: see `relabelled`.
+    """
+    learned, target = relabelled(batch, **labels)
     source = batch.attention_mask.bool() & ~target
-    return meter.add(direction, source, target, lambda: target_losses(backbone, batch)[0].sum())
+    nats, tokens = 0.0, 0
+
+    def loss() -> Tensor:
+        nonlocal nats, tokens
+        losses, rows = target_losses(backbone, learned)
+        nats, tokens = float(losses.detach().sum()), len(losses)
+        if meter.by_sentence:
+            losses = losses / torch.bincount(rows, minlength=batch.rows)[rows]
+        return losses.sum()
+
+    meter.add(direction, source, target, loss)
+    return nats, tokens
+
+
+def relabelled(
+    batch: TranslationBatch, *, label_shift: bool = False, pad_labels: bool = False
+) -> tuple[TranslationBatch, Tensor]:
+    """Return the batch whose loss is measured, and where its target tokens stand.
+
+    Args:
+        label_shift: labels are shifted once more than the model shifts them, so that each position
+            is to tell the token after the next one.
+        pad_labels: padding is learned as if it were tokens of the target.
+    """
+    labels = batch.labels
+    if pad_labels:
+        labels = torch.where(batch.attention_mask.bool(), labels, batch.input_ids)
+    target = labels != IGNORED
+    if label_shift:
+        labels = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    return replace(batch, labels=labels), target

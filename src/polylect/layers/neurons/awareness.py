@@ -42,6 +42,9 @@ class AwarenessMeter:
         directions: how many are told apart.
         blocks: all layers, whose outputs are looked at for `relevance("block")`.
         rows: modules whose output rows are measured in the same pass.
+        by_sentence: awareness is a sum over sentences of means over the tokens of each, as the code
+            of LANDeRMT's authors has it, in which tokens of short sentences weigh more; else it is
+            the mean over all tokens.
 
     Raises:
         ValueError: no layers, or layers of different sizes.
@@ -53,6 +56,7 @@ class AwarenessMeter:
         directions: int,
         blocks: Sequence[nn.Module] = (),
         rows: RowMeter | None = None,
+        by_sentence: bool = False,
     ) -> None:
         sizes = {(down.in_features, down.out_features) for down in downs}
         if len(sizes) != 1:
@@ -62,6 +66,7 @@ class AwarenessMeter:
             )
         ((neurons, hidden),) = sizes
         self.downs, self.blocks, self.rows = tuple(downs), tuple(blocks), rows
+        self.by_sentence = by_sentence
         layers = len(self.downs)
         self._sums = {
             "awareness": torch.zeros(directions, len(SIDES), layers, neurons, dtype=torch.float64),
@@ -97,7 +102,7 @@ class AwarenessMeter:
         Raises:
             RuntimeError: the model did not run every down projection once.
         """
-        batch = Positions.from_masks(source, target)
+        batch = Positions.from_masks(source, target, self.by_sentence)
         activations: list[Tensor] = []
         beginnings: list[Tensor] = []  # what is watched of the first layer
         rows = nullcontext() if self.rows is None else self.rows.watch(direction, batch, beginnings)
@@ -109,7 +114,7 @@ class AwarenessMeter:
                     f"{len(self.downs)}: its neurons cannot be watched."
                 )
             torch.autograd.grad(value, beginnings)
-        self._sums["tokens"][direction] += batch.sides.sum(1)
+        self._sums["tokens"][direction] += batch.counts
         self._sums["sentences"][direction] += batch.sentences
         return float(value.detach())
 
@@ -190,15 +195,23 @@ class AwarenessMeter:
         return hook
 
     def awareness(self) -> dict[str, Float[Tensor, "directions layers neurons"]]:
-        """Return the mean |h dL/dh| in nats over the tokens of each side, "source" and "target"."""
-        means = self._sums["awareness"] / self._sums["tokens"].clamp(min=1)[..., None, None]
+        """Return the mean |h dL/dh| in nats over the tokens of each side, "source" and "target".
+
+        With `by_sentence` it is what each side has in the sum over sentences.
+        """
+        means = self._sums["awareness"] / self._divisors()[..., None, None]
         return {side: means[:, i] for i, side in enumerate(SIDES)}
 
     def row_awareness(self, kind: str) -> dict[str, Float[Tensor, "directions layers rows"]]:
         """Return the same of |y dL/dy| for the output rows of a module; see `RowMeter`."""
         if self.rows is None:
             raise ValueError(f"the rows of {kind} were not measured.")
-        return self.rows.awareness(kind, self._sums["tokens"])
+        return self.rows.awareness(kind, self._divisors())
+
+    def _divisors(self) -> Float[Tensor, "directions sides"]:
+        """What the sums of awareness of each side are divided by."""
+        tokens = self._sums["tokens"]
+        return torch.ones_like(tokens) if self.by_sentence else tokens.clamp(min=1)
 
     def activation(self) -> Float[Tensor, "directions layers neurons"]:
         """Return the share of the tokens of both sides at which an activation is positive."""

@@ -35,12 +35,13 @@ def categorise(
     rho: float | int = 0.7,
     own: float | int = 0.9,
     share: float | int = 1.0,
+    per_language_normalisation: bool = True,
     activation: Float[Tensor, "directions neurons"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Categories:
     """Sort neurons into general ones, and specific ones with their owners.
 
-    Rows are first divided by their means, or directions with a high loss would decide alone. Of
+    Rows are first divided by their means, or directions with a high loss decide alone. Of
     the n neurons that take part floor(rho n) are general; each of the others is specific to every
     direction within `own` of its largest score. Ties go to the lower index, and the order of the
     directions is of no consequence.
@@ -56,6 +57,7 @@ def categorise(
         own: share of a neuron's largest score from which on a direction owns it.
         share: of all neurons, the floor(share m) most aware take part (by their largest score in
             any direction), and the others belong to nobody.
+        per_language_normalisation: whether rows are divided by their means.
         activation: share of tokens with a positive activation, for rule "entropy".
         generator: for rule "random".
 
@@ -65,10 +67,13 @@ def categorise(
     """
     check_categories(rule, rho, own, share)
     if rule == "random":
-        owners = categorise(scores, "std", rho=rho, own=own, share=share)
+        options = {"per_language_normalisation": per_language_normalisation}
+        owners = categorise(scores, "std", rho=rho, own=own, share=share, **options)
         permutation = torch.randperm(scores.shape[1], generator=generator)
         return Categories(owners.general[permutation], owners.specific[:, permutation])
     even = _normalise(scores, "awareness")
+    if not per_language_normalisation:
+        even = scores.double()
     normalised = even
     if rule == "entropy":
         if activation is None:

@@ -65,8 +65,8 @@ class RowMeter:
     def awareness(
         self, kind: str, tokens: Float[Tensor, "directions sides"]
     ) -> dict[str, Float[Tensor, "directions layers rows"]]:
-        """Return the mean |y dL/dy| in nats over so many tokens of each side, by side."""
-        means = self.sums[_KEY + kind] / tokens.clamp(min=1)[..., None, None]
+        """Return the sums of |y dL/dy| in nats, divided by so many tokens of each side, by side."""
+        means = self.sums[_KEY + kind] / tokens[..., None, None]
         return {side: means[:, i] for i, side in enumerate(SIDES)}
 
 
@@ -108,21 +108,36 @@ def _by_token(values: Tensor) -> Tensor:
 class Positions:
     """Weights of the positions of a batch, all positions in one row."""
 
-    sides: Tensor  # (2, rows x length): 1 where a token of the source, of the target stands
+    sides: Tensor  # (2, rows x length): of the tokens of the source, of the target
+    counts: Tensor  # (2): tokens of the source, of the target
     tokens: Tensor  # (rows x length): 1 where either stands
     means: Tensor  # (rows x length): summed up with it, values become sums of sentence means
     sentences: Tensor  # how many rows have tokens
 
     @classmethod
     def from_masks(
-        cls, source: Bool[Tensor, "rows length"], target: Bool[Tensor, "rows length"]
+        cls,
+        source: Bool[Tensor, "rows length"],
+        target: Bool[Tensor, "rows length"],
+        by_sentence: bool = False,
     ) -> "Positions":
-        """Weigh the positions by the masks of source and target."""
+        """Weigh the positions by the masks of source and target.
+
+        Args:
+            by_sentence: sides are weighted so that sums are of sentence means; else by 1.
+        """
         sides = torch.stack([source, target]).float()
         tokens = sides.sum(0)
         lengths = tokens.sum(1, keepdim=True)
         means = tokens / lengths.clamp(min=1)
-        return cls(sides.flatten(1), tokens.flatten(), means.flatten(), (lengths > 0).sum())
+        weights = sides * means if by_sentence else sides
+        return cls(
+            weights.flatten(1),
+            sides.sum((1, 2)),
+            tokens.flatten(),
+            means.flatten(),
+            (lengths > 0).sum(),
+        )
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ class NeuronFile:
         selected: which direction uses which chosen layer.
         general: neurons that learn from all directions.
         specific: neurons with their owners; none of them is general.
-        awareness: mean |h dL/dh| in nats over the tokens of "source" (the prompt) and "target".
+        awareness: mean |h dL/dh| in nats over the tokens of "source" (the prompt) and "target"; or
+            what each side has in the sum over sentences of such means, see `is_sum`.
         relevance: difference of each layer's FFN from the next one's; 0 for the last.
         activation: share of tokens with a positive activation.
         base_fingerprint: of the base model that the scores belong to.
@@ -113,13 +114,23 @@ class NeuronFile:
             )
 
     def scores(self, positions: str = "all") -> Float[Tensor, "directions layers neurons"]:
-        """Return mean awareness over the tokens of one side, "source" or "target", or "all"."""
+        """Return mean awareness over the tokens of one side, "source" or "target", or "all".
+
+        Of a file of sums over sentences it is the sum.
+        """
         if positions != "all":
             return self.awareness[positions]
+        if self.is_sum:
+            return sum(self.awareness[side].double() for side in SIDES)
         counted = self.about["tokens"]
         tokens = {side: torch.tensor(counted[side])[:, None, None] for side in SIDES}
         total = sum(tokens[side] * self.awareness[side].double() for side in SIDES)
         return total / sum(tokens.values())
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether awareness is a sum over sentences of means over their tokens."""
+        return self.about.get("measured", {}).get("average") == "sentences"
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many neurons each direction owns, over the chosen layers that it uses.

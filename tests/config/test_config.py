@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers.neurons import write_neurons
+from helpers.neurons import write_neurons, write_rows
 from helpers.tiny import MODEL, TRAIN, config
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -39,6 +39,13 @@ GIVEN = {
     "data/files": ["data.directions=[en-de]", "data.train=train.{lang}", "data.val=val.{lang}"],
     "model/local": ["model.path=base"],
     "strategy/landermt": ["strategy.neurons=neurons.safetensors"],
+    "strategy/landermt_published": [
+        "strategy.neurons=neurons.safetensors",
+        "strategy.detection=null",
+        "data.template=country",
+    ],
+    "strategy/landermt_fixed": ["strategy.neurons=neurons.safetensors", "strategy.detection=null"],
+    "strategy/landermt_paper": ["strategy.neurons=neurons.safetensors", "strategy.detection=null"],
     "experiment/landermt": ["model.path=base", "strategy.neurons=neurons.safetensors"],
     "strategy/lora_library": ["strategy.library=adapters"],
     "strategy/lag": ["strategy.library=adapters"],
@@ -49,9 +56,10 @@ GIVEN = {
     "experiment/kilt_task": KILT,
     "trainer/ddp": ["trainer.accelerator=cpu"],
 }
+NOT_OF_TRAINING = ("sweep/", "recipe/", "detection/")
 PARTS = {
     "model", "data", "strategy", "optim", "trainer", "logger", "callbacks", "generation",
-    "experiment", "sweep", "recipe",
+    "experiment", "sweep", "recipe", "detection",
 }  # fmt: skip
 
 
@@ -82,7 +90,9 @@ def build(cfg: DictConfig, folder: Path) -> None:
         adapters.mkdir(parents=True)
         (adapters / "adapter_config.json").write_text("{}")
     if "neurons" in cfg.strategy:
-        write_neurons(Path(), instantiate(cfg.model, "model")[0], cfg.data.directions)
+        write = write_rows if cfg.strategy.shared else write_neurons
+        file = write(Path(), instantiate(cfg.model, "model")[0], cfg.data.directions)
+        file.rename(cfg.strategy.neurons)
     data, module = build_data(cfg), build_strategy(cfg)
     if "library" not in cfg.strategy:
         load_backbone_into(module, data, cfg)
@@ -117,7 +127,7 @@ def test_every_program_composes_and_validates(program: str) -> None:
     validate(config(program, *given.get(program, [])))
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith(("sweep/", "recipe/"))])
+@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith(NOT_OF_TRAINING)])
 def test_every_file_composes_validates_and_builds(file: str, tmp_path: Path) -> None:
     own_model = file.startswith(("model/", "experiment/"))
     cfg = composed(file, *([] if own_model else ["model=tiny"]))

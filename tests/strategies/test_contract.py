@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.neurons import write_neurons
+from helpers.neurons import write_neurons, write_rows
 from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
 from helpers.tiny import attempt, same
 
@@ -30,6 +30,12 @@ def settings(name: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if name == "landermt":
         file = write_neurons(tmp_path_factory.mktemp("neurons"), base()[0], DIRECTIONS)
         return [f"strategy.neurons={file}", "strategy.soft=true"]  # a cut gate has no gradient
+    if name.startswith("landermt"):
+        write = write_neurons if name == "landermt_paper" else write_rows
+        file = write(tmp_path_factory.mktemp("neurons"), base()[0], DIRECTIONS)
+        template = "country" if name == "landermt_published" else "tag"
+        given = [f"strategy.neurons={file}", "strategy.soft=true", f"data.template={template}"]
+        return [*given, "strategy.detection=null"]
     if name not in ("lora_library", "lag", "arrow", "spectr"):
         return []
     folder = tmp_path_factory.mktemp("library")

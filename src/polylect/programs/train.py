@@ -109,6 +109,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         _fit(trainer, module, data, cfg)
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics["steps"] = trainer.global_step
+        record.metrics |= module.facts()
         _finish(trainer, module, data, cfg, folder, record)
         record.data = _data_report(data)
         _draw(trainer, module, folder, record)

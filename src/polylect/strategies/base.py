@@ -119,6 +119,10 @@ class TranslationModule(TrainingLoop):
         """Return the numbers about the last forward, for dashboards."""
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the record of a run is to say beside settings and scores; must be JSON."""
+        return {}
+
     def routing_rows(self) -> list[dict[str, Any]]:
         """Return which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
         return []

@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polylect.data.prompt import COUNTRY
 from polylect.layers.context import RoutingContext
 from polylect.layers.neurons.bank import NeuronBank
 from polylect.layers.neurons.ffn import attach_neurons
@@ -57,6 +58,24 @@ def check_kinds(path: str, found: ModuleNeurons, family: Family, gate: str, for_
         raise ValueError(
             f"{path} has neurons of feed-forward networks and rows of {both[0]}, which are parts "
             "of them: choose with strategy.modules."
+        )
+
+
+def check_shared(shared: bool, decay_frozen: bool, mask_at_step: bool) -> None:
+    """Raises ValueError for settings about rows that all directions go through, without such."""
+    if (decay_frozen or mask_at_step) and not shared:
+        raise ValueError(
+            "strategy.decay_frozen and strategy.mask_at_step are about rows that all directions "
+            "go through: they need strategy.shared=true."
+        )
+
+
+def check_names(language_names: bool, template: str) -> None:
+    """Raises ValueError where prompts do not name what `language_names` says they do."""
+    if language_names == (template == COUNTRY):
+        raise ValueError(
+            f"strategy.language_names={str(language_names).lower()} and data.template={template} "
+            f"do not fit: data.template={COUNTRY} names countries."
         )
 
 

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from polylect import plots
 from polylect.data.batch import TranslationBatch
-from polylect.data.prompt import COUNTRY
 from polylect.did_you_mean import check_known
 from polylect.layers.neurons.ffn import neuron_banks
 from polylect.layers.neurons.gates import GateForm
@@ -31,9 +30,12 @@ from polylect.strategies.landermt.attaching import (
     attach_module,
     awareness_of,
     check_kinds,
+    check_names,
+    check_shared,
     owners_of,
     sets_of,
 )
+from polylect.strategies.landermt.report import scaling_of
 
 
 class LANDeRMT(TranslationModule):
@@ -113,16 +115,9 @@ class LANDeRMT(TranslationModule):
         if literal and gate == "none":
             raise ValueError("strategy.literal says where the gate stands; it needs a gate.")
         check_known("strategy.scaling", scaling, ("none", "awareness"))
-        if (decay_frozen or mask_at_step) and not shared:
-            raise ValueError(
-                "strategy.decay_frozen and strategy.mask_at_step are about rows that all "
-                "directions go through: they need strategy.shared=true."
-            )
-        if "-" in "".join(self.directions) and language_names == (self.template_name == COUNTRY):
-            raise ValueError(
-                f"strategy.language_names={str(language_names).lower()} and data.template="
-                f"{self.template_name} do not fit: data.template={COUNTRY} names countries."
-            )
+        check_shared(shared, decay_frozen, mask_at_step)
+        if self._pairs():
+            check_names(language_names, self.template_name)
         self.neurons, self.trained = neurons, trained
         self.kinds = None if modules is None else tuple(modules)
         self.scaling, self.shared = scaling, shared
@@ -261,6 +256,10 @@ class LANDeRMT(TranslationModule):
             for name, bank in neuron_banks(self.backbone).items()
             for direction, mean in bank.openness.items()
         }
+
+    def facts(self) -> dict[str, Any]:
+        scaled = self.scaling != "none"
+        return {"scaling": scaling_of(self.backbone, self._pairs())} if scaled else {}
 
     def export(self, folder: Path) -> None:
         """Write each direction's tuned rows under `folder/rows`, to be put on the base again."""

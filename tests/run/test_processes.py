@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.neurons import write_rows
 from helpers.tiny import (
     NO_STOP,
     OWN,
@@ -22,6 +23,8 @@ from helpers.tiny import (
     stopping,
     train,
 )
+
+from polylect.models.backbone import tiny_backbone
 
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "polylect.cli", "train", *TRAIN]
@@ -58,6 +61,29 @@ def test_two_processes_train_as_one(settings: list[str], tmp_path: Path) -> None
     weights = checkpoint(one)["state_dict"]
     for name, tensor in checkpoint(two)["state_dict"].items():
         torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=0)
+
+
+def test_two_processes_scale_the_gradients_of_rows_as_one(tmp_path: Path) -> None:
+    """Without an optimizer that evens out sizes, and each step clipped."""
+    file = write_rows(tmp_path, tiny_backbone(hidden=32)[0], ("en", "de", "fr"))
+    both = ["strategy=landermt", f"strategy.neurons={file}", "strategy.gate=none"]
+    both += ["strategy.scaling=awareness", "strategy.shared=true", "+data.mixing=by_direction"]
+    both += ["optim.optimizer._target_=torch.optim.SGD", "~optim.optimizer.betas"]
+    both += ["optim.optimizer.lr=10", "trainer.gradient_clip_val=0.01"]
+    steps = ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=4"]
+    one = train(tmp_path / "one", *both, *steps)
+    done = run(*TWO, *both, f"runs={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    (two,) = folders(tmp_path / "two")
+    assert record(two)["metrics"]["scaling"] == record(one)["metrics"]["scaling"]
+    still = train(tmp_path / "still", *both, *steps, "optim.optimizer.lr=0")
+    weights, start = checkpoint(one)["state_dict"], checkpoint(still)["state_dict"]
+    found = checkpoint(two)["state_dict"]
+    moved = {n for n in weights if not torch.allclose(weights[n], start[n], atol=1e-4)}
+    assert any("of_de" in name for name in moved)
+    assert any("of_fr" in name for name in moved)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [[], TWO], ids=["one", "two"])

@@ -49,6 +49,30 @@ def measure(variants: Variants, seconds: float, rounds: int) -> dict[str, list[f
     return times
 
 
+def with_processor_times(variants: Variants) -> tuple[Variants, dict[str, list[float]]]:
+    """The variants, and lists that fill with the processor's milliseconds of each call.
+
+    What other work on the machine adds to a call is not in them, but for caches and memory.
+    """
+    times: dict[str, list[float]] = {name: [] for name in variants}
+
+    def timed(name: str, run: Callable[[], object]) -> Callable[[], None]:
+        def call() -> None:
+            start = time.process_time()
+            run()
+            times[name].append(1e3 * (time.process_time() - start))
+
+        return call
+
+    return {name: timed(name, run) for name, run in variants.items()}, times
+
+
+def processor_ratio(times: dict[str, list[float]], variant: str, ours: str = "ours") -> float:
+    """The median over rounds of the ratio of the processor's times; the first call is left out."""
+    pairs = zip(times[variant][1:], times[ours][1:], strict=True)
+    return round(statistics.median(a / b for a, b in pairs), 3)
+
+
 def row(what: dict, times: dict[str, list[float]], ours: str, difference: float) -> Row:
     """One result: medians, and the median and quartiles of every variant's time over ours."""
     ratios = {}

@@ -107,10 +107,12 @@ class RowBank(NeuronSets):
 
     def plan(self, x: Float[Tensor, "rows length ..."]) -> RowPlan | None:
         """Return the plan for a batch like x; None if its rows all go through the base alone."""
-        key = (self.context.rows(len(x)), x.device, tuple(s.owners for s in self.sets.values()))
+        names = self.context.rows(len(x))
+        names = names if len(set(names)) > 1 else names[:1]  # the plan of one direction
+        key = (names, x.device, tuple(s.owners for s in self.sets.values()))
         if self._planned[0] != key:
             with torch.inference_mode(False), torch.no_grad():  # kept for passes with gradients
-                self._planned = key, self._plan(key[0], x.device)
+                self._planned = key, self._plan(names, x.device)
         return self._planned[1]
 
     def _plan(self, names: Sequence[str], device: torch.device) -> RowPlan | None:

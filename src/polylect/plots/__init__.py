@@ -33,11 +33,14 @@ from polylect.plots.experts import (
 )
 from polylect.plots.gates import gates, gates_over_steps, of_gates, openness
 from polylect.plots.logged import directions, of_training, read_metrics, training
+from polylect.plots.modules import alike, most_aware_overlap, of_modules, specific_rows
 from polylect.plots.results import data, of_run, scores
+from polylect.plots.studies import study
 
 __all__ = [
     "EXPERTS",
     "adapter_shares",
+    "alike",
     "by_language",
     "data",
     "directions",
@@ -48,11 +51,13 @@ __all__ = [
     "gates",
     "gates_over_steps",
     "jaccard",
+    "most_aware_overlap",
     "neuron_map",
     "of_detection",
     "of_experts",
     "of_gates",
     "of_kinds",
+    "of_modules",
     "of_routing",
     "of_run",
     "of_training",
@@ -64,7 +69,9 @@ __all__ = [
     "save_all",
     "scores",
     "similarity",
+    "specific_rows",
     "specific_share",
+    "study",
     "token_choices",
     "training",
     "transfer",

@@ -10,6 +10,7 @@ from torch import Tensor
 from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
+from polylect.plots.modules import of_modules
 
 
 def specific_share(file: NeuronFile) -> Float[Tensor, "layers directions"]:
@@ -54,12 +55,9 @@ def of_detection(file: NeuronFile) -> dict[str, Figure]:
 
 
 def of_kinds(found: ModuleNeurons) -> dict[str, Figure]:
-    """Draw the pictures of each kind of neurons, by name; those of modules have their name."""
-    figures: dict[str, Figure] = {}
-    for kind, file in found.kinds.items():
-        end = "" if kind == FFN else f"_{kind}"
-        figures |= {f"{name}{end}": figure for name, figure in of_detection(file).items()}
-    return figures
+    """Draw the pictures of FFN neurons, and those of the rows of all modules, by name."""
+    figures = of_detection(found.kinds[FFN]) if FFN in found.kinds else {}
+    return figures | of_modules(found)
 
 
 def neuron_map(file: NeuronFile) -> Figure:

@@ -228,3 +228,29 @@ def test_values_that_are_no_part_of_the_weight_are_refused():
     for wrong, axis in ((torch.randn(2, 5), 0), (torch.randn(6, 6), 0), (torch.randn(2, 6), 1)):
         with pytest.raises(ValueError, match="cannot be the last"):
             patched_linear(x, weight, [wrong], axis)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9], ids=["some", "nearly_all"])
+@pytest.mark.parametrize("lines", [0, 1, 3], ids=["unscaled", "a_line", "a_line_each"])
+def test_gradients_of_patched_rows_are_those_of_the_whole_weight(share: float, lines: int) -> None:
+    """Scaled by row of the batch: the sum of what each row of the batch gives, times its line."""
+    generator = torch.Generator().manual_seed(0)
+    batch, length, d_in, d_out = 3, 5, 7, 20
+    index = torch.randperm(d_out, generator=generator)[: round(share * d_out)]
+    x = torch.randn(batch, length, d_in, generator=generator, dtype=torch.float64)
+    weight = torch.randn(d_out, d_in, generator=generator, dtype=torch.float64)
+    bias = torch.randn(d_out, generator=generator, dtype=torch.float64)
+    out = torch.randn(batch, length, d_out, generator=generator, dtype=torch.float64)
+    sizes = [2, len(index) - 2]
+    values = [v.clone().requires_grad_() for v in weight[index].split(sizes)]
+    biases = [b.clone().requires_grad_() for b in bias[index].split(sizes)]
+    scale = torch.rand(lines, len(index), generator=generator).double() if lines else None
+    y = patched_linear(x, weight, values, 0, bias, biases, index, scale)
+    (y * out).sum().backward()
+    by_row = torch.ones(batch, len(index)) if scale is None else scale.expand(batch, -1)
+    own = out[..., index] * by_row[:, None]
+    expected = torch.einsum("bto,bti->oi", own, x).split(sizes)
+    for found, gradient in zip(values, expected, strict=True):
+        torch.testing.assert_close(found.grad, gradient)
+    for found, gradient in zip(biases, own.sum((0, 1)).split(sizes), strict=True):
+        torch.testing.assert_close(found.grad, gradient)

@@ -86,15 +86,11 @@ class _WrittenLinear(torch.autograd.Function):
         for_x = grad @ weight if ctx.needs_input_grad[0] else None
         if x is None:
             return for_x, *[None] * (len(ctx.needs_input_grad) - 1)
-        n = sum(ctx.sizes)
-        if ctx.axis == 0:
-            grad = _scaled(_chosen(grad, n, index), scale)
-        else:
-            x = _scaled(_chosen(x, n, index), scale)
-        for_values = (grad.t() @ x).split(ctx.sizes, ctx.axis)
+        for_matrix, for_bias = _own_gradients(ctx, grad, x, index, scale)
+        for_values = for_matrix.split(ctx.sizes, ctx.axis)
         parameter_grads = [g.to(dtype) for g, dtype in zip(for_values, ctx.dtypes, strict=True)]
-        if ctx.bias_dtypes:
-            for_biases = grad.sum(0).split(ctx.sizes)
+        if for_bias is not None:
+            for_biases = for_bias.split(ctx.sizes)
             parameter_grads += [g.to(d) for g, d in zip(for_biases, ctx.bias_dtypes, strict=True)]
         wanted = ctx.needs_input_grad[_BEFORE:]
         parameter_grads = [
@@ -104,6 +100,32 @@ class _WrittenLinear(torch.autograd.Function):
 
 
 _BEFORE = 7  # arguments of `forward` before the parameters
+_NEARLY_ALL = 0.75  # of the rows; from there on it is cheaper to choose from the whole gradient
+
+
+def _own_gradients(
+    ctx: Any, grad: Tensor, x: Tensor, index: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of all values as one matrix, and of their biases, if there are any."""
+    n = sum(ctx.sizes)
+    line = scale[0] if scale is not None and len(scale) == 1 else None  # can wait for the product
+    by_row = scale if line is None else None
+    whole = ctx.axis == 0 and index is not None and by_row is None
+    if whole and n > _NEARLY_ALL * grad.shape[1]:
+        matrix = (grad.t() @ x).index_select(0, index)
+        bias = grad.sum(0).index_select(0, index) if ctx.bias_dtypes else None
+    else:
+        if ctx.axis == 0:
+            grad = _scaled(_chosen(grad, n, index), by_row)
+        else:
+            x = _scaled(_chosen(x, n, index), by_row)
+        matrix = grad.t() @ x
+        bias = grad.sum(0) if ctx.bias_dtypes else None
+    if line is not None:
+        factors = line.to(matrix.dtype)
+        matrix.mul_(factors[:, None] if ctx.axis == 0 else factors)
+        bias = None if bias is None else bias * factors
+    return matrix, bias
 
 
 def _chosen(columns: Tensor, n: int, index: Tensor | None) -> Tensor:

@@ -47,6 +47,10 @@ GIVEN = {
     "strategy/landermt_fixed": ["strategy.neurons=neurons.safetensors", "strategy.detection=null"],
     "strategy/landermt_paper": ["strategy.neurons=neurons.safetensors", "strategy.detection=null"],
     "experiment/landermt": ["model.path=base", "strategy.neurons=neurons.safetensors"],
+    "experiment/landermt_gemma": [
+        "strategy.neurons=neurons.safetensors",
+        "strategy.detection=null",
+    ],
     "strategy/lora_library": ["strategy.library=adapters"],
     "strategy/lag": ["strategy.library=adapters"],
     "strategy/arrow": ["strategy.library=adapters"],

@@ -436,6 +436,13 @@ def test_a_file_of_sums_over_sentences_is_sorted_by_the_sums(tmp_path: Path) -> 
     assert torch.equal(file.scores(), sum(t.double() for t in file.awareness.values()))
 
 
+def test_layers_are_those_of_another_file(done: Path, tmp_path: Path) -> None:
+    one = detect(tmp_path, f"scores={done / program.FILE}", "layers.rule=[1]")
+    other = detect(tmp_path, "data.directions=[de,fr]", f"layers.rule={one / program.FILE}")
+    assert neurons(other).layers == (1,)
+    assert record(other)["config"]["layers"]["rule"] == [1]
+
+
 def test_a_module_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"neurons=self_attn.q_pro.*did you mean"):
         detect(tmp_path, "neurons=self_attn.q_pro")

@@ -106,3 +106,13 @@ def test_layers_are_detected_or_written_down() -> None:
     written = choose_layers(relevance, 2, [0, 2, 4])
     assert detected.all(1).nonzero().flatten().tolist() == [1, 3]
     assert written.all(1).nonzero().flatten().tolist() == [0, 2, 4]  # whatever k and D say
+
+
+def test_rotated_owners_have_the_rows_of_the_language_before() -> None:
+    torch.manual_seed(0)
+    measured = torch.rand(3, 40)
+    found = categorise(measured, rho=0.5, own=1.0)
+    placebo = categorise(measured, "rotated", rho=0.5, own=1.0)
+    assert torch.equal(placebo.general, found.general)
+    for language in range(3):
+        assert torch.equal(placebo.specific[(language + 1) % 3], found.specific[language])

@@ -32,6 +32,7 @@ from polylect.run.sorting import choose, scores_of
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
+SUFFIX = ".safetensors"
 ROWS = "rows"  # of all modules
 AVERAGES = ("tokens", "sentences")
 
@@ -55,6 +56,8 @@ def _check(cfg: DictConfig) -> None:
     for key in ("sentences", "save_every"):
         if cfg[key] is not None and cfg[key] < 1:
             raise ConfigError(f"{key} must be at least 1, got {cfg[key]}.")
+    if str(cfg.layers.rule).endswith(SUFFIX):
+        cfg.layers.rule = list(ModuleNeurons.read(cfg.layers.rule).any.layers)
     check_layers(cfg.layers.k, plain(cfg.layers.rule))
     check_form(cfg.layers.form)
     categories = cfg.categories

@@ -13,7 +13,7 @@ from polylect.layers.neurons.categories import RULES, Categories, categorise, ch
 
 SEEDS = st.integers(0, 2**31)
 SHARES = st.sampled_from([0.0, 0.05, 0.29, 0.5, 0.7, 0.9, 1.0])
-STATED = [rule for rule in RULES if rule != "random"]
+STATED = [rule for rule in RULES if rule not in ("random", "rotated")]
 
 
 def scores(seed: int, directions: int, neurons: int, levels: int = 3) -> Tensor:
@@ -33,6 +33,7 @@ def floor(share: float, count: int) -> int:
     return math.floor(Fraction(str(share)) * count)
 
 
+UNORDERED = [rule for rule in RULES if rule != "rotated"]
 DIRECTIONS, NEURONS = st.integers(1, 5), st.integers(1, 40)
 
 
@@ -50,7 +51,7 @@ def test_every_neuron_that_takes_part_is_general_or_has_owners(
 
 
 @settings(max_examples=60)
-@given(SEEDS, st.sampled_from(RULES), SHARES, SHARES, DIRECTIONS, NEURONS)
+@given(SEEDS, st.sampled_from(UNORDERED), SHARES, SHARES, DIRECTIONS, NEURONS)
 def test_another_order_of_directions_permutes_the_owners(
     seed, rule, rho, share, directions, neurons
 ):

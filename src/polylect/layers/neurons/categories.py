@@ -16,7 +16,7 @@ from torch import Tensor
 from polylect.did_you_mean import check_known
 from polylect.finite import all_finite
 
-RULES = ("std", "cv", "sum", "entropy", "random")
+RULES = ("std", "cv", "sum", "entropy", "random", "rotated")
 LAYER_RULES = ("relevant", "per_direction", "random", "last", "all")
 
 
@@ -52,7 +52,8 @@ def categorise(
             standard deviation over mean; "sum": largest sum (Xie et al., ACL 2021); "entropy":
             highest entropy over directions of the activation shares, which also decide who owns
             the others (after LAPE, Tang et al., ACL 2024); "random", the placebo: what "std" gives,
-            dealt out to neurons at random.
+            dealt out to neurons at random; "rotated", another: what "std" gives, each direction's
+            neurons given to the next one.
         rho: share of general neurons among those that take part.
         own: share of a neuron's largest score from which on a direction owns it.
         share: of all neurons, the floor(share m) most aware take part (by their largest score in
@@ -66,9 +67,11 @@ def categorise(
             direction.
     """
     check_categories(rule, rho, own, share)
-    if rule == "random":
+    if rule in ("random", "rotated"):
         options = {"per_language_normalisation": per_language_normalisation}
         owners = categorise(scores, "std", rho=rho, own=own, share=share, **options)
+        if rule == "rotated":
+            return Categories(owners.general, owners.specific.roll(1, 0))
         permutation = torch.randperm(scores.shape[1], generator=generator)
         return Categories(owners.general[permutation], owners.specific[:, permutation])
     even = _normalise(scores, "awareness")

@@ -2,10 +2,10 @@
 
     studies.py --results FOLDER --out FOLDER
 
-Reads the records k1, k2, fixed (k 4), k8 and share75 to share95, fixed (.9) of all seeds in --results
-and draws plots/layers.png and plots/general_share.png in --out. The authors' points are the mean
-BLEU over their ten directions in the notebooks of their working code; base and test set are not
-stated there.
+Reads the records k1, k2, fixed (k 4), k8 and share75 to share95, fixed (.9) of all seeds in
+--results and draws plots/layers.png and plots/general_share.png in --out. The authors' points are
+the mean BLEU over their ten directions in the notebooks of their working code; base and test set
+are not stated there.
 """
 
 import argparse

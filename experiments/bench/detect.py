@@ -70,7 +70,7 @@ def case(arguments: argparse.Namespace, plain: nn.Module, tokens: int, neurons: 
     paths = family_of(watched.config)
     blocks = list(watched.get_submodule(paths.layers))
     modules = {kind: [block.get_submodule(kind) for block in blocks] for kind in kinds(blocks[0])}
-    rows = RowMeter(modules, 1) if neurons == "rows" else None
+    rows = RowMeter(modules, 1, paths.heads_first) if neurons == "rows" else None
     meter = AwarenessMeter([block.get_submodule(paths.down) for block in blocks], 1, rows=rows)
     batches = make_batches(tokens, watched.config.vocab_size)
     losses: dict[str, Tensor] = {}

@@ -33,24 +33,19 @@ from polylect.run.session import register_resolvers
 CONF = conf_folder()
 FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob("*/*.yaml"))
 KILT = ["model.path=base", "data.directions=[article_1]"]
+ROWS = ["strategy.neurons=neurons.safetensors", "strategy.detection=null"]
 # What a file leaves to the user.
 GIVEN = {
     "data/corpus": ["data.directions=[en-de]", "data.train=train.{lang}", "data.val=val.{lang}"],
     "data/files": ["data.directions=[en-de]", "data.train=train.{lang}", "data.val=val.{lang}"],
     "model/local": ["model.path=base"],
     "strategy/landermt": ["strategy.neurons=neurons.safetensors"],
-    "strategy/landermt_published": [
-        "strategy.neurons=neurons.safetensors",
-        "strategy.detection=null",
-        "data.template=country",
-    ],
-    "strategy/landermt_fixed": ["strategy.neurons=neurons.safetensors", "strategy.detection=null"],
-    "strategy/landermt_paper": ["strategy.neurons=neurons.safetensors", "strategy.detection=null"],
+    "strategy/landermt_published": [*ROWS, "data.template=country"],
+    "strategy/landermt_fixed": ROWS,
+    "strategy/landermt_paper": ROWS,
     "experiment/landermt": ["model.path=base", "strategy.neurons=neurons.safetensors"],
-    "experiment/landermt_gemma": [
-        "strategy.neurons=neurons.safetensors",
-        "strategy.detection=null",
-    ],
+    "experiment/landermt_gemma": ROWS,
+    "experiment/landermt_7b": ROWS,
     "strategy/lora_library": ["strategy.library=adapters"],
     "strategy/lag": ["strategy.library=adapters"],
     "strategy/arrow": ["strategy.library=adapters"],

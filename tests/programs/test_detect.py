@@ -436,6 +436,24 @@ def test_a_file_of_sums_over_sentences_is_sorted_by_the_sums(tmp_path: Path) -> 
     assert torch.equal(file.scores(), sum(t.double() for t in file.awareness.values()))
 
 
+def test_a_dry_run_counts_a_large_model_without_its_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tokenizer = tiny_backbone("bloom", hidden=32)
+    sizes = {"hidden_size": 4096, "n_layer": 30, "n_head": 32, "vocab_size": 250880}
+    model.config.update(sizes)  # of BLOOM-7b1, which has 7,069,016,064 parameters
+    model.config.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = ["model=local", f"model.path={tmp_path / 'base'}", "model.dtype=bfloat16"]
+    settings = [*DATA, "data.directions=[de,fr]", "detection=landermt_fixed", "dry_run=true"]
+    program.main(config("detect", *base, *settings, f"runs={tmp_path / 'runs'}"))
+    shown = capsys.readouterr().out
+    assert f"weights      {2 * 7_069_016_064 / 2**30:.2f} GiB" in shown
+    assert "30 layers" in shown and "self_attention.query_key_value" in shown
+    assert "text         2 directions, 12 sentences" in shown
+    assert not (tmp_path / "runs").exists()
+
+
 def test_layers_are_those_of_another_file(done: Path, tmp_path: Path) -> None:
     one = detect(tmp_path, f"scores={done / program.FILE}", "layers.rule=[1]")
     other = detect(tmp_path, "data.directions=[de,fr]", f"layers.rule={one / program.FILE}")

@@ -166,6 +166,7 @@ class Detect:
     name: str = "detect"
     runs: str = "runs"
     seed: int = 1  # of the random rules
+    dry_run: bool = False  # show memory and cost, measure nothing; needs no weights
     packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
     resume: str | None = None  # run folder of an interrupted detection to go on with
     neurons: Any = None  # ffn, rows (of all modules), modules as in [self_attn.q_proj]; null: ffn

@@ -30,6 +30,8 @@ class Family:
         gate: gate projection, None where the FFN has none.
         activation: the FFN's non-linearity, a module.
         layers: the list of decoder layers.
+        heads_first: whether norms of heads see (rows, heads, length, size), not (rows, length,
+            heads, size).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Family:
     down: str = "mlp.down_proj"
     activation: str = "mlp.act_fn"
     layers: str = "model.layers"
+    heads_first: bool = False
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ FAMILIES = _by_name(
     Family("qwen2", ("qwen2",)),
     Family("qwen3", ("qwen3",)),
     Family("gemma2", ("gemma2",)),
-    Family("gemma3", ("gemma3_text",)),
+    Family("gemma3", ("gemma3_text",), heads_first=True),
     Family("mistral", ("mistral",)),
     Family(
         "bloom",

@@ -24,16 +24,17 @@ from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
+from polylect.run.build import build_data
 from polylect.run.earlier.resume import describe_differences
-from polylect.run.measuring import measure
+from polylect.run.measuring import costs, measure
 from polylect.run.record import Record
 from polylect.run.session import close_wandb, session
 from polylect.run.sorting import choose, scores_of
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
-SUFFIX = ".safetensors"
 ROWS = "rows"  # of all modules
+LOADER = "polylect.models.backbone.load_backbone"
 AVERAGES = ("tokens", "sentences")
 
 
@@ -56,7 +57,7 @@ def _check(cfg: DictConfig) -> None:
     for key in ("sentences", "save_every"):
         if cfg[key] is not None and cfg[key] < 1:
             raise ConfigError(f"{key} must be at least 1, got {cfg[key]}.")
-    if str(cfg.layers.rule).endswith(SUFFIX):
+    if str(cfg.layers.rule).endswith(".safetensors"):
         cfg.layers.rule = list(ModuleNeurons.read(cfg.layers.rule).any.layers)
     check_layers(cfg.layers.k, plain(cfg.layers.rule))
     check_form(cfg.layers.form)
@@ -76,6 +77,9 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig, folder: Path) -> None:
+    if cfg.dry_run:
+        print(_dry_run(cfg))
+        return
     begin = time.monotonic()
     from polylect import plots
     from polylect.run.monitor.loggers import build_loggers
@@ -129,25 +133,16 @@ def _log(
 
 def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
     """The scores of all neurons of all layers; nothing is chosen yet."""
-    from polylect.run.build import build_data
     from polylect.translator import device_of
 
     device = device_of(cfg.device)
-    data = build_data(cfg)
-    split = _split(data, cfg.split)
-    data.setup("fit" if split == "train" else "validate")
+    data, split = _read(cfg)
     backbone, tokenizer = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
     data.set_backbone(backbone, tokenizer)
     data.check_context()
     backbone.to(device).eval()
     freeze(backbone)
-    family, blocks = _family(backbone)
-    downs = [block.get_submodule(family.down) for block in blocks]
-    kinds = _kinds(blocks[0], plain(cfg.neurons))
-    modules = {k: [block.get_submodule(k) for block in blocks] for k in kinds if k != FFN}
-    rows = RowMeter(modules, len(data.directions)) if modules else None
-    by_sentence = cfg.average == "sentences"
-    meter = AwarenessMeter(downs, len(data.directions), blocks, rows, by_sentence)
+    meter, kinds = _meter(cfg, backbone, len(data.directions))
     choose_layers(meter.relevance(), 1, plain(cfg.layers.rule))  # or it fails at the very end
     loaders = _batches(data, split, cfg.sentences)
     labels = {"label_shift": cfg.label_shift, "pad_labels": cfg.pad_labels}
@@ -179,6 +174,42 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
         "versions": record.environment["packages"],
     }
     return scores_of(meter, kinds, about)
+
+
+def _read(cfg: DictConfig) -> tuple[Any, str]:
+    """The data, with the split to measure on read."""
+    data = build_data(cfg)
+    split = _split(data, cfg.split)
+    data.setup("fit" if split == "train" else "validate")
+    return data, split
+
+
+def _meter(
+    cfg: DictConfig, backbone: nn.Module, directions: int
+) -> tuple[AwarenessMeter, list[str]]:
+    """What counts for so many directions, and the kinds of neurons that are wanted."""
+    family, blocks = _family(backbone)
+    downs = [block.get_submodule(family.down) for block in blocks]
+    kinds = _kinds(blocks[0], plain(cfg.neurons))
+    modules = {k: [block.get_submodule(k) for block in blocks] for k in kinds if k != FFN}
+    rows = RowMeter(modules, directions, family.heads_first) if modules else None
+    by_sentence = cfg.average == "sentences"
+    return AwarenessMeter(downs, directions, blocks, rows, by_sentence), kinds
+
+
+def _dry_run(cfg: DictConfig) -> str:
+    """What a detection would take, from the base's configuration and tokenizer alone."""
+    from polylect.models.backbone import outline_backbone
+
+    data, split = _read(cfg)
+    settings = plain(cfg.model)
+    if settings.pop("_target_") != LOADER:
+        raise ConfigError(f"dry_run=true is for bases of {LOADER}: give model=local or a hub's.")
+    backbone, tokenizer = outline_backbone(**settings)
+    data.set_backbone(backbone, tokenizer)
+    data.check_context()
+    meter, kinds = _meter(cfg, backbone, len(data.directions))
+    return costs(meter, backbone, kinds, _batches(data, split, cfg.sentences))
 
 
 def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:

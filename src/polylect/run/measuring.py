@@ -71,6 +71,41 @@ def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
     return sums
 
 
+def costs(
+    meter: AwarenessMeter,
+    backbone: nn.Module,
+    kinds: Sequence[str],
+    loaders: Sequence[EvaluationBatches],
+) -> str:
+    """Return a page of what a detection takes, from shapes alone.
+
+    A pass forward and one back to activations, without gradients of weights, are four products for
+    each weight and token.
+
+    Args:
+        kinds: of neurons.
+        loaders: batches of each direction.
+    """
+    batches = [batch for loader in loaders for batch in loader]
+    sentences = sum(batch.rows for batch in batches)
+    tokens = sum(int(batch.attention_mask.sum()) for batch in batches)
+    longest = max(batch.input_ids.shape[1] for batch in batches)
+    weights = sum(p.nbytes for p in backbone.parameters())
+    work = 4 * sum(p.numel() for p in backbone.parameters()) * tokens
+    hours = work / 1e12 / 3600
+    return "\n".join(
+        (
+            f"neurons      {', '.join(kinds)}; {len(meter.downs)} layers",
+            f"text         {len(loaders)} directions, {sentences:,} sentences, {tokens:,} tokens, "
+            f"the longest {longest}",
+            f"weights      {weights / 2**30:.2f} GiB",
+            f"sums         {meter.nbytes() / 2**30:.2f} GiB; the file has half of that",
+            f"operations   {work / 1e15:.3g} PFLOP: {hours:.3g} hours at 1 TFLOP/s, "
+            f"{hours / 100:.2g} at 100",
+        )
+    )
+
+
 def count_in(
     meter: AwarenessMeter,
     backbone: nn.Module,

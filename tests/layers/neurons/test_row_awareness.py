@@ -34,7 +34,8 @@ def batch() -> TranslationBatch:
 def measure(
     model: nn.Module, blocks: list[nn.Module], downs: list[nn.Module], kinds: list[str]
 ) -> AwarenessMeter:
-    rows = RowMeter({k: [block.get_submodule(k) for block in blocks] for k in kinds}, 1)
+    modules = {k: [block.get_submodule(k) for block in blocks] for k in kinds}
+    rows = RowMeter(modules, 1, family_of(model.config).heads_first)
     meter, text = AwarenessMeter(downs, 1, blocks, rows), batch()
     target = text.labels != IGNORED
     source = text.attention_mask.bool() & ~target
@@ -53,12 +54,14 @@ def by_hand(model: nn.Module, module: nn.Module) -> dict[str, Tensor]:
     (y,) = outputs
     (grad,) = torch.autograd.grad(loss, y)
     product = (y * grad).abs()
-    product = product.sum(2) if product.dim() == 4 else product  # heads
+    if product.dim() == 4:
+        heads_first = product.shape[1] != text.input_ids.shape[1]  # of which there are two
+        product = product.sum(1 if heads_first else 2)
     sides = {"source": text.attention_mask.bool() & ~target, "target": target}
     return {side: product[mask].mean(0) for side, mask in sides.items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "bloom", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "bloom", "gpt_neox"])
 def test_one_pass_gives_every_module_what_a_pass_of_its_own_gives(family: str) -> None:
     model, blocks, downs = base(family)
     kinds = list(row_layers(blocks[0]))

@@ -213,6 +213,10 @@ class AwarenessMeter:
         tokens = self._sums["tokens"]
         return torch.ones_like(tokens) if self.by_sentence else tokens.clamp(min=1)
 
+    def nbytes(self) -> int:
+        """Return what the sums take in memory."""
+        return sum(total.nbytes for total in self._sums.values())
+
     def activation(self) -> Float[Tensor, "directions layers neurons"]:
         """Return the share of the tokens of both sides at which an activation is positive."""
         return self._sums["active"] / self._sums["tokens"].sum(1).clamp(min=1)[:, None, None]

@@ -25,12 +25,19 @@ class RowMeter:
     Args:
         modules: by kind, the module of every layer, in order.
         directions: how many are told apart.
+        heads_first: whether heads stand before tokens in what norms of heads put out, see `Family`.
 
     Attributes:
         sums: for `AwarenessMeter`, by name.
     """
 
-    def __init__(self, modules: Mapping[str, Sequence[nn.Module]], directions: int) -> None:
+    def __init__(
+        self,
+        modules: Mapping[str, Sequence[nn.Module]],
+        directions: int,
+        heads_first: bool = False,
+    ) -> None:
+        self.heads_first = heads_first
         self.modules = {kind: tuple(layers) for kind, layers in modules.items()}
         self.sums: dict[str, Tensor] = {}
         for kind, layers in self.modules.items():
@@ -50,7 +57,8 @@ class RowMeter:
             for kind, layers in self.modules.items():
                 for layer, module in enumerate(layers):
                     total = self.sums[_KEY + kind][direction, :, layer]
-                    hook = _hook(total, batch, beginnings if layer == 0 else None, runs)
+                    begin = beginnings if layer == 0 else None
+                    hook = _hook(total, batch, begin, runs, self.heads_first)
                     handles.append(module.register_forward_hook(hook))
             yield
         finally:
@@ -71,14 +79,18 @@ class RowMeter:
 
 
 def _hook(
-    total: Tensor, batch: "Positions", beginnings: list[Tensor] | None, runs: list[int]
+    total: Tensor,
+    batch: "Positions",
+    beginnings: list[Tensor] | None,
+    runs: list[int],
+    heads_first: bool,
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
         y = y if beginnings is None else begin_graph(y, beginnings)
         output = y.detach()  # a hook that held y itself would keep it alive
 
         def gradient(grad: Tensor) -> None:
-            product = (_by_token(output) * _by_token(grad)).abs_()
+            product = (_by_token(output, heads_first) * _by_token(grad, heads_first)).abs_()
             by_row = product.flatten(1, -2).sum(1) if product.dim() > 2 else product
             total.add_(weighted_sum(batch.sides, by_row))
 
@@ -100,7 +112,9 @@ def begin_graph(watched: Tensor, beginnings: list[Tensor]) -> Tensor:
     return watched
 
 
-def _by_token(values: Tensor) -> Tensor:
+def _by_token(values: Tensor, heads_first: bool) -> Tensor:
+    if heads_first and values.dim() == 4:
+        values = values.transpose(1, 2)
     return values.flatten(0, 1).to(torch.promote_types(values.dtype, torch.float32))
 
 

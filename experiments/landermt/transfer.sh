@@ -9,7 +9,7 @@ source experiments/tools/runs.sh
 seed=${SEED:-1}
 [ -n "${FOLDER:-}" ] || polylect recipe recipe=landermt_transfer "seed=$seed" ${RUNS:+"runs=$RUNS"}
 folder=${FOLDER:-$(latest landermt_transfer)}
-for name in own random shared trained; do
+for name in own random both; do
   python experiments/landermt/transfer.py --direction de-fr --name "${name}_seed$seed" \
     --out experiments/landermt/results/transfer "${folder%/}/$name"
 done

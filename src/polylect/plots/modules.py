@@ -139,9 +139,8 @@ def _by_family(
         if heights:
             mean = sum(heights) / len(heights)
             axes.plot([place - 0.25, place + 0.25], [mean, mean], color="black")
-        if len(values) <= 12:
-            for value, name in values:
-                axes.annotate(name, (place + 0.27, value), fontsize=7, va="center")
+        for value, name in {min(values), max(values)} if values else ():
+            axes.annotate(name, (place + 0.27, value), fontsize=7, va="center")
     axes.axhline(chance, color="red", linewidth=1.5)
     axes.set_xticks(range(len(pairs)), list(pairs))
     axes.set_title("mean (black) by family", fontsize="medium")

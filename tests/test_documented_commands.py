@@ -23,7 +23,7 @@ from polylect.config.roots import conf_folder
 from polylect.config.validation import validate
 from polylect.programs import data, evaluate
 from polylect.programs.recipe import stages_of
-from polylect.run.earlier.beside import settings_beside
+from polylect.run.reuse.overrides import settings_beside
 from polylect.run.session import register_resolvers
 
 COMMANDS = sorted({command for _, command in documented_commands()})

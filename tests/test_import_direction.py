@@ -52,10 +52,10 @@ MAY_IMPORT = {
     },
     "config": {"eval.metrics"},
     "run": {"config", "data", "eval", "models", "plots", "retrieval", "strategies", "translator"},
-    "run.untrained": {"run", "config", "data", "library", "strategies"},
+    "run.untrained_model": {"run", "config", "data", "library", "strategies"},
     "run.results.export": {"run", "config", "library", "models", "layers.neurons"},
-    "run.sorting": {"run", "library", "layers.neurons"},
-    "run.measuring": {"run", "data", "strategies", "layers.neurons"},
+    "run.neuron_selection": {"run", "library", "layers.neurons"},
+    "run.awareness": {"run", "data", "strategies", "layers.neurons"},
     "translator": {"data", "library", "models", "retrieval", "run", "strategies"},
     "programs": {
         "config", "data", "eval", "layers", "library", "models", "plots", "retrieval", "run",

@@ -21,7 +21,7 @@ from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.layers.surgery import freeze
 from polylect.models.backbone import tiny_backbone
 from polylect.models.families import family_of
-from polylect.run.measuring import count_in
+from polylect.run.awareness import count_in
 from polylect.strategies.loss import target_losses
 
 SLOWER = 1.3  # than the plain pass, at most

@@ -77,7 +77,7 @@ def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
     """The configuration of the run that a command goes on with, repeats or uses; None if none."""
     if program == "train":
         return _continued_config(overrides)
-    from polylect.run.earlier.beside import settings_beside, stored_beside
+    from polylect.run.reuse.overrides import settings_beside, stored_beside
 
     runs = [o.removeprefix("run=").strip("'\"") for o in overrides if o.startswith("run=")]
     if not runs or runs[-1] in ("", "null") or not settings_beside(overrides):
@@ -87,8 +87,8 @@ def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
 
 def _continued_config(overrides: Sequence[str]) -> dict | None:
     """The configuration of the run that `config` or `resume` names; None where it has no file."""
-    from polylect.run.earlier.resume import config_file
-    from polylect.run.earlier.stored import read_config
+    from polylect.run.reuse.resume import config_file
+    from polylect.run.reuse.stored_config import read_config
 
     named = dict(o.split("=", 1) for o in overrides if o.startswith(("config=", "resume=")))
     for name, run in named.items():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from polylect.layers.adapters import align
 from polylect.library import Adapter, AdapterLibrary, LowRank
-from polylect.library.aligned import FILE, AlignedLibrary
+from polylect.library.aligned_library import FILE, AlignedLibrary
 from polylect.library.folder import ABOUT
 from polylect.library.peft_format import CONFIG, WEIGHTS
 

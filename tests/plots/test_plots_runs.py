@@ -177,7 +177,7 @@ def make_font(path: Path) -> None:
 
 
 def labelled(text: str) -> Any:
-    picture = plots.drawing.new_figure(2.0, 2.0)
+    picture = plots.figures.new_figure(2.0, 2.0)
     picture.subplots().set_xticks([0], [text])
     return picture
 

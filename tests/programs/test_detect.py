@@ -24,7 +24,7 @@ from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import ModuleNeurons
 from polylect.models.backbone import tiny_backbone
 from polylect.programs import detect as program
-from polylect.run import measuring
+from polylect.run import awareness
 from polylect.run.build import build_data
 from polylect.strategies.loss import target_losses
 
@@ -109,7 +109,7 @@ def test_the_scores_are_those_of_sentences_measured_one_by_one(done: Path) -> No
     meter = AwarenessMeter([layer.mlp.down_proj for layer in model.model.layers], 2)
     for i, direction in enumerate(data.directions):
         for example in data.examples(direction, "val"):
-            measuring.count_in(meter, model, i, collate([example], pad_id(tokenizer), "right"))
+            awareness.count_in(meter, model, i, collate([example], pad_id(tokenizer), "right"))
     file = neurons(done)
     for side, scores in meter.awareness().items():
         assert scores.min() > 0
@@ -124,7 +124,7 @@ class Interruption:
 
     def __init__(self, after: int, number: int | None = None) -> None:
         self.left, self.number = after, number
-        self.count_in = measuring.count_in
+        self.count_in = awareness.count_in
 
     def __call__(self, *arguments: Any) -> float:
         if self.left == 0:
@@ -139,7 +139,7 @@ class Interruption:
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A detection that has saved its sums twice and then lost a batch."""
     with monkeypatch.context() as patch:
-        patch.setattr(measuring, "count_in", Interruption(5))
+        patch.setattr(awareness, "count_in", Interruption(5))
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path, "save_every=2")
     (folder,) = folders(tmp_path)
@@ -162,7 +162,7 @@ def test_nothing_is_measured_twice_after_an_interruption(
     interrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = Interruption(-1)
-    monkeypatch.setattr(measuring, "count_in", counter)
+    monkeypatch.setattr(awareness, "count_in", counter)
     detect(interrupted.parents[1], f"resume={interrupted}")
     left = sum(map(len, batches())) - 4
     assert -1 - counter.left == left
@@ -203,7 +203,7 @@ def test_what_is_not_finite_is_not_detected(
             found = found * float("nan") if part == "loss" else Spoil.apply(found)
         return found, rows
 
-    monkeypatch.setattr(measuring, "target_losses", losses)
+    monkeypatch.setattr(awareness, "target_losses", losses)
     assert run(["detect", *SMALL, f"runs={tmp_path}", "save_every=1"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(words, said) and "model.dtype=float32" in said
@@ -215,7 +215,7 @@ def test_what_is_not_finite_is_not_detected(
 
 
 def test_sigterm_ends_with_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "count_in", Interruption(1, signal.SIGTERM))
+    monkeypatch.setattr(awareness, "count_in", Interruption(1, signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
         begin(tmp_path, "save_every=1")
     assert stop.value.code == 128 + signal.SIGTERM

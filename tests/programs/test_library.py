@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from polylect.cli import run
 from polylect.library import Adapter, AdapterLibrary, LowRank
-from polylect.library.aligned import FILE
+from polylect.library.aligned_library import FILE
 from polylect.library.folder import ABOUT
 from polylect.library.peft_format import CONFIG, WEIGHTS
 from polylect.models.backbone import tiny_backbone

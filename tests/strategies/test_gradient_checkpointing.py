@@ -12,7 +12,7 @@ from helpers.tiny import MODEL, config
 
 from polylect.layers.neurons.ffn import neuron_banks
 from polylect.models.backbone import tiny_backbone
-from polylect.models.checkpointing import checkpoint_layers, is_checkpointed
+from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.run.build import build_strategy, load_backbone_into
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses

@@ -1,7 +1,7 @@
 """The adapters of a library in aligned form, worked out once and kept beside them.
 
-What A* and B* of an adapter are says `polylect.layers.align`, which is handed in: a library reads
-and writes, it does not compute.
+`polylect.layers.adapters.alignment` says what A* and B* of an adapter are, and is handed in: a
+library reads and writes, it does not compute.
 """
 
 import functools

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from polylect.library.adapter import incompatibility
-from polylect.library.aligned import AlignedLibrary
+from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.folder import AdapterLibrary
 
 

@@ -19,8 +19,8 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from polylect.did_you_mean import check_known
-from polylect.models.checkpointing import checkpoint_layers
 from polylect.models.families import family as find_family
+from polylect.models.gradient_checkpointing import checkpoint_layers
 from polylect.models.precision import DTYPES, check_4bit_works, four_bits, known_dtype
 from polylect.models.source import check_files, locate, read_config
 from polylect.models.tokenizer import train_tokenizer

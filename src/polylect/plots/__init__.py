@@ -13,6 +13,7 @@ from polylect.plots.adapters import (
     transfer,
     update_overlap,
 )
+from polylect.plots.curves import directions, of_training, read_metrics, training
 from polylect.plots.detection import (
     jaccard,
     neuron_map,
@@ -21,7 +22,6 @@ from polylect.plots.detection import (
     overlap,
     specific_share,
 )
-from polylect.plots.drawing import save, save_all
 from polylect.plots.experts import (
     EXPERTS,
     by_language,
@@ -31,8 +31,8 @@ from polylect.plots.experts import (
     gate_along,
     of_experts,
 )
+from polylect.plots.figures import save, save_all
 from polylect.plots.gates import gates, gates_over_steps, of_gates, openness
-from polylect.plots.logged import directions, of_training, read_metrics, training
 from polylect.plots.results import data, of_run, scores
 
 __all__ = [

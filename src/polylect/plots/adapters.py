@@ -13,8 +13,8 @@ from polylect.files import read_json
 from polylect.layers.tokens import SIDES
 from polylect.library import AdapterLibrary
 from polylect.library.adapter import LowRank
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure, token_axis
-from polylect.plots.logged import LINES
+from polylect.plots.curves import LINES
+from polylect.plots.figures import Figure, heat_map, heat_map_size, new_figure, token_axis
 
 Traced = Mapping[tuple[str, str], tuple[Sequence[str], Int[Tensor, "rows length"]]]
 """What `LAG.trace` returns."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polylect.plots.drawing import NOTHING, Figure, new_figure
+from polylect.plots.figures import NOTHING, Figure, new_figure
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe, Ito
 DASHES = ("-", "--", ":", "-.")  # when the colours are used up

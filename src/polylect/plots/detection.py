@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
-from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
+from polylect.plots.figures import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
 
 
 def specific_share(file: NeuronFile) -> Float[Tensor, "layers directions"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polylect.files import read_json
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure, token_axis
+from polylect.plots.figures import Figure, heat_map, heat_map_size, new_figure, token_axis
 
 EXPERTS = "experts.json"
 """Of a run folder: what its experts did with validation text."""

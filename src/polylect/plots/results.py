@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from polylect.files import read_json
-from polylect.plots.drawing import NOTHING, Figure, new_figure
-from polylect.plots.logged import LINES, of_training
+from polylect.plots.curves import LINES, of_training
+from polylect.plots.figures import NOTHING, Figure, new_figure
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Of scores.json: direction to metric to {"value", "signature"}."""

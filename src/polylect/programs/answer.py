@@ -46,7 +46,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.data.questions import QuestionData
     from polylect.run.build import build_data
     from polylect.run.terminal import quiet
-    from polylect.run.untrained import build_untrained
+    from polylect.run.untrained_model import build_untrained
     from polylect.translator import device_of
 
     quiet()

@@ -27,11 +27,11 @@ from polylect.library import base_fingerprint
 from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
-from polylect.run.earlier.resume import describe_differences
-from polylect.run.measuring import measure
+from polylect.run.awareness import measure
+from polylect.run.neuron_selection import choose
 from polylect.run.record import Record
+from polylect.run.reuse.resume import describe_differences
 from polylect.run.session import close_wandb, session
-from polylect.run.sorting import choose
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection

@@ -99,7 +99,7 @@ def _check(cfg: DictConfig) -> None:
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
     """What is scored, and the configuration of its run, if it has one."""
     from polylect.run.build import load
-    from polylect.run.untrained import (
+    from polylect.run.untrained_model import (
         build_untrained,
         check_template,
         has_adapters,

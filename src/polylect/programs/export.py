@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig]:
     """What is exported, and the configuration that names its base."""
     from polylect.run.build import load
-    from polylect.run.untrained import build_untrained, has_adapters, load_adapters
+    from polylect.run.untrained_model import build_untrained, has_adapters, load_adapters
 
     if cfg.run is None and cfg.form != "merged":
         raise ConfigError(f"form={cfg.form} is of a run: give run=…, or form=merged.")

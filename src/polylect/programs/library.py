@@ -23,7 +23,7 @@ from polylect.files import whole_folder, write_json
 from polylect.layers.adapters.alignment import align, subspace_overlaps, update_cosines
 from polylect.layers.lora.layer import check_adapter_name, nearest_name
 from polylect.library import AdapterLibrary
-from polylect.library.aligned import AlignedLibrary
+from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.calibration import INPUTS, write_inputs
 from polylect.library.folder import ABOUT, read_about
 from polylect.library.peft_format import CONFIG, PICKLED, WEIGHTS, read_peft
@@ -143,8 +143,8 @@ def _align(library: AdapterLibrary, cfg: DictConfig) -> None:
 def _inputs(library: AdapterLibrary, cfg: DictConfig) -> None:
     """Writes beside each adapter the means of what its layers are given on its own text."""
     from polylect.run.build import build_data
-    from polylect.run.untrained import build_untrained, check_template
-    from polylect.strategies.lora.own_text import input_means, own_text
+    from polylect.run.untrained_model import build_untrained, check_template
+    from polylect.strategies.lora.input_statistics import input_means, own_text
 
     if not cfg.model or not cfg.data:
         raise ConfigError("give model=… and data=…: the base, and what the adapters learnt from.")

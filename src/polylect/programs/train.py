@@ -15,7 +15,9 @@ from polylect.config.roots import ConfigError, plain
 from polylect.config.targets import instantiate
 from polylect.config.validation import validate
 from polylect.files import write_text
-from polylect.run.earlier.resume import (
+from polylect.run.precision import settle_precision
+from polylect.run.record import Record
+from polylect.run.reuse.resume import (
     CONTINUED,
     check_stage,
     check_unchanged,
@@ -23,8 +25,6 @@ from polylect.run.earlier.resume import (
     resume_config,
     stored_values,
 )
-from polylect.run.precision import settle_precision
-from polylect.run.record import Record
 from polylect.run.session import (
     close_wandb,
     local_rank,

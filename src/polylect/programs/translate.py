@@ -65,7 +65,7 @@ def _translate(cfg: DictConfig, out: Output) -> None:
 
 def _translator(cfg: DictConfig) -> Any:
     """What the run is, or the base model with what is put on it, as something that translates."""
-    from polylect.run.untrained import build_untrained, library_template
+    from polylect.run.untrained_model import build_untrained, library_template
     from polylect.translator import Translator
 
     if cfg.run is not None:

@@ -15,19 +15,19 @@ from polylect.config.validation import validate
 from polylect.data.languages import language, split_direction
 from polylect.eval.table import Table, show
 from polylect.library.fingerprint import CUT_FROM, fingerprints
-from polylect.models.vocabulary.choosing import (
+from polylect.models.vocabulary.metrics import (
+    compare_tokens,
+    nats_per_character,
+    next_token_logits,
+)
+from polylect.models.vocabulary.selection import (
     count_tokens,
     frequent_tokens,
     prompt_tokens,
     script_tokens,
 )
-from polylect.models.vocabulary.cutting import cut_model, cut_tokenizer
-from polylect.models.vocabulary.measuring import (
-    compare_tokens,
-    nats_per_character,
-    next_token_logits,
-)
 from polylect.models.vocabulary.tokens import Vocabulary
+from polylect.models.vocabulary.trimming import cut_model, cut_tokenizer
 from polylect.run.build import build_data
 from polylect.run.record import Record
 

@@ -12,8 +12,8 @@ from polylect.config.targets import instantiate
 from polylect.data.datamodule import TranslationData
 from polylect.data.prompt import whole_name
 from polylect.retrieval.memory import Memory
-from polylect.run.earlier.stored import REBUILDS, stored_config
 from polylect.run.precision import settle_dtype
+from polylect.run.reuse.stored_config import REBUILDS, stored_config
 from polylect.run.session import local_rank
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.checkpoint import path_in_errors, read_checkpoint

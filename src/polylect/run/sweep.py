@@ -37,7 +37,7 @@ def hydra_job(
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from polylect.run.earlier.beside import beside
+        from polylect.run.reuse.overrides import beside
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if not folders:

@@ -11,7 +11,7 @@ from polylect.config.roots import ConfigError, plain
 from polylect.data.prompt import whole_name
 from polylect.library import AdapterLibrary
 from polylect.run.build import build_strategy, load_backbone_into
-from polylect.run.earlier.stored import read_config, stored_config
+from polylect.run.reuse.stored_config import read_config, stored_config
 from polylect.strategies.base import TranslationModule
 
 _OF_RUN = ("model", "data", "generation")  # sections; the strategy is to use the adapters

@@ -19,7 +19,7 @@ from polylect.finite import find_nonfinite
 from polylect.layers.context import RoutingContext
 from polylect.library import base_fingerprint
 from polylect.library.adapter import trained_with_examples
-from polylect.models.checkpointing import checkpoint_layers, is_checkpointed
+from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
 from polylect.strategies.generation import Generation, Translation, translate
 from polylect.strategies.loop.training import TrainingLoop

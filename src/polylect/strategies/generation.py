@@ -26,7 +26,7 @@ from polylect.data.text import one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
-from polylect.strategies.loop.ended import TellEnded, report_ended_beams
+from polylect.strategies.loop.finished_sequences import TellEnded, report_ended_beams
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ from polylect.layers.adapters.selectors import ModelVote, Named, Oracle, Selecto
 from polylect.layers.lora.layer import check_adapter_name
 from polylect.library import AdapterLibrary
 from polylect.library.adapter import trained_with_examples
-from polylect.library.aligned import AlignedLibrary
+from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.calibration import read_calibration, read_inputs, write_calibration
-from polylect.library.fitting import adapters_by_layer, check_head
 from polylect.library.folder import open_library
+from polylect.library.layer_index import adapters_by_layer, check_head
 from polylect.library.serving import Serving, check_adapters_setting, check_served
 from polylect.strategies.base import TranslationModule, prompt_lengths
 

@@ -8,15 +8,15 @@ from torch import nn
 from torch.nn import functional
 
 from polylect.layers.adapters import align, arrow_scores, spectral_scores
-from polylect.layers.adapters import mixing as adapter_mixing
+from polylect.layers.adapters import weighted_updates as adapter_mixing
 from polylect.layers.adapters.bank import AdapterBank, Pages
 from polylect.layers.adapters.calibration import EnergyStatistics
 from polylect.layers.adapters.counts import RouteCounts
-from polylect.layers.adapters.mixing import up_project, weighted_update
 from polylect.layers.adapters.observers import Trace
 from polylect.layers.adapters.router import AdapterRouter, attach_routing
 from polylect.layers.adapters.selection import RouterSettings, Selection, select, tally
 from polylect.layers.adapters.selectors import ModelVote, Oracle, selector_for
+from polylect.layers.adapters.weighted_updates import up_project, weighted_update
 from polylect.layers.context import RoutingContext
 from polylect.layers.tokens import Tokens
 

@@ -8,16 +8,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from polylect.models.backbone import random_model, tiny_backbone
 from polylect.models.families import FAMILIES
 from polylect.models.tokenizer import train_tokenizer
-from polylect.models.vocabulary.choosing import (
+from polylect.models.vocabulary.metrics import compare_tokens, nats_per_character
+from polylect.models.vocabulary.selection import (
     count_tokens,
     encode,
     frequent_tokens,
     prompt_tokens,
     script_tokens,
 )
-from polylect.models.vocabulary.cutting import cut_model, cut_tokenizer
-from polylect.models.vocabulary.measuring import compare_tokens, nats_per_character
 from polylect.models.vocabulary.tokens import Vocabulary
+from polylect.models.vocabulary.trimming import cut_model, cut_tokenizer
 from polylect.tongues import retellings
 
 TEXTS = [line for other in ("de", "hi") for line in retellings(("en", other), "train", 60)]

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from polylect.cli import run
 from polylect.config.roots import ConfigError, plain
 from polylect.models.backbone import tiny_backbone
-from polylect.run.earlier.resume import (
+from polylect.run.reuse.resume import (
     CONTINUED,
     MAY_CHANGE,
     check_unchanged,
@@ -31,7 +31,7 @@ from polylect.run.earlier.resume import (
     resume_config,
     stored_values,
 )
-from polylect.run.earlier.stored import read_config
+from polylect.run.reuse.stored_config import read_config
 from polylect.run.session import register_resolvers
 
 

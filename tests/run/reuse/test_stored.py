@@ -14,7 +14,7 @@ from polylect.cli import run
 from polylect.config.roots import ConfigError, plain
 from polylect.files import load_saved, load_tensors, read_json
 from polylect.run.build import load
-from polylect.run.earlier.stored import REBUILDS, read_config, stored_config
+from polylect.run.reuse.stored_config import REBUILDS, read_config, stored_config
 from polylect.strategies.checkpoint import read_checkpoint
 from polylect.translator import Translator
 

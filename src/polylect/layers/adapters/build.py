@@ -18,7 +18,7 @@ _BYTES = 4
 
 @runtime_checkable
 class AlignedAdapters(Protocol):
-    """Reads the aligned adapters of one library, see `polylect.library.aligned`."""
+    """Reads the aligned adapters of one library, see `polylect.library.aligned_library`."""
 
     def arrow(self, name: str, path: str) -> Tensor:
         """Return the first row of A* of a layer, (in,)."""

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from polylect.layers.adapters.bank import AdapterBank
-from polylect.layers.adapters.mixing import up_project, weighted_update
 from polylect.layers.adapters.observers import Observer, Place
 from polylect.layers.adapters.scores import no_autocast
 from polylect.layers.adapters.selection import Selection
 from polylect.layers.adapters.selectors import Selector
+from polylect.layers.adapters.weighted_updates import up_project, weighted_update
 from polylect.layers.context import RoutingContext
 from polylect.layers.tokens import Tokens, TokenView, watch_tokens
 

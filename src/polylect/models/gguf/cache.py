@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from polylect.models.gguf.reading import read_gguf
+from polylect.models.gguf.reader import read_gguf
 
 _LAYOUT = 1
 """Part of a folder's name; to be raised where `read_gguf` gives something else than before."""

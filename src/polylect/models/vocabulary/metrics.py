@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polylect.data.prompt import begin_ids
-from polylect.models.vocabulary.choosing import encode
+from polylect.models.vocabulary.selection import encode
 from polylect.models.vocabulary.tokens import Vocabulary
 
 _ROWS = 4  # of a batch: the logits of the whole vocabulary take a megabyte a token

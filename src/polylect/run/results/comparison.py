@@ -11,8 +11,8 @@ from polylect.eval.significance import Comparison, Outputs, compare
 from polylect.eval.table import Table, comparison_table, matrix_table
 from polylect.files import read_json
 from polylect.run.build import build_data
-from polylect.run.earlier.stored import stored_config
 from polylect.run.record import Record
+from polylect.run.reuse.stored_config import stored_config
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError, plain
-from polylect.run.earlier.resume import lay_over, stored_values
-from polylect.run.earlier.stored import read_config, stored_config
+from polylect.run.reuse.resume import lay_over, stored_values
+from polylect.run.reuse.stored_config import read_config, stored_config
 
 OF_RUN = ("model", "data", "strategy")
 """Sections that a program which uses a run takes from that, as far as it knows them."""

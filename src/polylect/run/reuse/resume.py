@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError, plain
 from polylect.config.validation import target_parameters
-from polylect.run.earlier.stored import read_config, stored_config
+from polylect.run.reuse.stored_config import read_config, stored_config
 
 CONTINUED = (
     "name", "seed", "evaluate", "evaluate_base", "metrics", "model", "data", "strategy", "optim",

@@ -26,7 +26,7 @@ from polylect.library.neurons.file import check_detection
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.landermt.attaching import (
+from polylect.strategies.landermt.slices import (
     attach_ffn,
     attach_module,
     awareness_of,

@@ -77,12 +77,12 @@ def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
     """The configuration of the run that a command goes on with, repeats or uses; None if none."""
     if program == "train":
         return _continued_config(overrides)
-    from polylect.run.reuse.overrides import settings_beside, stored_beside
+    from polylect.run.reuse.overrides import run_section_keys, stored_sections
 
     runs = [o.removeprefix("run=").strip("'\"") for o in overrides if o.startswith("run=")]
-    if not runs or runs[-1] in ("", "null") or not settings_beside(overrides):
+    if not runs or runs[-1] in ("", "null") or not run_section_keys(overrides):
         return None
-    return stored_beside(runs[-1])[0]
+    return stored_sections(runs[-1])[0]
 
 
 def _continued_config(overrides: Sequence[str]) -> dict | None:
@@ -147,7 +147,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     if args.config_dir is not None:
         args.overrides.insert(0, search_path(args.config_dir))
         args.config_dir = None
-    _find_packages_beside(args.overrides)
+    _add_package_folders(args.overrides)
     if args.cfg is not None:
         _check_shown(args)
     if not (args.hydra_help or args.shell_completion):
@@ -173,7 +173,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     return 1 if any(codes) else 0
 
 
-def _find_packages_beside(overrides: Sequence[str]) -> None:
+def _add_package_folders(overrides: Sequence[str]) -> None:
     """A package that lies beside a folder of the user's can be imported, as in packages=[mine]."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

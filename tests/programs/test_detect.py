@@ -109,7 +109,7 @@ def test_the_scores_are_those_of_sentences_measured_one_by_one(done: Path) -> No
     meter = AwarenessMeter([layer.mlp.down_proj for layer in model.model.layers], 2)
     for i, direction in enumerate(data.directions):
         for example in data.examples(direction, "val"):
-            awareness.count_in(meter, model, i, collate([example], pad_id(tokenizer), "right"))
+            awareness.add_batch(meter, model, i, collate([example], pad_id(tokenizer), "right"))
     file = neurons(done)
     for side, scores in meter.awareness().items():
         assert scores.min() > 0
@@ -124,7 +124,7 @@ class Interruption:
 
     def __init__(self, after: int, number: int | None = None) -> None:
         self.left, self.number = after, number
-        self.count_in = awareness.count_in
+        self.add_batch = awareness.add_batch
 
     def __call__(self, *arguments: Any) -> float:
         if self.left == 0:
@@ -132,14 +132,14 @@ class Interruption:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), self.number)
         self.left -= 1
-        return self.count_in(*arguments)
+        return self.add_batch(*arguments)
 
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A detection that has saved its sums twice and then lost a batch."""
     with monkeypatch.context() as patch:
-        patch.setattr(awareness, "count_in", Interruption(5))
+        patch.setattr(awareness, "add_batch", Interruption(5))
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path, "save_every=2")
     (folder,) = folders(tmp_path)
@@ -162,7 +162,7 @@ def test_nothing_is_measured_twice_after_an_interruption(
     interrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = Interruption(-1)
-    monkeypatch.setattr(awareness, "count_in", counter)
+    monkeypatch.setattr(awareness, "add_batch", counter)
     detect(interrupted.parents[1], f"resume={interrupted}")
     left = sum(map(len, batches())) - 4
     assert -1 - counter.left == left
@@ -215,7 +215,7 @@ def test_what_is_not_finite_is_not_detected(
 
 
 def test_sigterm_ends_with_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awareness, "count_in", Interruption(1, signal.SIGTERM))
+    monkeypatch.setattr(awareness, "add_batch", Interruption(1, signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
         begin(tmp_path, "save_every=1")
     assert stop.value.code == 128 + signal.SIGTERM

@@ -28,7 +28,7 @@ from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
 from polylect.run.awareness import measure
-from polylect.run.neuron_selection import choose
+from polylect.run.neuron_selection import select_neurons
 from polylect.run.record import Record
 from polylect.run.reuse.resume import describe_differences
 from polylect.run.session import close_wandb, session
@@ -87,7 +87,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
         with record.timed(begin):
             scores = ModuleNeurons.read(cfg.scores) if cfg.scores else _measure(cfg, folder, record)
             scores = _wanted(scores, plain(cfg.neurons))
-            neurons = choose(scores, plain(cfg.layers), plain(cfg.categories), cfg.seed)
+            neurons = select_neurons(scores, plain(cfg.layers), plain(cfg.categories), cfg.seed)
             neurons.write(folder / FILE)
             (folder / PARTIAL).unlink(missing_ok=True)
             record.metrics |= {"layers": neurons.any.layers, "neurons": neurons.counts()}

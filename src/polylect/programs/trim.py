@@ -27,7 +27,7 @@ from polylect.models.vocabulary.selection import (
     script_tokens,
 )
 from polylect.models.vocabulary.tokens import Vocabulary
-from polylect.models.vocabulary.trimming import cut_model, cut_tokenizer
+from polylect.models.vocabulary.trimming import trim_model, trim_tokenizer
 from polylect.run.build import build_data
 from polylect.run.record import Record
 
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
     vocabulary = Vocabulary(whole)
     new = [str(token) for token in cfg.tokens if token not in vocabulary.ids]
     kept_ids = _choose(cfg, vocabulary, whole, train, directions, len(new))
-    tokenizer = cut_tokenizer(whole, kept_ids, new)
+    tokenizer = trim_tokenizer(whole, kept_ids, new)
     fits = {
         code: asdict(compare_tokens(whole, tokenizer, kept_ids, texts))
         for code, texts in held_out.items()
@@ -69,7 +69,7 @@ def main(cfg: DictConfig) -> None:
     logits = next_token_logits(model, [[kept_ids[i] for i in row] for row in rows])
     logits = [values[:, kept_ids] for values in logits]
     model.config.update({CUT_FROM: fingerprints(model)})
-    cut_model(model, kept_ids, len(new), cfg.seed)
+    trim_model(model, kept_ids, len(new), cfg.seed)
     for code, texts in sampled_texts.items():
         nats[code].append(nats_per_character(model, tokenizer, texts))
     apart = [

@@ -35,7 +35,7 @@ def measure(
     total = sum(map(len, loaders))
     with tqdm(initial=start, total=total, desc="measuring", unit="batch", disable=None) as bar:
         for direction, batch in islice(batches, start, None):
-            nats[direction][0] += count_in(meter, backbone, direction, batch.to(backbone.device))
+            nats[direction][0] += add_batch(meter, backbone, direction, batch.to(backbone.device))
             nats[direction][1] += batch.target_tokens
             if not math.isfinite(nats[direction][0]):
                 raise ValueError(_OVERFLOW.format(f"the loss of {names[direction]}"))
@@ -61,7 +61,7 @@ def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
     return sums
 
 
-def count_in(
+def add_batch(
     meter: AwarenessMeter, backbone: nn.Module, direction: int, batch: TranslationBatch
 ) -> float:
     """Count a batch of one direction in; its loss in nats. The end token belongs to the target."""

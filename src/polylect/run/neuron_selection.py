@@ -11,8 +11,8 @@ from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import ModuleNeurons
 
 
-def choose(
-    found: ModuleNeurons, layers: Mapping[str, Any], categories: Mapping[str, Any], seed: int
+def select_neurons(
+    neurons: ModuleNeurons, layers: Mapping[str, Any], categories: Mapping[str, Any], seed: int
 ) -> ModuleNeurons:
     """Return the neurons with layers and categories chosen from their scores.
 
@@ -22,7 +22,7 @@ def choose(
         layers, categories: as `polylect detect` has them.
     """
     generator = torch.Generator().manual_seed(seed)
-    relevance = torch.tensor(found.any.about["relevance"][layers["form"]], dtype=torch.float64)
+    relevance = torch.tensor(neurons.any.about["relevance"][layers["form"]], dtype=torch.float64)
     k, count = layers["k"], relevance.shape[1]
     if k > count:
         print(f"layers.k={k}: the model has {count} layers.")
@@ -30,7 +30,7 @@ def choose(
     about = {"layers": dict(layers), "categories": dict(categories), "seed": seed}
     return ModuleNeurons(
         {
-            kind: _sort(
+            kind: _select(
                 replace(
                     file,
                     relevance=relevance.float(),
@@ -40,12 +40,12 @@ def choose(
                 dict(categories),
                 generator,
             )
-            for kind, file in found.kinds.items()
+            for kind, file in neurons.kinds.items()
         }
     )
 
 
-def _sort(
+def _select(
     file: NeuronFile, used: torch.Tensor, options: dict[str, Any], generator: torch.Generator
 ) -> NeuronFile:
     positions = used.any(1).nonzero().flatten().tolist()

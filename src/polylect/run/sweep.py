@@ -37,7 +37,7 @@ def hydra_job(
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from polylect.run.reuse.overrides import beside
+        from polylect.run.reuse.overrides import apply_run_overrides
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if not folders:
@@ -47,7 +47,11 @@ def hydra_job(
         try:
             module = import_module(f"polylect.programs.{program}")
             own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-            cfg = module.continued_config(cfg, own) if program == "train" else beside(cfg, own)
+            cfg = (
+                module.continued_config(cfg, own)
+                if program == "train"
+                else apply_run_overrides(cfg, own)
+            )
             return module.main(cfg)
         except Exception as error:
             failures.append(error)

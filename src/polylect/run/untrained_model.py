@@ -14,7 +14,7 @@ from polylect.run.build import build_strategy, load_backbone_into
 from polylect.run.reuse.stored_config import read_config, stored_config
 from polylect.strategies.base import TranslationModule
 
-_OF_RUN = ("model", "data", "generation")  # sections; the strategy is to use the adapters
+_RUN_SECTIONS = ("model", "data", "generation")  # sections; the strategy is to use the adapters
 
 
 def library_template(strategy: DictConfig) -> str | None:
@@ -99,7 +99,7 @@ def load_adapters(
     """
     folder = Path(run)
     path = folder / "config.yaml"
-    cfg = stored_config(read_config(path), path, _OF_RUN, packages)
+    cfg = stored_config(read_config(path), path, _RUN_SECTIONS, packages)
     library = {"library": str(folder / "adapters"), "budget_mib": budget_mib}
     cfg = OmegaConf.merge(cfg, {"strategy": LIBRARY | library})
     cfg.generation = OmegaConf.merge(cfg.get("generation") or {}, generation or {})

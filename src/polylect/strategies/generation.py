@@ -26,7 +26,10 @@ from polylect.data.text import one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
-from polylect.strategies.loop.finished_sequences import TellEnded, report_ended_beams
+from polylect.strategies.loop.finished_sequences import (
+    FinishedSequencesReporter,
+    report_finished_beams,
+)
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,9 @@ def _translate_batch(
     stopping: list[StoppingCriteria] = [_AtOwnCap(limits)]
     telling = nullcontext()
     if generation.beams == 1:
-        stopping.append(TellEnded(module.context, width, ends, limits))
+        stopping.append(FinishedSequencesReporter(module.context, width, ends, limits))
     else:
-        telling = report_ended_beams(backbone, module.context, generation.beams)
+        telling = report_finished_beams(backbone, module.context, generation.beams)
     watch = _ScoreWatch(limits, [*ends, pad_id(module.tokenizer)])
     with module.routing(batch), _own_settings_aside(backbone), telling:
         output = backbone.generate(

@@ -16,7 +16,7 @@ from polylect.models.vocabulary.tokens import Vocabulary, merges
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
 
 
-def cut_tokenizer(
+def trim_tokenizer(
     tokenizer: PreTrainedTokenizerBase, kept_ids: Sequence[int], new: Sequence[str] = ()
 ) -> PreTrainedTokenizerBase:
     """Return the tokenizer with the entries `kept_ids`, renumbered in their order, and new ones.
@@ -74,7 +74,7 @@ def _renumber(processor: Any, ids: dict[int, int]) -> Any:
 
 
 @torch.no_grad()
-def cut_model(
+def trim_model(
     model: PreTrainedModel, kept_ids: Sequence[int], new: int = 0, seed: int = 1
 ) -> PreTrainedModel:
     """Cut the embeddings and the head of a model in place; nothing else of it changes.
@@ -87,11 +87,11 @@ def cut_model(
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is not None and head.weight is embedding.weight
     rows = torch.tensor(kept_ids, device=embedding.weight.device)
-    _cut(embedding, rows, new)
+    _keep_rows(embedding, rows, new)
     if tied:
         head.weight, head.out_features = embedding.weight, len(kept_ids) + new
     elif head is not None:
-        _cut(head, rows, new)
+        _keep_rows(head, rows, new)
     ids = {old: index for index, old in enumerate(kept_ids)}
     padding = embedding.padding_idx
     embedding.padding_idx = None if padding is None else ids.get(padding)
@@ -106,7 +106,7 @@ def cut_model(
     return model
 
 
-def _cut(module: nn.Module, rows: Tensor, new: int) -> None:
+def _keep_rows(module: nn.Module, rows: Tensor, new: int) -> None:
     """Keep these rows of an embedding or a head; the new ones are the mean of all."""
     for name in ("weight", "bias"):
         if (old := getattr(module, name, None)) is not None:

@@ -13,15 +13,15 @@ from polylect.config.roots import ConfigError, plain
 from polylect.run.reuse.resume import lay_over, stored_values
 from polylect.run.reuse.stored_config import read_config, stored_config
 
-OF_RUN = ("model", "data", "strategy")
+RUN_SECTIONS = ("model", "data", "strategy")
 """Sections that a program which uses a run takes from that, as far as it knows them."""
 
-BESIDE = ("data.*", "model.path", "model.revision", "model.dtype", "model.attention")
-"""Settings of these sections that may be given beside `run`; the others are what was trained."""
+ALLOWED_KEYS = ("data.*", "model.path", "model.revision", "model.dtype", "model.attention")
+"""Patterns of the keys that may be given beside `run`; the others are what was trained."""
 
 
-def stored_beside(run: str) -> tuple[dict[str, Any], Path]:
-    """Return the sections `OF_RUN` of a run's configuration, unchecked, and the file with them.
+def stored_sections(run: str) -> tuple[dict[str, Any], Path]:
+    """Return the `RUN_SECTIONS` of a run's configuration, unchecked, and the file with them.
 
     Raises FileNotFoundError where there is no run, ValueError where its file is damaged.
     """
@@ -34,16 +34,16 @@ def stored_beside(run: str) -> tuple[dict[str, Any], Path]:
 
         path = checkpoint_path(run)
         values = stored_values(read_checkpoint(path))
-    return {key: values[key] for key in OF_RUN if key in values}, path
+    return {key: values[key] for key in RUN_SECTIONS if key in values}, path
 
 
-def settings_beside(overrides: Sequence[str]) -> list[str]:
-    """Return the keys below `OF_RUN` among overrides, by their paths; no choices of groups."""
+def run_section_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the keys of overrides that lie below `RUN_SECTIONS`; group choices have none."""
     keys = [o.split("=", 1)[0].lstrip("+~") for o in overrides]
-    return [key for key in keys if key.split(".")[0] in OF_RUN and "." in key]
+    return [key for key in keys if key.split(".")[0] in RUN_SECTIONS and "." in key]
 
 
-def beside(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def apply_run_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration of a program that uses `cfg.run`, if overrides set more.
 
     `data` becomes that of the run, unless the command chooses another, with what is given on top;
@@ -52,12 +52,12 @@ def beside(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: something is given that is settled by the run.
     """
-    keys = settings_beside(overrides)
+    keys = run_section_keys(overrides)
     if cfg.get("run") is None or not keys:
         return cfg
-    values, path = stored_beside(cfg.run)
+    values, path = stored_sections(cfg.run)
     groups = {o.key_or_group for o in OverridesParser.create().parse_overrides(list(overrides))}
-    whole = groups & set(OF_RUN)
+    whole = groups & set(RUN_SECTIONS)
     for key in keys:
         if key.split(".")[0] not in whole:
             _check_free(key, cfg, values)
@@ -68,8 +68,8 @@ def beside(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_free(key: str, cfg: DictConfig, values: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a setting that is not in `BESIDE`, unless the run has it so."""
-    free = any(fnmatchcase(key, pattern) for pattern in BESIDE) and key != "data.template"
+    """Raises ConfigError for a setting that is not in `ALLOWED_KEYS`, unless the run has it so."""
+    free = any(fnmatchcase(key, pattern) for pattern in ALLOWED_KEYS) and key != "data.template"
     own = OmegaConf.select(OmegaConf.create(dict(values)), key)
     value = OmegaConf.select(cfg, key)
     if free or plain(own) == plain(value):

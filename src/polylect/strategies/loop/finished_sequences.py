@@ -12,7 +12,7 @@ from transformers import StoppingCriteria
 from polylect.layers.context import RoutingContext
 
 
-class TellEnded(StoppingCriteria):
+class FinishedSequencesReporter(StoppingCriteria):
     """Stops nothing: tells the layers which rows have ended while `generate` goes on with others.
 
     What `generate` feeds such rows is padding, though the attention mask does not say so.
@@ -37,8 +37,8 @@ class TellEnded(StoppingCriteria):
 
 
 @contextmanager
-def report_ended_beams(backbone: Any, context: RoutingContext, beams: int) -> Iterator[None]:
-    """Let beam search tell the layers which sentences have ended, as `TellEnded` does.
+def report_finished_beams(backbone: Any, context: RoutingContext, beams: int) -> Iterator[None]:
+    """Let beam search tell the layers which sentences have ended.
 
     A sentence has ended when none of its beams can improve on what is finished, which only
     transformers' own loop knows; its beams then go on without effect until its neighbours end.

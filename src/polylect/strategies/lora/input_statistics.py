@@ -57,7 +57,7 @@ def sum_inputs(
 
 
 @torch.no_grad()
-def begin_with(
+def initialise_from_inputs(
     module: TranslationModule,
     batches: Iterable[TranslationBatch],
     settings: FactorSettings,

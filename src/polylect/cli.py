@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
-    """The configuration of the run that a command goes on with, repeats or uses; None if none."""
+    """Return the configuration of the run that a command resumes, repeats or uses; None if none."""
     if program == "train":
         return _continued_config(overrides)
     from polylect.run.reuse.overrides import run_section_keys, stored_sections
@@ -86,7 +86,7 @@ def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
 
 
 def _continued_config(overrides: Sequence[str]) -> dict | None:
-    """The configuration of the run that `config` or `resume` names; None where it has no file."""
+    """Return the configuration of the run that `config` or `resume` names; None without a file."""
     from polylect.run.reuse.resume import config_file
     from polylect.run.reuse.stored_config import read_config
 
@@ -102,7 +102,7 @@ def _continued_config(overrides: Sequence[str]) -> dict | None:
 
 
 def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
-    """Folders that stand alone, as in `polylect compare RUN RUN`, become the setting they mean.
+    """Return the overrides with bare folders, as in `polylect compare RUN RUN`, as settings.
 
     Those of a sweep have "=" in their names.
     """
@@ -174,7 +174,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
 
 
 def _add_package_folders(overrides: Sequence[str]) -> None:
-    """A package that lies beside a folder of the user's can be imported, as in packages=[mine]."""
+    """Let packages beside the user's configuration folders be imported, as for packages=[mine]."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from polylect.config.folders import folders_of
@@ -186,7 +186,7 @@ def _add_package_folders(overrides: Sequence[str]) -> None:
 
 
 def _check_shown(args: argparse.Namespace) -> None:
-    """`--cfg` prints one configuration, in which the run folder has a name that stands for it."""
+    """Raise ConfigError for `--cfg` with `-m`; else let the run folder be shown as "RUN"."""
     from polylect.config.roots import ConfigError
     from polylect.run.session import register_resolvers
 

@@ -47,7 +47,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _exclusive(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that has the model to itself: see `Translator`."""
+    """Return a method that has the model to itself: see `Translator`."""
 
     @functools.wraps(method)
     def wrapper(self: "Translator", *args: Any, **kwargs: Any) -> Any:

@@ -141,7 +141,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def _check_monitor(key: str, monitor: str, module: Any) -> None:
-    """A metric that is never logged would be missed at the first validation only."""
+    """Raise ConfigError for a monitored metric that is never logged, before training starts."""
     parts = ["", *(f"/{direction}" for direction in module.directions)]
     names = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
     if monitor.startswith(("val/", "train/")) and monitor not in names:

@@ -65,7 +65,7 @@ def resolve_overrides(
 
 
 def _parse_override(text: str) -> tuple[str, Override]:
-    """The override, its value quoted where Hydra's grammar has no other way to take it.
+    """Return the override and its parse, the value quoted where Hydra's grammar needs it.
 
     So `data.train=my/train.{lang}` and `extra.train=[strategy.gate=none]` may be written as is.
     """
@@ -93,7 +93,7 @@ def _parse(text: str) -> Override:
 
 
 def _is_value(override: Override, groups: Collection[str]) -> bool:
-    """Whether this sets a value of ours: no group choice, not Hydra's own, no explicit + or ~."""
+    """Say whether this sets a value of ours: no group choice, not of Hydra, no explicit + or ~."""
     plain = not (override.is_add() or override.is_force_add() or override.is_delete())
     return plain and group_of(override) not in groups and not group_of(override).startswith("hydra")
 
@@ -105,7 +105,7 @@ def _configurations(
     folders: Sequence[Path],
     search: Sequence[str],
 ) -> dict[str, DictConfig]:
-    """What the group choices give, by their text.
+    """Return the configurations that the group choices compose, by the choices' text.
 
     In a sweep over groups, as many as it takes for each choice to be in one. Hydra itself then
     composes without the swept groups as well: that one has no text.
@@ -144,7 +144,7 @@ def _compose(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
 
 
 def _with_stored(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
-    """The configuration with the sections that a run has stored, as plain values."""
+    """Return the configuration with the sections that a run has stored, as plain values."""
     OmegaConf.set_struct(cfg, False)
     for key, value in stored.items():
         if key in cfg:
@@ -155,7 +155,7 @@ def _with_stored(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
 def _on_stored(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
-    """The override in a form that Hydra takes although its own files may lack the key."""
+    """Return the override in a form that Hydra takes although its own files may lack the key."""
     if _is_value(override, groups):
         _complete(text, override, cfgs, groups)  # or it is a mistake
         return [f"++{text}"]
@@ -170,7 +170,7 @@ def _on_stored(
 def _for_hydra(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
-    """The override as Hydra is to take it: a number stays text, a whole corpus takes its place."""
+    """Return the override as Hydra is to take it: numbers as text, a corpus replaced whole."""
     if override.is_sweep_override():  # its jobs settle theirs
         return [_complete(text, override, cfgs, groups)]
     key, _, value = text.partition("=")
@@ -184,7 +184,7 @@ def _for_hydra(
 def _complete(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> str:
-    """The override with the plus that it needs with every one of the configurations."""
+    """Return the override with the plus that it needs with every one of the configurations."""
     forms = set()
     for texts, cfg in cfgs.items():
         try:
@@ -234,7 +234,7 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
 
 
 def _objects_taking(key: str, node: DictConfig) -> list[str]:
-    """Those objects beside each other, as loggers are, that take such a setting."""
+    """Return the names of sibling objects, such as loggers, whose constructors take the setting."""
     parts = {
         str(name): node._get_node(name) for name in node if not OmegaConf.is_missing(node, name)
     }
@@ -250,7 +250,7 @@ _ALIKE = 0.8  # of 1, how alike two names are that are the same but for a slip
 def _deeper(
     key: str, node: DictConfig, alike: float, prefix: str = "", depth: int = 3
 ) -> list[str]:
-    """The keys of such a name below a node, by their paths: `lr` is optim.optimizer.lr."""
+    """Return the paths of the keys of this name below a node: `lr` gives optim.optimizer.lr."""
     paths = []
     for name in map(str, node):
         path, below = f"{prefix}{name}", node._get_node(name)

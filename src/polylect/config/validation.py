@@ -39,7 +39,7 @@ def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
 
 
 def _constructors(target: Any) -> Iterator[Any]:
-    """The target itself, or of a class each `__init__` that `**keywords` are handed up to."""
+    """Yield the target, or each `__init__` of a class that `**keywords` are handed up to."""
     if not inspect.isclass(target):
         yield target
         return
@@ -70,7 +70,7 @@ def validate(cfg: DictConfig) -> None:
 
 
 def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
-    """Keys added with `+key=…` at the root, which nothing would ever read."""
+    """Yield what is wrong with keys at the root: one that does not exist, one that is missing."""
     schema = OmegaConf.get_type(cfg)
     if schema in SCHEMAS.values():
         keys = [f.name for f in fields(schema)]
@@ -119,7 +119,7 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
 
 
 def _may_be(value: Any, annotation: Any) -> bool:
-    """Whether a text or a number fits an annotation such as `int | Mapping[str, int]`.
+    """Say whether a text or number fits an annotation such as `int | Mapping[str, int]`.
 
     What else there is, and annotations that are no classes, the constructor judges itself.
     """
@@ -137,7 +137,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _in_words(annotation: Any) -> str:
-    """An annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
+    """Return an annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     words |= {Mapping: "a mapping", dict: "a mapping", NoneType: "null"}
     kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]

@@ -102,7 +102,7 @@ class Facts:
 
     @cached_property
     def _facts(self) -> dict[str, list[dict[str, str]]]:
-        """By article; those asked about come first."""
+        """Return the facts of each article; the articles asked about come first."""
         random_ = random.Random(self.seed)
         creatures = [
             (noun, adjective)

@@ -81,7 +81,7 @@ class PoolSampler:
         return np.concatenate(parts)
 
     def _pass(self, direction: int, number: int) -> np.ndarray:
-        """The shuffled rows of one pass; the last one used is kept."""
+        """Return the shuffled rows of one pass; those of the last one are cached."""
         cached = self._passes.get(direction)
         if cached is None or cached[0] != number:
             random = np.random.default_rng([self.seed, PASSES, direction, number])

@@ -190,7 +190,7 @@ class TrainingStream:
             self._counts["too_long"].update(pool.too_long)
 
     def _sequence(self) -> Iterator[tuple[Pool, int]]:
-        """Every batch from the next one on, for ever, as a pool and a number in it."""
+        """Yield every batch from the next one on, without end, as a pool and a number in it."""
         number, first = self._next
         for pool in self._pools(number):
             for batch in range(first, len(pool.batches)):

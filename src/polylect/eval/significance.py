@@ -103,7 +103,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _paired_test(
     direction: str, name: str, outputs: Outputs, metric: str, kind: str, samples: int
 ) -> Comparison:
-    """One test, its p-value not corrected yet."""
+    """Return the result of one test, whose p-value is not corrected yet."""
     from sacrebleu.significance import PairedTest
 
     target = direction.split("-")[-1]
@@ -141,7 +141,7 @@ def _interval(
     system: Sequence[str],
     streams: Sequence[Sequence[str | None]],
 ) -> tuple[float, float]:
-    """Percentiles 2.5 and 97.5 of the difference over resamples of lines, the same for both.
+    """Return percentiles 2.5 and 97.5 of the difference, over resamples of lines for both.
 
     sacreBLEU has intervals of each system's score alone, and the two go up and down together.
     """

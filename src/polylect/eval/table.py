@@ -203,7 +203,7 @@ def _scores(row: Results) -> list[Score]:
 
 
 def _title(name: str, signature: str, columns: Iterable[tuple[str, str]]) -> str:
-    """The metric's name, and what sets this signature of it apart from the others, if any."""
+    """Return the metric's name, and what tells this signature of it from the others, if any."""
     title = TITLES.get(name, name)
     own = _fields(signature)
     differ: dict[str, None] = {}

@@ -185,7 +185,7 @@ class TokenView:
 
 
 def _find_cache(arguments: Iterable[Any]) -> Any:
-    """The cache among a forward pass's arguments, told by what it can do.
+    """Return the cache among a forward pass's arguments, recognised by its methods.
 
     Its keyword has been renamed between releases of transformers, and models differ in it.
     """

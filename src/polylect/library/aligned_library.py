@@ -181,7 +181,7 @@ class AlignedLibrary:
         self._forget(name)
 
     def _forget(self, name: str) -> None:
-        """Nothing that was read of an adapter before is used any more."""
+        """Clear everything that was read of an adapter before."""
         self._strengths.pop(name, None)
         for cache in (self._aligned_file, self._weights_file, self._scaling):
             cache.cache_clear()
@@ -190,13 +190,13 @@ class AlignedLibrary:
         return json.loads(self._about(name)["scaling"])
 
     def _entry(self, name: str, key: str) -> Any:
-        """A tensor, or what reads one when it is indexed."""
+        """Return a tensor, or an object that reads one when it is indexed."""
         if name in self._in_memory:
             return self._in_memory[name][0][key]
         return self._aligned_file(name).get_slice(key)
 
     def _about(self, name: str) -> dict[str, str] | None:
-        """What is noted with the aligned form; None where there is none, empty where damaged."""
+        """Return the metadata of the aligned form; None without one, empty where damaged."""
         if name in self._in_memory:
             return self._in_memory[name][1]
         try:
@@ -241,7 +241,7 @@ class AlignedLibrary:
 
 
 def _fits(about: Mapping[str, str] | None, digest: str) -> bool:
-    """Whether an aligned form with these notes is that of the adapter with this digest."""
+    """Say whether an aligned form with these notes is that of the adapter with this digest."""
     is_current = about is not None and about.get("version") == _VERSION
     return is_current and about.get("adapter") == digest
 

@@ -179,7 +179,7 @@ class AdapterLibrary:
         return wrong
 
     def _place(self, name: str) -> Path:
-        """Where an adapter of this name would be."""
+        """Return the folder of an adapter of this name; it need not exist."""
         return self.path / name
 
 
@@ -199,7 +199,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def _stamp(folder: Path) -> tuple[int, ...] | None:
-    """Sizes, places and times of an adapter's files; None where one that it needs is missing."""
+    """Return sizes, inodes and times of an adapter's files; None where a needed one is missing."""
     stamp: list[int] = []
     for part, needed in ((CONFIG, True), (WEIGHTS, True), (ABOUT, False)):
         try:

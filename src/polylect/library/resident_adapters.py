@@ -121,7 +121,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         return self._library.nbytes(name)
 
     def _is_stale(self, name: str) -> bool:
-        """Whether the files of a resident adapter are others than those that were read."""
+        """Say whether the files of a resident adapter have changed since they were read."""
         if self._in_use[name]:
             return False
         version = self._library.version(name)

@@ -125,7 +125,7 @@ class Mixture:
         return list(dict.fromkeys(numbers))
 
     def _router(self) -> dict[str, Any]:
-        """Arguments of `make_router`, scaled so that experts alike weigh what the base does."""
+        """Return arguments of `make_router`, scaled so that equal experts give the base."""
         lm, mt, top, joint = self.lm_experts, self.mt_experts, self.top, self.gating == "joint"
         alike = lm + mt if joint else lm
         if self.slicing != "copies":

@@ -103,7 +103,7 @@ def read_config(where: str, options: dict[str, Any]) -> PretrainedConfig:
 
 
 def _unreachable(where: str, error: OSError) -> str:
-    """What to do about a model that could not be had, from what the hub's client raised."""
+    """Return what to do about a model that could not be loaded, from the hub client's error."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     causes = (error, error.__cause__, error.__context__)

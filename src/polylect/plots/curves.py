@@ -138,7 +138,7 @@ def _line(axes: Any, points: Points, **options: Any) -> None:
 
 
 def _mean_of_steps(metrics: Mapping[str, Points]) -> Points:
-    """The mean over the directions of their running losses at each step."""
+    """Return the mean over the directions of their running losses at each step."""
     steps: dict[int, list[float]] = {}
     for points in by_direction(metrics, "train/running").values():
         for step, value in points:

@@ -134,7 +134,7 @@ def overlap(file: NeuronFile) -> Figure:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """2 where a logarithmic axis has 2 x 10^0."""
+    """Label a logarithmic axis with plain numbers: 2, not 2 x 10^0."""
     from matplotlib.ticker import LogFormatter
 
     axis.set_major_formatter(LogFormatter())

@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig) -> None:
-    """The settings that need neither model nor data."""
+    """Check the settings that need neither model nor data."""
     if cfg.scores is not None and cfg.resume is not None:
         raise ConfigError("give scores or resume, not both: with scores nothing is measured.")
     if cfg.split not in ("train", "val"):
@@ -126,7 +126,7 @@ def _log(
 
 
 def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
-    """The scores of all neurons of all layers; nothing is chosen yet."""
+    """Return the scores of all neurons of all layers; nothing is selected yet."""
     from polylect.run.build import build_data
     from polylect.translator import device_of
 
@@ -179,7 +179,7 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
 
 
 def _row_scores(meter: AwarenessMeter, kind: str, ffn: NeuronFile) -> NeuronFile:
-    """The scores of a module's rows; everything else is as for the neurons of the FFN."""
+    """Return the scores of a module's rows, with everything else as for FFN neurons."""
     scores = {side: t.float().cpu() for side, t in meter.row_awareness(kind).items()}
     directions, _, rows = next(iter(scores.values())).shape
     return replace(
@@ -192,7 +192,7 @@ def _row_scores(meter: AwarenessMeter, kind: str, ffn: NeuronFile) -> NeuronFile
 
 
 def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:
-    """Kinds of neurons: FFN neurons, the modules whose rows are meant, or both."""
+    """Return the kinds of neurons: FFN neurons, the modules whose rows are meant, or both."""
     modules = list(row_layers(block))
     if neurons == ROWS:
         return modules
@@ -203,7 +203,7 @@ def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:
 
 
 def _wanted(scores: ModuleNeurons, neurons: str | list[str] | None) -> ModuleNeurons:
-    """Those kinds of a file that are named; all of them if none is."""
+    """Return the kinds of a file that are named; all of them if none is."""
     if neurons is None:
         return scores
     own = [neurons] if isinstance(neurons, str) else neurons
@@ -212,7 +212,7 @@ def _wanted(scores: ModuleNeurons, neurons: str | list[str] | None) -> ModuleNeu
 
 
 def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
-    """A file of the scores alone, in which no layer is chosen yet."""
+    """Return a file of the scores alone, in which no layer is selected yet."""
     activation = meter.activation().float().cpu()
     directions, _, neurons = activation.shape
     return NeuronFile(
@@ -230,7 +230,7 @@ def _scores_only(meter: AwarenessMeter, about: dict[str, Any]) -> NeuronFile:
 
 
 def _split(data: Any, preferred: str) -> str:
-    """The text to measure on: held out, where every direction has such text."""
+    """Return the split to measure on: the held-out one, where every direction has such text."""
 
     def missing(split: str) -> list[str]:
         return [d for d in data.directions if d not in data.directions_of(split)]
@@ -253,7 +253,7 @@ def _family(backbone: nn.Module) -> tuple[Family, list[nn.Module]]:
 
 
 def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBatches]:
-    """The first so many sentences of each direction; those that are too long are left out."""
+    """Return the first sentences of each direction, in batches; too long ones are left out."""
     loaders = []
     for direction in data.directions:
         examples = data.examples(direction, split, sentences)
@@ -271,7 +271,7 @@ def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBat
 
 
 def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
-    """What an interrupted detection has saved, if it was the same one, or a beginning."""
+    """Return what an interrupted detection saved, or a new state; refuses another detection's."""
     if resume is None:
         return {"job": job, "batches": 0, "nats": [[0.0, 0] for _ in job["directions"]]}
     state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")

@@ -79,7 +79,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def _check(cfg: DictConfig) -> None:
-    """The settings that need no model."""
+    """Check the settings that need no model."""
     if cfg.run is None and not cfg.data:
         raise ConfigError("give data=… beside model=…: a base model has no data of its own.")
     if cfg.split not in ("val", "test"):
@@ -97,7 +97,7 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
-    """What is scored, and the configuration of its run, if it has one."""
+    """Return the strategy to be scored, and the configuration of its run, if it has one."""
     from polylect.run.build import load
     from polylect.run.untrained_model import (
         build_untrained,
@@ -117,7 +117,7 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
 
 
 def _examples(cfg: DictConfig, module: Any, data: Any) -> Any:
-    """What is shown before the sources: fixed examples, a translation memory, or None."""
+    """Return what is shown before the sources: fixed examples, a translation memory, or None."""
     from polylect.retrieval.shots import draw_shots
     from polylect.run.build import build_memory
 
@@ -154,7 +154,7 @@ def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
 
 
 def _read_others(cfg: DictConfig) -> list[Any]:
-    """The runs that `compare` names; they are read before anything is scored."""
+    """Return the runs that `compare` names, which are read before anything is scored."""
     from polylect.run.results.comparison import ScoredRun, check_metric
 
     if cfg.compare is None:
@@ -168,7 +168,7 @@ def _read_others(cfg: DictConfig) -> list[Any]:
 
 
 def _tested_metric(cfg: DictConfig) -> str:
-    """chrF++, or the first metric where it is not computed."""
+    """Return chrF++, or the first metric where it is not computed."""
     return "chrf++" if "chrf++" in cfg.metrics else cfg.metrics[0]
 
 

@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig]:
-    """What is exported, and the configuration that names its base."""
+    """Return the strategy to be exported, and the configuration that names its base."""
     from polylect.run.build import load
     from polylect.run.untrained_model import build_untrained, has_adapters, load_adapters
 

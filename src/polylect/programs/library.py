@@ -88,7 +88,7 @@ def _check(library: AdapterLibrary, cfg: DictConfig) -> None:
 
 
 def _unusable(library: AdapterLibrary, cfg: DictConfig) -> dict[str, str]:
-    """By folder what is wrong with it, and what to do."""
+    """Return what is wrong with each unusable folder, and what to do."""
     base = None
     if cfg.model:
         base, _ = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
@@ -102,7 +102,7 @@ _COPY = "copy or download the whole folder"
 
 
 def _incomplete_folders(library: AdapterLibrary) -> list[Path]:
-    """Folders with a part of an adapter, but not with that by which one is known."""
+    """Return the folders with a part of an adapter but without its configuration."""
     return [
         folder
         for folder in sorted(library.path.glob("[!.]*/"))
@@ -122,7 +122,7 @@ def _invalid_names(library: AdapterLibrary) -> dict[str, str]:
 
 
 def _adapters_by_direction(library: AdapterLibrary) -> dict[str, list[str]]:
-    """The adapters that say that they serve a direction, by direction."""
+    """Return the adapters that say that they serve a direction, by direction."""
     serving: dict[str, list[str]] = {}
     for name in library.names:
         with suppress(ValueError):
@@ -230,7 +230,7 @@ def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]
 
 
 def _stack(factors: list[Tensor]) -> Tensor:
-    """Lower ranks filled up with zeros."""
+    """Return the factors as one tensor, lower ranks padded with zeros."""
     rank = max(map(len, factors))
     return torch.stack([functional.pad(f, (0, 0, 0, rank - len(f))).float() for f in factors])
 

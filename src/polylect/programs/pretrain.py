@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> float:
 
 
 def _retellings(first: str, sizes: Mapping[str, int]) -> list[str]:
-    """Embedded texts that change language: so many of the first language with each of others."""
+    """Return embedded texts that change language, equally many from the first to each other one."""
     from polylect.tongues import retellings
 
     return [text for code, n in sizes.items() for text in retellings((first, code), "train", n)]

@@ -136,7 +136,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def _build(cfg: DictConfig) -> tuple[Any, Any]:
-    """The strategy on its base, with the weights of the stage before if any, and the data."""
+    """Return the strategy, with base and the weights of an earlier stage if any, and the data."""
     import lightning as L
 
     from polylect.run.build import (
@@ -189,7 +189,7 @@ def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _intervals(cfg: DictConfig, steps: int) -> None:
-    """A run that is shorter than the interval between validations has one at its end, logs too."""
+    """Let a run shorter than the interval between validations validate, and log, at its end."""
     batches = steps * cfg.trainer.get("accumulate_grad_batches", 1)
     interval = cfg.trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches > 0:

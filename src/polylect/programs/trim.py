@@ -91,7 +91,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig, out: Path) -> None:
-    """The settings that need neither model nor data."""
+    """Check the settings that need neither model nor data."""
     if out.exists():
         raise ConfigError(f"out={out} exists already and is not overwritten.")
     rules = [rule for rule in _RULES if cfg[rule] is not None]
@@ -117,7 +117,7 @@ def _check(cfg: DictConfig, out: Path) -> None:
 
 
 def _read(cfg: DictConfig) -> tuple[Texts, Texts, Sequence[str]]:
-    """Training texts, held-out texts (of the test sets, else the dev sets) and the directions."""
+    """Return training texts, held-out texts (of the test sets, else the dev sets), directions."""
     if not cfg.data:
         return {}, {}, ()
     data = build_data(cfg)
@@ -149,7 +149,7 @@ def _choose(
     directions: Sequence[str],
     new: int,
 ) -> list[int]:
-    """The ids to keep, rising."""
+    """Return the ids to keep, in ascending order."""
     counts: Counter[int] = Counter()
     for texts in train.values():
         counts += count_tokens(tokenizer, texts)
@@ -164,7 +164,7 @@ def _choose(
 
 
 def _rows(tokenizer: Any, texts: Texts, size: int) -> list[list[int]]:
-    """A line of each language as ids of the cut tokenizer, to compare logits on."""
+    """Return a line of each language as ids of the trimmed tokenizer, to compare logits on."""
     rows = [tokenizer(lines[0])["input_ids"] for lines in texts.values() if lines]
     return [[i for i in row if i < size] for row in rows]
 

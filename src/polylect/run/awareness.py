@@ -54,7 +54,7 @@ _OVERFLOW = (
 
 
 def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
-    """What was counted so far; raises ValueError where a gradient was not finite."""
+    """Return the sums so far; raises ValueError where a gradient was not finite."""
     sums = meter.state_dict()
     if wrong := find_nonfinite(sums):
         raise ValueError(_OVERFLOW.format(f"what was measured ({wrong})"))

@@ -77,7 +77,7 @@ def load_backbone_into(
 
 
 def _outline_base(cfg: DictConfig) -> Any:
-    """In a dry run where the weights of the base are not here, the base without them; else None."""
+    """Return the base without weights, in a dry run that has none of them here; else None."""
     from polylect.models.backbone import outline_backbone
     from polylect.models.source import has_weights
 

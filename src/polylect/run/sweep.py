@@ -115,7 +115,7 @@ def run_subprocess(command: Sequence[str], log: Path | None, environment: Mappin
 
 
 def _varied_overrides(hydra: Any, overrides: Sequence[str]) -> list[str]:
-    """The overrides of this job in which it differs from the others."""
+    """Return the overrides in which this job differs from the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -125,14 +125,14 @@ def _varied_overrides(hydra: Any, overrides: Sequence[str]) -> list[str]:
 
 
 def _of_one_job(hydra: Any) -> list[str]:
-    """The overrides with which this job runs alone."""
+    """Return the overrides with which this job runs alone."""
     # Hydra's sweeper writes ~key as ~key=null, which it then refuses: the value is not null.
     own = [o.removesuffix("=null") if o.startswith("~") else o for o in hydra.overrides.task]
     return [*own, *_own_hydra_overrides(hydra.overrides.hydra), "hydra.mode=RUN"]
 
 
 def _own_hydra_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides of `hydra.…` that a single job shares with the sweep."""
+    """Return the overrides of `hydra.…` that a single job shares with the sweep."""
     return [o for o in overrides if not o.startswith(("hydra.mode", "hydra.sweep", "hydra/sweep"))]
 
 

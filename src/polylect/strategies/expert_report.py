@@ -63,7 +63,7 @@ def _batches(module: Any, data: Any, examples: Sequence[Example]) -> list[Transl
 
 
 def _forward(module: Any, batch: TranslationBatch) -> torch.Tensor:
-    """Runs the layers, which leave their routings behind; how long each row's prompt is."""
+    """Run the layers, which note their routing; return the length of each row's prompt."""
     with module.routing(batch):
         module(batch)
     return prompt_lengths(batch)

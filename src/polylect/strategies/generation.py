@@ -162,7 +162,7 @@ def translate(
 def _translate_batch(
     module: Generator, batch: TranslationBatch, ends: Sequence[int], context: Context
 ) -> tuple[list[Translation], list[int]]:
-    """Greedy or beam translations of one left-padded batch of prompts, in its order.
+    """Return greedy or beam translations of one left-padded batch of prompts, in its order.
 
     Returns them, and the rows whose scores were not finite, which have no translation.
     """

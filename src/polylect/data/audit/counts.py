@@ -83,14 +83,14 @@ def _count_too_long(
 
 
 def _too_long(data: Any, split: str, direction: str, lengths: Lengths) -> np.ndarray:
-    """For each of the pairs whether it is; bool of [pairs]."""
+    """Say for each pair whether it is too long for the model or for the data; bool of [pairs]."""
     if _is_translated(split, direction):
         return lengths.prompt >= data.context.length
     return lengths.total > data.max_length
 
 
 def _is_translated(split: str, direction: str) -> bool:
-    """Whether the sources are translated, so that their targets need no room beside them."""
+    """Say whether the sources are translated, so that their targets need no room beside them."""
     return split == "test" and "-" in direction
 
 

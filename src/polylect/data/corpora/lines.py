@@ -71,7 +71,7 @@ def decoded_lines(file: BufferedIOBase, name: str | Path) -> Iterator[str]:
 
 
 def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
-    """Lines with their ends; of one that is too long a little more than is allowed."""
+    """Return lines with their ends; of a too long one a little more than is allowed."""
     first = file.readline(MAX_LINE_BYTES + 1)
     if not first:
         return iter(())

@@ -59,13 +59,13 @@ class Column:
 
     @cached_property
     def _scripts_tell(self) -> bool:
-        """Whether each language has scripts, and none that the other one has, too."""
+        """Say whether each language has scripts, and none that the other one has, too."""
         names = [name for scripts in self._scripts.values() for name in scripts]
         return all(self._scripts.values()) and len(set(names)) == len(names)
 
     @cached_property
     def _least(self) -> int:
-        """How many texts have to be told: by scripts one is enough."""
+        """Return how many texts have to be identified: by scripts one is enough."""
         return 1 if self._scripts_tell else 2
 
     def _long_enough(self) -> Iterator[str]:

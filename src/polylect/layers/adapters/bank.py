@@ -118,7 +118,7 @@ class AdapterBank(nn.Module):
         return list(every.split(size))
 
     def _factor(self, which: str, i: int) -> Tensor:
-        """Rows of zeros fill up a lower rank."""
+        """Return an adapter's factor, padded with rows of zeros to the highest rank."""
         tensor = self._load(self.names[i], which)
         _check_finite(self.names[i], tensor)
         tensor = (tensor if which == "a" else tensor.T).to(self.arrows.device, self.arrows.dtype)

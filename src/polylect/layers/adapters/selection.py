@@ -156,7 +156,7 @@ def _spectral(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Tensor:
 def _statistics(
     bank: AdapterBank, used: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Strengths, means and deviations of these adapters, or of all."""
+    """Return strengths, means and deviations of these adapters, or of all."""
     every = bank.strengths, bank.mean, bank.std
     return every if used is None else tuple(t if t is None else t[used] for t in every)
 

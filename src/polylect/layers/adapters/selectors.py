@@ -191,6 +191,6 @@ def prompt_votes(
 
 
 def _per_row(x: Tensor, view: TokenView, positions: Sequence[int]) -> Selection:
-    """One adapter for each row, by its position in the bank; -1 for none."""
+    """Select one adapter for each row, by its position in the bank; -1 for none."""
     own = torch.tensor(positions, device=x.device)[view.rows].unsqueeze(1)
     return Selection(own.clamp(min=0), (own >= 0).to(x.dtype))

@@ -90,7 +90,7 @@ def _choose_path(x: Tensor, indices: Tensor, *factors: Tensor) -> str:
 def _by_adapter(
     x: Tensor, a: Tensor, b: Tensor, indices: Tensor, weights: Tensor, mix_factors: bool
 ) -> Tensor:
-    """The slots stay sorted by adapter until the end."""
+    """Return the update, with the slots sorted by adapter until the last step."""
     routes = dispatch(indices, weights, len(a))
     gates = routes.gates.unsqueeze(1)
     h = gathered_expert_linear(x, a.transpose(1, 2), routes) * gates
@@ -100,6 +100,6 @@ def _by_adapter(
 
 
 def _gates(indices: Tensor, weights: Tensor, adapters: int) -> Tensor:
-    """The weight of every adapter, (tokens, adapters, 1)."""
+    """Return the weight of every adapter, (tokens, adapters, 1)."""
     every = weights.new_zeros(len(weights), adapters)
     return every.scatter_add_(1, indices, weights).unsqueeze(2)

@@ -56,13 +56,13 @@ def contrastive_directions(
 
 
 def _covariance(moments: InputMoments, mean: Float[Tensor, " in"]) -> Float[Tensor, "in in"]:
-    """Of the inputs about a mean that need not be theirs."""
+    """Return the covariance of the inputs about `mean`, which need not be their own mean."""
     shift = torch.outer(moments.mean, mean)
     return moments.products / moments.count - shift - shift.T + torch.outer(mean, mean)
 
 
 def _positive(rows: Float[Tensor, "rank in"]) -> Float[Tensor, "rank in"]:
-    """The largest entry of each row positive, whatever the decomposition returned."""
+    """Return the rows with signs such that the largest entry of each is positive."""
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
     return torch.where(largest < 0, -rows, rows)
 
@@ -117,7 +117,7 @@ def _check(path: str, adapter: str, own: InputMoments | None, rank: int) -> None
 
 
 def _parts(layers: Mapping[str, LoRALayer]) -> Iterator[dict[str, LoRALayer]]:
-    """The layers in their order, cut so that the sums of each part fit into the budget."""
+    """Yield the layers in order, in parts whose sums fit into the budget."""
     part: dict[str, LoRALayer] = {}
     held = 0
     for path, layer in layers.items():

@@ -205,7 +205,7 @@ class NeuronBank(NeuronSets):
         return self._gate_weights(plan, len(plan.index))
 
     def _gate_weights(self, plan: Plan, columns: int) -> Tensor:
-        """What the last columns weigh."""
+        """Return the weights of the last columns."""
         g, at = self.gate_values, slice(plan.weighted_columns - columns, None)
         if g.shape[-1] > 1:  # a gate per neuron
             g = g.index_select(-1, plan.order[-columns:])
@@ -219,7 +219,7 @@ def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def _batch_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
-    """The directions' rows in the order of the batch, all as wide as the widest."""
+    """Return the directions' rows in the order of the batch, padded to the widest."""
     if len(parts) == 1:
         return parts[0]
     width = max(y.shape[-1] for y in parts)

@@ -171,7 +171,7 @@ def _normalise(
 
 
 def _spread(even: Float[Tensor, "directions neurons"], rule: str) -> Float[Tensor, " neurons"]:
-    """What is small in a general neuron.
+    """Return the spread of each neuron's awareness over directions, small for general neurons.
 
     Sums are taken over sorted values and one direction after the other, so that directions in
     another order give the same number to the last bit, and equal columns tie.
@@ -194,14 +194,14 @@ def _smallest(
     among: Int[Tensor, " candidates"],
     count: int,
 ) -> Int[Tensor, " count"]:
-    """Indices of the `count` smallest values among candidates, in ascending order."""
+    """Return the indices of the `count` smallest values among candidates, in ascending order."""
     among = among.sort().values
     order = torch.sort(values[among], stable=True).indices[:count]
     return among[order].sort().values
 
 
 def _ranks(relevance: Float[Tensor, "directions layers"]) -> Int[Tensor, "directions layers"]:
-    """0 for the most relevant layer of a direction; the last layer comes last."""
+    """Return each layer's rank, 0 for a direction's most relevant one; the last layer is last."""
     defined = relevance[:, :-1]
     order = torch.sort(defined, dim=1, descending=True, stable=True).indices
     ranks = order.argsort(1)
@@ -209,5 +209,5 @@ def _ranks(relevance: Float[Tensor, "directions layers"]) -> Int[Tensor, "direct
 
 
 def _part(share: float | int, count: int) -> int:
-    """floor(share x count) for the decimal number that was written: 0.29 x 100 is 29."""
+    """Return floor(share x count) of the decimal number as written: 0.29 x 100 is 29."""
     return int(Fraction(str(share)) * count)

@@ -127,7 +127,7 @@ def take_slices(layer: nn.Module, kind: type, bank: NeuronSets) -> None:
 
 
 def _master(weight: Tensor) -> nn.Parameter:
-    """Trainable, in float32 or better, whatever the precision of the base."""
+    """Return a trainable copy of the weight, in float32 or better."""
     return nn.Parameter(weight.to(torch.promote_types(weight.dtype, torch.float32)).clone())
 
 

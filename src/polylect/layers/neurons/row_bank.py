@@ -150,7 +150,7 @@ class RowBank(NeuronSets):
         return Part(name, torch.tensor(rows, device=index.device), index, scale)
 
     def _scale(self, sets: Sequence[str], directions: Sequence[str]) -> Tensor | None:
-        """A line of factors for each row; None if all of them are 1."""
+        """Return the factors of the slices for each row, (rows, neurons); None if all are 1."""
         plain = not self.scored and all(
             self.sets[name].serves(d) for name in sets for d in set(directions)
         )

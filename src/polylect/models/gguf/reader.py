@@ -63,7 +63,7 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _contents(file: Path) -> Any:
-    """The file's metadata and tensors, as the `gguf` library gives them."""
+    """Return the file's metadata and tensors, as the `gguf` library gives them."""
     from gguf import GGUFReader
 
     head = check_whole(file, "a GGUF file")
@@ -94,7 +94,7 @@ def _check_single(file: Path, contents: Any) -> None:
 
 
 def _set_attention_scale(config: PretrainedConfig) -> None:
-    """Gemma's queries are scaled by a size that is not in the file; llama.cpp knows it by layers.
+    """Set Gemma's scale of queries, which no file has; llama.cpp knows it by layers.
 
     The largest Gemma 2 and 3 take hidden size over heads, the others the size of a head.
     """
@@ -105,7 +105,7 @@ def _set_attention_scale(config: PretrainedConfig) -> None:
 
 
 def _check_complete(file: Path, contents: Any, model: PreTrainedModel, missing: Any) -> None:
-    """Whatever transformers passes over in silence would be another model under the same name."""
+    """Raise ValueError for what transformers skips in silence, which would be another model."""
     if missing:
         raise ValueError(f"model.path={file} lacks weights of its model, such as {min(missing)}.")
     scaling = _field(contents, f"{_architecture(contents)}.rope.scaling.type")
@@ -138,7 +138,7 @@ def _refuse(file: Path, what: str) -> None:
 
 
 def _without_quantiser(model: PreTrainedModel) -> PreTrainedModel:
-    """The same weights in a model that does not believe itself quantised, and so can be saved."""
+    """Return the model with the same weights and without the quantiser, so that it can be saved."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -156,7 +156,7 @@ _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
 def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase, contents: Any) -> PreTrainedTokenizerBase:
-    """The same tokenizer without a class of its own, so that tokenizer.json alone defines it.
+    """Return the tokenizer without a class of its own, defined by tokenizer.json alone.
 
     Classes such as GemmaTokenizer build themselves anew from vocabulary and merges when loaded, and
     some, such as GPT2Tokenizer, add tokens of their own, for which the model has no embedding.

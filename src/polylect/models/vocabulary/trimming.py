@@ -58,7 +58,7 @@ def trim_tokenizer(
 
 
 def _renumber(processor: Any, ids: dict[int, int]) -> Any:
-    """A post-processor with new ids, which stand in "ids", or beside a token in "cls" and "sep"."""
+    """Return a post-processor with new ids, as they stand in "ids", "cls" and "sep"."""
     if isinstance(processor, list):
         return [_renumber(entry, ids) for entry in processor]
     if not isinstance(processor, dict):

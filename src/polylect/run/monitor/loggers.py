@@ -43,7 +43,7 @@ def build_loggers(node: Any, folder: Path, packages: Sequence[str] = ()) -> list
 
 
 def _nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings of each logger; runs once stored those of a single one by themselves."""
+    """Return the settings of each logger; older runs stored those of a single one bare."""
     if "_target_" in node:
         return [dict(node)]
     nodes = {name: own for name, own in node.items() if own is not None}

@@ -79,7 +79,7 @@ def _resident() -> int:
 
 
 def _state_per_weight(module: TranslationModule) -> float:
-    """Bytes that the optimizer keeps for a byte of weights: 2 for AdamW."""
+    """Return the bytes that the optimizer keeps for a byte of weights: 2 for AdamW."""
     weight = nn.Parameter(torch.zeros(64, 64))
     weight.grad = torch.zeros_like(weight)
     if module.optimizer is None:
@@ -138,7 +138,7 @@ class _Step(nn.Module):
 def _peak(
     module: TranslationModule, batch: TranslationBatch, precision: str, halved: torch.dtype | None
 ) -> int | None:
-    """Most bytes at once in a step before which the gradients of another one are there.
+    """Return the most bytes held at once in a step while the last step's gradients are kept.
 
     None where the shapes of what is computed depend on values.
     """

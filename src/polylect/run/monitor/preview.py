@@ -33,7 +33,7 @@ def preview(module: TranslationModule, data: TranslationData, cfg: DictConfig) -
 
 
 def _learned(data: TranslationData, direction: str) -> list[Example]:
-    """The first examples of a direction that training would not leave out."""
+    """Return the first examples of a direction that training would not leave out."""
     size, wanted = len(data.pairs(direction, "train")), EXAMPLES
     while True:
         examples = data.examples(direction, "train", wanted)
@@ -78,7 +78,7 @@ def _cost(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> 
 
 
 def _memory(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
-    """What is held at once, in parts; on a GPU apart from what the process takes of the machine."""
+    """Return the memory held at once, in parts; on a GPU apart from the process's on the host."""
     process = process_bytes(module)
     stream = data.training_stream(_BATCHES)
     largest = max(stream, key=lambda batch: (batch.target_tokens, batch.input_ids.numel()))

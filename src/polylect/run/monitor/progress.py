@@ -50,7 +50,7 @@ class Pace:
 
     @staticmethod
     def _tokens(trainer: L.Trainer) -> int:
-        """Tokens of sources and targets that were given out, without padding."""
+        """Return the tokens of sources and targets that were given out, without padding."""
         return trainer.datamodule.stream.report()["tokens"]
 
 

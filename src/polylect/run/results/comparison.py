@@ -141,7 +141,7 @@ def references_of(
 
 
 def _with_data(run: ScoredRun) -> dict[str, Any]:
-    """The configuration that names the data: an evaluation without data took those of its run."""
+    """Return the configuration that names the data: the evaluation's, or else its run's."""
     config = run.record.config
     if not config.get("data") and config.get("run"):
         trained = Path(config["run"])

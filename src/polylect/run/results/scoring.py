@@ -56,7 +56,7 @@ def score_module(
 
 
 def _best_first(scores: dict[str, dict[str, Any]], directions: Sequence[str]) -> list[str]:
-    """The directions, the best first: by chrF++, or by what is computed instead of it."""
+    """Return the directions, the best first: by chrF++, or by what is computed instead of it."""
     first = next(iter(scores[directions[0]]))
     metric = "chrf++" if "chrf++" in scores[directions[0]] else first
     sign = 1 if metric == "ter" else -1  # which counts errors
@@ -64,7 +64,7 @@ def _best_first(scores: dict[str, dict[str, Any]], directions: Sequence[str]) ->
 
 
 def _retry_command(folder: Path) -> str:
-    """How to have the scores of a run folder that cannot be written; a trained run is kept."""
+    """Return the command that scores a trained run again when its scores could not be written."""
     is_trained = (folder / "checkpoints").is_dir()
     return f"give polylect evaluate run={folder}" if is_trained else "give the same command again"
 
@@ -90,7 +90,7 @@ def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
 
 
 def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]]:
-    """What can be said of monolingual text: how likely the model finds it."""
+    """Return the negative log-likelihood per token of each direction of monolingual text."""
     if all("-" in direction for direction in data.directions_of(split)):
         return {}
     loaders = data.test_dataloader() if split == "test" else data.val_dataloader()

@@ -118,7 +118,7 @@ def resume_config(
 
 
 def _override_keys(overrides: Sequence[str]) -> dict[str, bool]:
-    """The keys of overrides, and whether they are taken away."""
+    """Return the keys of overrides, and whether each one is a deletion."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return {override.key_or_group.split("@")[0]: override.is_delete() for override in parsed}
 
@@ -151,7 +151,7 @@ def lay_over(
 
 
 def _put_in_place(new: DictConfig, values: Mapping[str, Any]) -> None:
-    """The callbacks of the run before write where the command says."""
+    """Set where the callbacks of the earlier run write: the paths are the command's."""
     for name, node in (new.callbacks or {}).items():
         here = (values["callbacks"] or {}).get(name) or {}
         for place in _PLACES if node else ():

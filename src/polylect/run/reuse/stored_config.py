@@ -84,7 +84,7 @@ def stored_config(
 
 
 def _leaves(values: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
-    """Every value by its config path; raises ConfigError for more than a configuration can be."""
+    """Yield every value by its config path; raises ConfigError where there are too many."""
     waiting: list[tuple[int, str, Any]] = [(1, key, value) for key, value in values.items()]
     count = 0
     while waiting:

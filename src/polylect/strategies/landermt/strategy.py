@@ -180,7 +180,7 @@ class LANDeRMT(TranslationModule):
                     attach_module(block, kind, layer, sets, self.context, **how)
 
     def _pairs(self) -> list[str]:
-        """Directions of translation; monolingual text goes through the base alone."""
+        """Return the directions of translation; monolingual text goes through the base alone."""
         return [direction for direction in self.directions if "-" in direction]
 
     def _owners(self) -> list[str]:
@@ -218,7 +218,7 @@ class LANDeRMT(TranslationModule):
             super().check_direction(direction)
 
     def _note(self, names: Sequence[str]) -> None:
-        """The direction whose mask holds at the step, if one does."""
+        """Note the direction whose mask holds at the step; raises ValueError for several."""
         self._last = names[-1]
         several = self._trainer is not None and self.trainer.world_size > 1
         if self.mask_at_step and (several or len(set(names)) > 1):

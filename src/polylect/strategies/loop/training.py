@@ -160,7 +160,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self._log_mean("val/chrf", scores)
 
     def _log_mean(self, name: str, values: Mapping[str, float]) -> None:
-        """Values by direction and their mean; every process has computed the same."""
+        """Log values by direction and their mean; every process has computed the same."""
         for direction, value in values.items():
             self.log(f"{name}/{direction}", value, sync_dist=True)
         if values:
@@ -187,7 +187,7 @@ class TrainingLoop(L.LightningModule, ABC):
             )
 
     def _accumulated_gradients(self) -> dict[str, Any] | None:
-        """Gradients of the micro-batches since the last optimizer step; None if there were none.
+        """Return the gradients since the last optimizer step; None if there were none.
 
         With several processes each has its own, and none is kept: after a checkpoint that a
         validation wrote there, the step consists of the micro-batches that follow. A run that is

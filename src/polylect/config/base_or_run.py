@@ -1,4 +1,4 @@
-"""What a program is to use: a run, or a base model with a strategy that trains nothing."""
+"""Checks that a program is given either a run, or a base model with an untrained strategy."""
 
 from omegaconf import DictConfig, OmegaConf
 

@@ -1,4 +1,4 @@
-"""What no single part of the configuration can know, found before a weight is loaded."""
+"""Checks across sections of the configuration, made before a weight is loaded."""
 
 import os
 from collections.abc import Sequence, Sized
@@ -57,7 +57,7 @@ def missing_devices(cfg: DictConfig) -> str | None:
 
 
 def on_gpu(cfg: DictConfig) -> bool:
-    """Whether the run is to train on GPUs, of this machine or of another."""
+    """Return whether the run is to train on GPUs, of this machine or of another."""
     import torch
 
     accelerator = cfg.trainer.get("accelerator", "auto")

@@ -1,4 +1,4 @@
-"""What goes wrong, as the one sentence on standard error that a user needs, and an exit code."""
+"""Errors as one sentence on standard error, and an exit code."""
 
 import errno
 import os

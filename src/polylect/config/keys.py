@@ -1,4 +1,4 @@
-"""What the configuration that the files give says of a key that the command line sets."""
+"""Looks up the keys of a command line in the configuration that the files give."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which Python objects a configuration may name, and the one call that makes them.
+"""The Python objects that a configuration may name, and the one call that makes them.
 
 `_target_` runs whatever it names. What may stand there is a closed list for each section: what our
 own files in `conf` name for it; in what a user types also the optimizers, loggers and callbacks of

@@ -75,7 +75,7 @@ class Facts:
 
     @property
     def articles(self) -> list[str]:
-        """Their ids."""
+        """The ids of the articles."""
         return [f"{number:02}" for number in range(self.size)]
 
     def texts(self, article: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which sentence pairs are kept for training: tests on one pair, and on what was seen elsewhere."""
+"""Filters of training pairs: tests on one pair, and on what was seen elsewhere."""
 
 import unicodedata
 from array import array

@@ -1,4 +1,4 @@
-"""Which examples make up which batch: pure functions of seed and pool number.
+"""Sampling of examples and batches: pure functions of seed and pool number.
 
 Training draws in pools. Of pool k direction d gives the examples from `floor(k N p_d)` to
 `floor((k + 1) N p_d)` of its endless sequence of shuffled passes, where N is the pool's size and

@@ -1,4 +1,4 @@
-"""From pairs to batches: the endless, resumable sequence of training, and that of a test set."""
+"""Batches from pairs: the endless, resumable sequence of training, and that of a test set."""
 
 import copy
 from collections import Counter, deque

@@ -1,4 +1,4 @@
-"""What is wrong with a translated corpus beyond its score, counted line by line."""
+"""Diagnosis of a translated corpus beyond its score, counted line by line."""
 
 import math
 from collections import Counter

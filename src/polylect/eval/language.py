@@ -1,4 +1,4 @@
-"""Which language an output is written in: a script check, then py3langid among the candidates.
+"""Identifies the language of an output: by script, then by py3langid among the candidates.
 
 Nothing is guessed. A text too short to judge, or one between languages that neither its script nor
 py3langid can tell apart (the synthetic tongues ``qaa`` to ``qtz`` are unknown to it), is UNDECIDED.

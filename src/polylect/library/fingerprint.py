@@ -1,4 +1,4 @@
-"""What makes a base model that base model: its bytes."""
+"""The fingerprint of a base model: a hash of its weights."""
 
 import hashlib
 

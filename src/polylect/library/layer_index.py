@@ -1,4 +1,4 @@
-"""Which aligned adapters of a library change which layers of a base."""
+"""An index from the layers of a base to the aligned adapters that change them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -102,7 +102,7 @@ class Mixture:
 
     @property
     def starts_as_base(self) -> bool:
-        """Whether it computes what the base does, until it is trained."""
+        """Whether the mixture computes what the base does, until it is trained."""
         silent = not self.mt_experts or self.mt_start == "zero"
         loses_experts = self.gating == "joint" and self.slicing == "copies"  # see `router`
         return self.top is None and silent and not loses_experts

@@ -1,4 +1,4 @@
-"""Where a base model comes from, a folder or the hub, and what to say where it cannot be had."""
+"""Finds a base model in a folder or on the hub, and says what to do where it cannot be had."""
 
 import os
 from pathlib import Path

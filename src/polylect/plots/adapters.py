@@ -1,4 +1,4 @@
-"""Which adapters a router chose, along a sentence and on the whole, and how alike they are."""
+"""Pictures of the adapters that a router chose, along a sentence and on the whole."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a run has logged in its metrics.csv, and curves of it over the optimizer steps."""
+"""Reads a run's metrics.csv and draws curves of it over the optimizer steps."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence

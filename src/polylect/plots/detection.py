@@ -1,4 +1,4 @@
-"""What detection found, by layer and direction."""
+"""Pictures of a detection, by layer and direction."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which experts of a mixture worked on which tokens, from what a run has counted."""
+"""Pictures of the experts that worked on which tokens, from what a run has counted."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How far gates were open, by layer and direction, from what a run has logged."""
+"""Pictures of the openness of gates, by layer and direction, from what a run has logged."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a run has read and reached: scores by direction, and the shares of its training text."""
+"""Pictures of a run's scores by direction, and of the shares of its training text."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

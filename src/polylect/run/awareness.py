@@ -1,4 +1,4 @@
-"""Counting what detection needs of all batches, in such a way that it can go on later."""
+"""Measures the awareness of neurons over all batches, so that it can be resumed."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def measure(
     save_every: int,
     path: Path,
 ) -> list[float]:
-    """Count in what is left, saving the state now and then; nats per target token."""
+    """Add the batches that are left, saving the state; return nats per target token."""
     from tqdm.auto import tqdm
 
     nats, start, names = state["nats"], state["batches"], state["job"]["directions"]
@@ -64,7 +64,7 @@ def _sums(meter: AwarenessMeter) -> dict[str, Tensor]:
 def add_batch(
     meter: AwarenessMeter, backbone: nn.Module, direction: int, batch: TranslationBatch
 ) -> float:
-    """Count a batch of one direction in; its loss in nats. The end token belongs to the target."""
+    """Add a batch of one direction and return its loss in nats, the end token included."""
     target = batch.labels != IGNORED
     source = batch.attention_mask.bool() & ~target
     return meter.add(direction, source, target, lambda: target_losses(backbone, batch)[0].sum())

@@ -1,4 +1,4 @@
-"""From a checked configuration to objects, in the order that lets a bad value die first."""
+"""Builds objects from a checked configuration, in the order that lets a bad value die first."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which layers and neurons detection chooses from the scores that it has measured."""
+"""Selects the layers and neurons from the scores that detection has measured."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a run was: configuration, environment, data, metrics and how it ended, in one JSON file."""
+"""The record of a run: configuration, environment, data, metrics and how it ended, as JSON."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""What every program begins and ends with: its folder, signals, resolvers, the wandb run."""
+"""The session of every program: its folder, signals, resolvers, the wandb run."""
 
 import os
 import signal

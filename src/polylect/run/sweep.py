@@ -1,4 +1,4 @@
-"""How Hydra's jobs run: a single one in this process, each of a sweep in a process of its own.
+"""Runs Hydra's jobs: a single one in this process, each of a sweep in a process of its own.
 
 A process per job frees memory, seeds and loggers between jobs, and one that fails is reported at
 once while the others go on.

@@ -1,4 +1,4 @@
-"""Which adapter and which direction each text of a call has."""
+"""Finds the adapter and the direction of each text of a call."""
 
 from collections.abc import Sequence
 

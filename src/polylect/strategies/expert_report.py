@@ -1,4 +1,4 @@
-"""What a trained mixture's routers do with held-out text: for pictures and for the record."""
+"""Reports on a trained mixture's routers with held-out text, for pictures and the record."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From prompts to translations: length-sorted batches through `generate`, order kept.
+"""Translates prompts: length-sorted batches through `generate`, order kept.
 
 A row comes out as if it were alone, up to float error: no neighbour decides how long it may be,
 and nothing that the base model was shipped with (penalties, forced tokens, sampling) takes part.

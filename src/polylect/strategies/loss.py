@@ -42,7 +42,7 @@ def losses_at(
     positions: Int[Tensor, " targets"],
     targets: Int[Tensor, " targets"],
 ) -> Float[Tensor, " targets"]:
-    """`target_losses` where it is known which positions of which rows predict which targets."""
+    """Return `target_losses` where it is known which positions predict which targets."""
     logits = _logits(backbone, batch, rows, positions)
     return F.cross_entropy(logits, targets, reduction="none")
 

@@ -279,8 +279,11 @@ def _groups(concepts: Sequence[str]) -> list[list[str]]:
 
 
 def overlap(a: Tongue | SyntheticTongue, b: Tongue | SyntheticTongue) -> tuple[float, float]:
-    """(shared, contradicting): of the concepts with a word of their own in `b`, the share with the
-    same word in `a`, and the share whose word in `a` means something else in `b`."""
+    """Return (shared, contradicting): two shares of the concepts with a word of their own in `b`.
+
+    Those are the concepts with the same word in `a`, and those whose word in `a` means something
+    else in `b`.
+    """
     concepts = [concept for concept in _unambiguous_concepts(b.lexicon) if concept in a.lexicon]
     shared = sum(a.lexicon[concept] == b.lexicon[concept] for concept in concepts)
     theirs = set(b.lexicon.values())

@@ -1,4 +1,4 @@
-"""What becomes of the pairs: read, dropped by which filter, too long, left, drawn per epoch.
+"""Counts of the pairs: read, dropped by which filter, too long, left, drawn per epoch.
 
 Everything is counted by split, direction and corpus, and goes into `TranslationData.report`, which
 the record of a run keeps.

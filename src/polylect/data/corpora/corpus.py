@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: the corpus specs of a configuration, and reading them.
+"""Corpora of sentence pairs: their specs in a configuration, and reading them.
 
 A spec is a mapping with the key `kind`, or a string from which it is inferred, or a list of specs
 (several corpora for one direction). Kinds and their keys:
@@ -125,7 +125,7 @@ class Corpus:
 
     @property
     def skip_counts(self) -> Counter[str]:
-        """Of the last reading, how many units were passed over before they were rows, by reason."""
+        """How many units the last reading passed over before they were rows, by reason."""
         return self._reader.skip_counts
 
     @property

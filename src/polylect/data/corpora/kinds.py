@@ -1,4 +1,4 @@
-"""How a spec of each kind becomes rows: names filled in, columns and fields found, files opened."""
+"""Turns a spec of each kind into rows: fills in names, finds columns and fields, opens files."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

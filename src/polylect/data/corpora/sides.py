@@ -1,4 +1,4 @@
-"""Whether each side of a corpus is in its language: what swapped files and columns give away.
+"""Checks that each side of a corpus is in its language, to detect swapped files and columns.
 
 The first rows are read ahead, and their texts told by script and py3langid to be in the language of
 one side, of the other, or in neither; short texts are told together with the next ones. Nothing
@@ -83,7 +83,7 @@ class Column:
 
     @cached_property
     def holds_identifiers(self) -> bool:
-        """Whether nearly all are single words with digits in them, or addresses."""
+        """Return whether nearly all are single words with digits in them, or addresses."""
         words = [text for text in self.texts if text.isascii() and len(text.split()) == 1]
         coded = sum("://" in word or any(map(str.isdigit, word)) for word in words)
         return coded > 0 and coded >= _CLEAR * len(self.texts)

@@ -1,4 +1,4 @@
-"""What dispatch means, in plain torch; also how it runs on a CPU.
+"""The definition of dispatch, in plain torch; also how it runs on a CPU.
 
 tokens k        slots: the choices of each token, numbered token·k + slot
 rows            the slots sorted by expert; rows at and behind `offsets[-1]` belong to nobody, and

@@ -1,4 +1,4 @@
-"""What an expert linear means, in plain torch; also how it runs on a CPU: one product per expert.
+"""The definition of an expert linear in plain torch, one product per expert; also runs on a CPU.
 
 Experts that have equally many rows are one batched product, which starts the threads once.
 

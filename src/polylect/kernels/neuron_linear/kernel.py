@@ -93,8 +93,10 @@ class Tiling(NamedTuple):
 
 
 def tiling(m: int, n: int, k: int, itemsize: int) -> Tiling:
-    """For a product (m, k) by (k, n). The largest tiles take 96 KiB of shared memory: every GPU
-    since sm_80 has 99."""
+    """Return the tile sizes for a product (m, k) by (k, n).
+
+    The largest tiles take 96 KiB of shared memory: every GPU since sm_80 has 99.
+    """
 
     def tile(size: int, most: int) -> int:
         return min(most, max(16, triton.next_power_of_2(size)))

@@ -80,7 +80,7 @@ class AdapterBank(nn.Module):
             self.serving[direction] = self.position[name]
 
     def centered(self, x: Float[Tensor, "tokens in"]) -> Float[Tensor, "tokens in"]:
-        """What scores are computed of."""
+        """The vectors that scores are computed of."""
         return x if self.center is None else x - self.center
 
     @property

@@ -1,4 +1,4 @@
-"""Which adapter of a library suits a token: scores and choices of Arrow, SpectR and LAG.
+"""Scores of adapters for a token, and selection by them: Arrow, SpectR and LAG.
 
 All take what `align` makes of the adapters of one linear layer, and the layer's input. Scores are
 computed in float32 or better, under autocast too.

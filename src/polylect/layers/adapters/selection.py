@@ -1,4 +1,4 @@
-"""Which adapters of a bank a token gets, and with what weights: the routers and their settings."""
+"""Selects the adapters of a bank for each token, with weights: routers and their settings."""
 
 from dataclasses import dataclass
 

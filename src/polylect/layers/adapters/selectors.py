@@ -1,4 +1,4 @@
-"""What may choose the adapters of a library: the tokens, their sentence, or a name for each row."""
+"""Selectors of a library's adapters: by token, by sentence, or by name for each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The way out of a feed-forward network of experts: non-linearity, experts' weights, projection."""
+"""The output half of a feed-forward network of experts: non-linearity, weights, projection."""
 
 from collections.abc import Callable, Sequence
 

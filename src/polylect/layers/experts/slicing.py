@@ -1,4 +1,4 @@
-"""Which neurons of a feed-forward network each of its slices gets; all slices are equally large."""
+"""Partitions the neurons of a feed-forward network into slices of equal size."""
 
 import torch
 from jaxtyping import Float, Int

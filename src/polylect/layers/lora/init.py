@@ -30,14 +30,14 @@ _BUDGET = 2 << 30
 
 
 def principal_directions(own: InputMoments, rank: int) -> Float[Tensor, "rank in"]:
-    """The leading right singular vectors of the inputs, as orthonormal rows, float64."""
+    """Return the leading right singular vectors of the inputs, as orthonormal rows, float64."""
     return _positive(torch.linalg.eigh(own.products).eigenvectors[:, -rank:].flip(1).T)
 
 
 def contrastive_directions(
     own: InputMoments, every: Mapping[str, InputMoments], rank: int
 ) -> Float[Tensor, "rank in"]:
-    """Orthonormal rows that span the leading generalised eigenvectors, float64.
+    """Return orthonormal rows that span the leading generalised eigenvectors, float64.
 
     Args:
         own: the adapter's moments.
@@ -72,7 +72,7 @@ def directions_of_inputs(
     how: str,
     read: Callable[[InputSums], None],
 ) -> Iterator[tuple[str, str, Float[Tensor, "rank in"]]]:
-    """For every layer and adapter the rows that its A shall begin with: (path, adapter, rows).
+    """Yield for every layer and adapter the first rows of its A: (path, adapter, rows).
 
     Args:
         layers: by path.

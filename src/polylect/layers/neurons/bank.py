@@ -1,4 +1,4 @@
-"""Which neurons of a feed-forward network have slices, whose they are, and how far a gate opens."""
+"""The slices of a feed-forward network: their neurons, their owners, and the gate's openness."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def slices(self) -> tuple[str, ...]:
-        """All of them, in the order of their columns."""
+        """All slices, in the order of their columns."""
         return self.added + self.replaced
 
     @property

@@ -1,4 +1,4 @@
-"""Which layers matter to a set of directions, and which of their neurons belong to whom.
+"""Selects the layers that matter to directions, and sorts their neurons by owners.
 
 LANDeRMT (ACL 2024) sorts the FFN neurons of the relevant layers by how much their awareness varies
 between directions: what varies little is general and learns from all, the rest is specific to the

@@ -1,4 +1,4 @@
-"""Which output rows of a layer have slices, and how much each row of a batch teaches them."""
+"""The slices of a layer's output rows, and how much each row of a batch teaches them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where de-quantised GGUF files are kept, so that only the first start takes minutes."""
+"""A cache of de-quantised GGUF files, so that only the first start takes minutes."""
 
 import hashlib
 import json

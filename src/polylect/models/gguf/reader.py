@@ -1,4 +1,4 @@
-"""Reading a GGUF file with transformers, and refusing what it would read wrongly."""
+"""Reads a GGUF file with transformers, and refuses what that would read wrongly."""
 
 import copy
 import importlib.util

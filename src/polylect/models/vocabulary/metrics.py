@@ -1,4 +1,4 @@
-"""What a cut vocabulary does to held-out text: tokens, lines and likelihood, before and after."""
+"""Compares a trimmed vocabulary with the whole on held-out text: tokens, lines, likelihood."""
 
 import math
 from collections.abc import Sequence

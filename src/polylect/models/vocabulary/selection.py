@@ -1,4 +1,4 @@
-"""Which entries of a vocabulary text needs: by count, by coverage or up to a size."""
+"""Selects the entries of a vocabulary that text needs: by count, by coverage or up to a size."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Cutting a vocabulary: tokenizer, embeddings and configuration with only the entries kept."""
+"""Trims a vocabulary: tokenizer, embeddings and configuration with only the entries kept."""
 
 import copy
 import json

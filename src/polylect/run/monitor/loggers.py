@@ -1,4 +1,4 @@
-"""Where a run logs to, several places at once, and what it tells them of its results."""
+"""The loggers of a run, several at once, and the results that they are given."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, counted on tensors that have shapes and no values."""
+"""Estimates the memory of a training step on tensors that have shapes and no values."""
 
 import resource
 import sys
@@ -36,7 +36,7 @@ class StepBytes:
 
     @property
     def total(self) -> int:
-        """All that is known."""
+        """The sum of all parts that are known."""
         return self.weights + self.gradients + self.state + (self.activations or 0)
 
 

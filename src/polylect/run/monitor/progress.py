@@ -1,4 +1,4 @@
-"""How a training goes on: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a training: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time

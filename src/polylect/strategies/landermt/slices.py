@@ -1,4 +1,4 @@
-"""From a neuron file to slices in a base model."""
+"""Attaches the slices of a neuron file to a base model."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -10,7 +10,7 @@ from polylect.strategies.lora.settings import FactorSettings
 def factor_groups(
     layers: Mapping[str, LoRALayer], adapters: Sequence[str], settings: FactorSettings
 ) -> list[dict[str, Any]]:
-    """A unit for each adapter: one group, or one for A and one for B where their rates differ."""
+    """Return a unit per adapter: one group, or one each for A and B where their rates differ."""
     groups: list[dict[str, Any]] = []
     for unit, adapter in enumerate(adapters):
         holders = [layer for layer in layers.values() if adapter in layer.lora_a]

@@ -1,4 +1,4 @@
-"""An adapter's own text through the model: what A begins with, and what routers are centred by."""
+"""Inputs of the layers on an adapter's own text, to initialise A and to centre routers by."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -21,7 +21,7 @@ from polylect.strategies.loss import target_losses
 def own_text(
     data: Any, adapter_of: Mapping[str, str], sentences: int, tokenizer: Any
 ) -> EvaluationBatches:
-    """Batches of the first training sentences of every adapter, of all directions mixed.
+    """Return batches of the first training sentences of every adapter, directions mixed.
 
     Args:
         data: a `TranslationData` that has read its training corpora.
@@ -87,7 +87,7 @@ def initialise_from_inputs(
 def input_means(
     module: TranslationModule, batches: Iterable[TranslationBatch]
 ) -> dict[str, dict[str, tuple[Float[Tensor, " in"], int]]]:
-    """By adapter and path of the layer the mean of its inputs, and of how many tokens."""
+    """Return, by adapter and layer path, the mean of the inputs and the count of tokens."""
     sums = InputSums(lora_layers(module.backbone), products=False)
     with sums.watching():
         sum_inputs(module, batches, sums)

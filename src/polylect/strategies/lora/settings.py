@@ -60,7 +60,7 @@ class FactorSettings:
 def adapter_of_directions(
     setting: str | Mapping[str, Sequence[str]], directions: Sequence[str]
 ) -> dict[str, str]:
-    """Direction to adapter name; raises ValueError where a direction has none or two."""
+    """Return the adapter of each direction; raises ValueError where one has none or two."""
     if isinstance(setting, str):
         if setting == "per_direction":
             return {d: d for d in directions}
@@ -93,7 +93,7 @@ _SETTINGS = ("per_direction", "shared")
 
 
 def rank_of_adapters(rank: int | Mapping[str, int], adapters: Sequence[str]) -> dict[str, int]:
-    """Adapter to its rank; raises ValueError where one has none, or less than 1."""
+    """Return the rank of each adapter; raises ValueError where one has none, or less than 1."""
     ranks = dict.fromkeys(adapters, rank) if isinstance(rank, int) else dict(rank)
     if unknown := [name for name in ranks if name not in adapters]:
         raise ValueError(

@@ -42,11 +42,11 @@ def check(command: str, sentence: str, place: Path, capsys: pytest.CaptureFixtur
     code = run(arguments(command))
     output, error = capsys.readouterr()
     assert code == 2, output + error
-    said = [line for line in error.splitlines() if line.startswith("polylect: ")]
-    assert len(said) == 1 and error.splitlines()[-1] == said[0], error
-    assert re.search(sentence, said[0]), said[0]
+    lines = [line for line in error.splitlines() if line.startswith("polylect: ")]
+    assert len(lines) == 1 and error.splitlines()[-1] == lines[0], error
+    assert re.search(sentence, lines[0]), lines[0]
     assert "Traceback" not in error + output
-    assert "POLYLECT_TRACEBACK" not in said[0], "an error that is not foreseen"
+    assert "POLYLECT_TRACEBACK" not in lines[0], "an error that is not foreseen"
     assert files(place) == before
 
 

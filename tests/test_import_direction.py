@@ -68,11 +68,11 @@ MAY_IMPORT |= {f"programs.{name}": MAY_IMPORT["programs"] for name in PROGRAMS}
 
 def modules() -> dict[str, Path]:
     """The modules of the package by name, without "polylect."."""
-    found = {}
+    paths = {}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 MODULES = modules()

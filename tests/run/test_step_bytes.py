@@ -59,10 +59,10 @@ def test_the_estimate_is_near_what_is_measured(shape: str, strategy: str, tmp_pa
     command = ["train", "model=local", f"model.path={make_base(tmp_path, shape)}"]
     command += [f"strategy={strategy}", "data.template=plain", "data.train.size=4000"]
     command += ["trainer.max_steps=8", "evaluate=false", "evaluate_base=false", "trainer=cpu"]
-    (said,) = re.findall(r"memory +about ([\d.]+) GiB", printed(command, "dry_run=true"))
+    (number,) = re.findall(r"memory +about ([\d.]+) GiB", printed(command, "dry_run=true"))
     (peak,) = re.findall(r"^peak (\d+)", printed(command, f"runs={tmp_path}"), re.MULTILINE)
     shutil.rmtree(tmp_path / "tongues")
-    assert float(said) * 2**30 == pytest.approx(float(peak), rel=0.2)
+    assert float(number) * 2**30 == pytest.approx(float(peak), rel=0.2)
 
 
 def printed(command: list[str], *more: str) -> str:
@@ -151,8 +151,8 @@ def test_epochs_are_passes_over_the_data(
     many = ["trainer.max_steps=1000", "dry_run=true"]
     attempt(tmp_path, *many, *settings)
     shown = capsys.readouterr().out
-    (said,) = re.findall(r"^steps +([\d,]+), .*trainer\.max_epochs=2", shown, re.M)
-    assert int(said.replace(",", "")) == (steps or batches)
+    (number,) = re.findall(r"^steps +([\d,]+), .*trainer\.max_epochs=2", shown, re.M)
+    assert int(number.replace(",", "")) == (steps or batches)
 
 
 def test_a_run_ends_after_its_epochs(tmp_path: Path) -> None:

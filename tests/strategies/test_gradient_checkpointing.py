@@ -79,12 +79,12 @@ def test_the_gradients_are_the_same_and_less_is_remembered(
     assert not is_checkpointed(plain.backbone)
     assert is_checkpointed(checkpointed.backbone)
     expected, all_bytes, once = gradients(plain)
-    found, fewer_bytes, twice = gradients(checkpointed)
+    grads, fewer_bytes, twice = gradients(checkpointed)
     assert (once, twice) == (1, 2)
     assert fewer_bytes < 0.7 * all_bytes
-    assert found.keys() == expected.keys()
+    assert grads.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, msg=name)
+        torch.testing.assert_close(grads[name], gradient, msg=name)
 
 
 def test_a_model_that_cannot_is_refused() -> None:

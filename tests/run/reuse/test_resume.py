@@ -74,23 +74,23 @@ def test_every_setting_may_change_or_is_refused_by_its_name(cfg: DictConfig) -> 
     before = stored(cfg)
     values = before["polylect"]["about"]["config"]
     check_unchanged(before, cfg)
-    found = [(key, value) for key, value in leaves(values) if not key.endswith("_target_")]
-    assert len(found) > 60
+    settings = [(key, value) for key, value in leaves(values) if not key.endswith("_target_")]
+    assert len(settings) > 60
     allowed = set()
-    for key, value in found:
+    for key, value in settings:
         other = copy.deepcopy(cfg)
         OmegaConf.update(other, key, ["else"] if isinstance(value, list) else 123456, merge=False)
         if any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
             check_unchanged(before, other)
             allowed.add(key)
             continue
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as error:
             check_unchanged(before, other)
         now = "['else']" if isinstance(value, list) else "123456"
         assert f"resume=before goes on with the settings it was begun with, but {key} was " in str(
-            caught.value
+            error.value
         )
-        assert f" and is {now}: leave that out" in str(caught.value)
+        assert f" and is {now}: leave that out" in str(error.value)
     assert {"trainer.max_steps", "name", "generation.extra", "trainer.devices"} <= allowed
     assert not allowed & {
         "seed", "optim.optimizer.lr", "optim.optimizer.betas", "optim.schedule.share",
@@ -104,10 +104,10 @@ def test_every_setting_may_change_or_is_refused_by_its_name(cfg: DictConfig) -> 
 def test_all_changes_are_named_together(cfg: DictConfig) -> None:
     other = copy.deepcopy(cfg)
     other.optim.optimizer.lr, other.strategy.alpha = 1.0, 320
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error:
         check_unchanged(stored(cfg), other)
-    assert "strategy.alpha was 32 and is 320" in str(caught.value)
-    assert "optim.optimizer.lr was 0.006 and is 1.0" in str(caught.value)
+    assert "strategy.alpha was 32 and is 320" in str(error.value)
+    assert "optim.optimizer.lr was 0.006 and is 1.0" in str(error.value)
 
 
 def test_callbacks_may_come_and_go(cfg: DictConfig) -> None:
@@ -163,9 +163,9 @@ def test_a_changed_setting_is_refused_before_anything_is_made(
     given: str, sentence: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", f"resume={tiny_run}", f"runs={tmp_path}", given]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert len(said.splitlines()) == 1
+    stderr = capsys.readouterr().err
+    assert sentence in stderr
+    assert len(stderr.splitlines()) == 1
     assert not folders(tmp_path)
 
 

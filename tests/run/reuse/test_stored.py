@@ -39,9 +39,9 @@ def elsewhere(tiny_run: Path, tmp_path: Path) -> Path:
 
 def tampered(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """The checkpoint with a change."""
-    found = torch.load(path, weights_only=True)
-    change(found)
-    torch.save(found, path)
+    contents = torch.load(path, weights_only=True)
+    change(contents)
+    torch.save(contents, path)
     return path
 
 
@@ -81,10 +81,10 @@ def test_what_is_no_checkpoint_is_said_in_a_sentence_with_its_path(
     spoil, sentence = BROKEN[kind]
     path = Path(shutil.copy(tiny_run / "checkpoints" / "best.ckpt", tmp_path / "some.ckpt"))
     spoil(path, path.read_bytes())
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as caught:
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as error:
         read_checkpoint(path)
-    assert str(path) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+    assert str(path) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_damage_within_the_archive_is_a_sentence(tiny_run: Path, tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_damage_within_the_archive_is_a_sentence(tiny_run: Path, tmp_path: Path)
     at = whole.index(b"data.pkl") + 200
     for begin, end in ((at, at + 40), (len(whole) - 200, len(whole) - 150)):
         path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError) as error:
             read_checkpoint(path)
-        assert str(path) in str(caught.value)
-        assert len(str(caught.value).splitlines()) == 1
+        assert str(path) in str(error.value)
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_file_that_may_not_be_read_is_named(
@@ -134,9 +134,9 @@ def test_json_that_is_nested_without_end_is_a_sentence(tmp_path: Path) -> None:
 def test_code_in_a_checkpoint_does_not_run(part: str, elsewhere: Path, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
 
-    def put(found: dict[str, Any]) -> None:
-        for key in found if part == "everything" else [part]:
-            found[key] = {"evil": Evil(trace)}
+    def put(checkpoint: dict[str, Any]) -> None:
+        for key in checkpoint if part == "everything" else [part]:
+            checkpoint[key] = {"evil": Evil(trace)}
 
     for name in ("best", "last"):
         tampered(elsewhere / "checkpoints" / f"{name}.ckpt", put)
@@ -160,7 +160,7 @@ def test_code_in_the_best_checkpoint_does_not_run_when_the_last_is_resumed(
 ) -> None:
     trace = tmp_path / "executed"
     best = elsewhere / "checkpoints" / "best.ckpt"
-    tampered(best, lambda found: found.update(evil=Evil(trace)))
+    tampered(best, lambda result: result.update(evil=Evil(trace)))
     with pytest.raises(ValueError, match=r"best\.ckpt is not read"):
         train(tmp_path / "runs", f"resume={elsewhere}", "trainer.max_steps=7")
     assert not trace.exists()
@@ -170,8 +170,8 @@ def test_only_the_best_beside_the_checkpoint_is_copied(elsewhere: Path, tmp_path
     secret = tmp_path / "id_rsa"
     secret.write_text("secret")
 
-    def steal(found: dict[str, Any]) -> None:
-        (state,) = (s for key, s in found["callbacks"].items() if "BestCheckpoint" in key)
+    def steal(checkpoint: dict[str, Any]) -> None:
+        (state,) = (s for key, s in checkpoint["callbacks"].items() if "BestCheckpoint" in key)
         state["best_model_path"] = str(secret)
 
     tampered(elsewhere / "checkpoints" / "last.ckpt", steal)
@@ -182,8 +182,8 @@ def test_only_the_best_beside_the_checkpoint_is_copied(elsewhere: Path, tmp_path
 def test_a_run_that_was_moved_keeps_its_best(elsewhere: Path, tmp_path: Path) -> None:
     best = checkpoint(elsewhere, "best")["global_step"]
 
-    def perfect(found: dict[str, Any]) -> None:
-        (state,) = (s for key, s in found["callbacks"].items() if "BestCheckpoint" in key)
+    def perfect(result: dict[str, Any]) -> None:
+        (state,) = (s for key, s in result["callbacks"].items() if "BestCheckpoint" in key)
         state["best_model_score"] = torch.tensor(0.0)  # which no validation after it reaches
         state["best_model_path"] = "/gone/checkpoints/best.ckpt"
 
@@ -199,9 +199,9 @@ def test_a_run_that_was_moved_keeps_its_best(elsewhere: Path, tmp_path: Path) ->
 def put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     """Sets a key of the configuration that a checkpoint holds."""
 
-    def change(found: dict[str, Any]) -> None:
+    def change(checkpoint: dict[str, Any]) -> None:
         *above, last = key.split(".")
-        node = found["polylect"]["about"]["config"]
+        node = checkpoint["polylect"]["about"]["config"]
         for part in above:
             node = node[part]
         node[last] = value
@@ -232,16 +232,16 @@ def test_a_stored_configuration_reads_no_environment(
     last = tampered(elsewhere / "checkpoints" / "last.ckpt", put("data.root", value))
     assert run(["evaluate", f"run={best}", f"runs={tmp_path}"]) == 2
     assert run(["train", f"resume={last}", f"runs={tmp_path}"]) == 2
-    said = "".join(capsys.readouterr())
-    assert "config key model.path is ${oc.env" in said or "config key model.path is a/" in said
-    assert "config key data.root is" in said
-    assert "hunter2" not in said
+    output = "".join(capsys.readouterr())
+    assert "config key model.path is ${oc.env" in output or "config key model.path is a/" in output
+    assert "config key data.root is" in output
+    assert "hunter2" not in output
 
 
 def test_a_stored_configuration_cannot_name_its_own_packages(elsewhere: Path) -> None:
-    def change(found: dict[str, Any]) -> None:
-        put("packages", ["helpers.tiny"])(found)
-        put("generation", {"_target_": "helpers.tiny.Fail"})(found)
+    def change(checkpoint: dict[str, Any]) -> None:
+        put("packages", ["helpers.tiny"])(checkpoint)
+        put("generation", {"_target_": "helpers.tiny.Fail"})(checkpoint)
 
     path = tampered(elsewhere / "checkpoints" / "best.ckpt", change)
     message = r"generation\._target_ names helpers\.tiny\.Fail, which is not"
@@ -282,8 +282,8 @@ def test_a_part_of_a_stored_configuration_has_keys(key: str) -> None:
 
 def test_what_training_writes_may_be_read(tiny_run: Path) -> None:
     """Each section of each configuration that a run of ours stores passes."""
-    found = read_checkpoint(tiny_run / "checkpoints" / "last.ckpt")
-    stored = found["polylect"]["about"]["config"]
+    contents = read_checkpoint(tiny_run / "checkpoints" / "last.ckpt")
+    stored = contents["polylect"]["about"]["config"]
     keys = [key for key in stored if key != "logger"]
     kept = plain(stored_config(stored, tiny_run / "x.ckpt", keys))
     assert kept == {key: stored[key] for key in keys} | {"packages": []}
@@ -318,10 +318,10 @@ def test_a_configuration_file_is_read_as_values(
         text += "\ndata: {directions: [en-de], template: tag}"
     (elsewhere / "config.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
     monkeypatch.setattr("os.system", lambda *_: pytest.fail("executed"))
-    with pytest.raises(ValueError, match=sentence) as caught:
+    with pytest.raises(ValueError, match=sentence) as error:
         Translator.from_run(elsewhere)
-    assert "config.yaml" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+    assert "config.yaml" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 # A strategy of the user's own

@@ -6,6 +6,8 @@ import json
 import pytest
 
 from polylect.eval.diagnosis import diagnose
+from polylect.eval.inference.estimate import Estimate
+from polylect.eval.inference.verdict import verdicts
 from polylect.eval.metrics import Score, score
 from polylect.eval.significance import Comparison
 from polylect.eval.table import (
@@ -122,13 +124,16 @@ def test_diagnosis_table_shows_counts_out_of_what_was_judged():
     assert diagnosis_table({"en-de": stored}) == table
 
 
-def test_comparison_table_marks_what_is_significant_after_correction():
+def test_comparison_table_says_what_each_comparison_proves():
+    estimates = Estimate(5.0, 1.0), Estimate(-1.0, 0.5)
     rows = [
-        Comparison("en-de", "b", "bleu", 20.0, 25.0, 0.001, 0.002, "tok:13a", (2.0, 8.0)),
-        Comparison("en-hi", "b", "bleu", 20.0, 19.0, 0.04, 0.08, "tok:intl", (-2.0, 0.04)),
+        Comparison("en-de", "b", "bleu", 20.0, 25.0, 0.001, 0.002, "tok:13a", (2, 8), estimates[0]),
+        Comparison("en-hi", "b", "bleu", 20.0, 19.0, 0.04, 0.08, "tok:intl", (-2, 0), estimates[1]),
     ]
-    table = comparison_table(rows)
-    assert [row[3] for row in table.rows] == ["+5.0*", "-1.0 "]
+    table = comparison_table(rows, verdicts(rows))
+    assert [row[3] for row in table.rows] == ["+5.0", "-1.0"]
+    assert table.header[-1] == "verdict"
+    assert [row[-1].split(" (")[0] for row in table.rows] == ["better", "undecided"]
     assert "en-hi, BLEU: tok:intl" in table.notes
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from polylect.config.compare_root import Compare
+
 
 class ConfigError(ValueError):
     """A setting is wrong; the message is one sentence for the user."""
@@ -210,18 +212,6 @@ class Library:
     out: str | None = None  # compare: JSON file to write, with all three tables
     model: Any = None  # check, inputs: the base that adapters are to fit
     data: Any = None  # inputs: what the adapters were trained on
-
-
-@dataclass
-class Compare:
-    """Root of `polylect compare`; its run folders may be given without `systems=`."""
-
-    systems: list[str] = field(default_factory=list)  # run folders with scores, the baseline first
-    metric: str = "chrf++"  # that is tested, one with which all of them were scored
-    test: str = "bootstrap"  # paired; bootstrap or randomization
-    samples: int = 1000  # resamples, or trials of the randomisation
-    packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
-    out: str | None = None  # file to write: .json, .md or .tsv
 
 
 @dataclass

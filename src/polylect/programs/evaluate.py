@@ -154,32 +154,50 @@ def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
 
 
 def _read_others(cfg: DictConfig) -> list[Any]:
-    """Return the runs that `compare` names, which are read before anything is scored."""
-    from polylect.run.results.comparison import ScoredRun, check_metric
+    """The runs that `compare` names; they are read before anything is scored."""
+    from polylect.run.results.scored import ScoredRun
 
     if cfg.compare is None:
         return []
-    if (metric := _tested_metric(cfg)) not in cfg.metrics:
-        raise ConfigError(f"compare tests {metric}, which metrics={list(cfg.metrics)} lacks.")
     paths = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
     others = [ScoredRun.read(path) for path in paths]
-    check_metric(others, metric)
+    _tested_metric(cfg, others)
     return others
 
 
-def _tested_metric(cfg: DictConfig) -> str:
-    """Return chrF++, or the first metric where it is not computed."""
-    return "chrf++" if "chrf++" in cfg.metrics else cfg.metrics[0]
+def _tested_metric(cfg: DictConfig, others: list[Any]) -> str:
+    """chrF++, or the first metric of all runs that made none of them."""
+    from polylect.run.results.headline import headline_metric, uses_of, uses_of_runs
+
+    uses = uses_of_runs(others)
+    for metric, use in uses_of(plain(cfg)):
+        uses.setdefault(metric, []).append(f"{metric} {use} of {cfg.run}: no evidence for it")
+    scored = {"this evaluation": list(cfg.metrics)}
+    scored |= {str(other.path): other.metrics for other in others}
+    return headline_metric(scored, uses)
 
 
 def _compare(cfg: DictConfig, others: list[Any], folder: Path) -> None:
     """Print and write how the system differs from each of the others, which are baselines."""
+    from polylect.eval.inference.verdict import sentences, verdicts
     from polylect.eval.table import show
     from polylect.files import write_json
-    from polylect.run.results.comparison import ScoredRun, as_json, compare_runs, tables
+    from polylect.run.results.comparison import (
+        as_json,
+        compare_systems,
+        difference_table,
+        score_tables,
+        systems_of,
+    )
+    from polylect.run.results.headline import uses_of_runs
+    from polylect.run.results.scored import ScoredRun
 
     runs = [*others, ScoredRun.read(folder)]
-    comparisons = compare_runs(runs, _tested_metric(cfg), "bootstrap", 1000, cfg.packages)
-    for table in tables(runs, comparisons):
+    systems = systems_of(runs)
+    tables = score_tables(systems, uses_of_runs(runs))
+    comparisons = compare_systems(systems, _tested_metric(cfg, others), packages=cfg.packages)
+    found = verdicts(comparisons)
+    for table in [*tables, difference_table(systems, comparisons, found)]:
         show(table)
-    write_json(folder / "comparison.json", as_json(runs, comparisons))
+    print("\n".join(sentences(found, systems[0].name)))
+    write_json(folder / "comparison.json", as_json(systems, comparisons, found))

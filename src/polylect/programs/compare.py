@@ -48,6 +48,8 @@ def _check(cfg: DictConfig) -> None:
     check_known("test", cfg.test, TESTS)
     for name in cfg.neural:
         check_known("neural", name, NEURAL)
+    if cfg.metricx_python is not None and not Path(cfg.metricx_python).is_file():
+        raise ConfigError(f"metricx_python={cfg.metricx_python} is no file.")
     if cfg.samples < 1:
         raise ConfigError(f"samples must be at least 1, got {cfg.samples}.")
     if cfg.judge_lines < 1:

@@ -51,19 +51,22 @@ def write_sheet(
     """
     directions = comparable_directions(runs)
     pairs = pairs_of(runs, directions, packages)
+    chosen = [
+        (direction, *found)
+        for direction in directions
+        for found in most_different(*(run.hypotheses(direction) for run in runs), count)
+    ]
     draw = random.Random(seed)
+    swaps = [i % 2 == 1 for i in range(len(chosen))]  # each system stands first in half of the rows
+    draw.shuffle(swaps)
     rows: list[list[str]] = []
     key: dict[str, dict[str, Any]] = {}
-    for direction in directions:
-        outputs = [run.hypotheses(direction) for run in runs]
-        references = references_of(pairs[direction])
-        for line, alike in most_different(*outputs, count):
-            name = f"{direction}:{line + 1}"
-            swapped = draw.random() < 0.5
-            shown = [outputs[system][line] for system in ((1, 0) if swapped else (0, 1))]
-            source = pairs[direction][line].source or ""
-            rows.append([name, source, *shown, " / ".join(references[line]), ""])
-            key[name] = {"swapped": swapped, "alike": alike, "sha256": _hash(rows[-1])}
+    for (direction, line, alike), swapped in zip(chosen, swaps, strict=True):
+        name = f"{direction}:{line + 1}"
+        outputs = [run.hypotheses(direction)[line] for run in (runs[::-1] if swapped else runs)]
+        pair = pairs[direction][line]
+        rows.append([name, pair.source or "", *outputs, " / ".join(*references_of([pair])), ""])
+        key[name] = {"swapped": swapped, "alike": alike, "sha256": _hash(rows[-1])}
     if not rows:
         raise ConfigError("the two runs wrote the same everywhere: there is nothing to judge.")
     draw.shuffle(rows)

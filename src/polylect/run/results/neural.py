@@ -47,12 +47,12 @@ def program_of(name: str, metricx_python: str | None = None) -> Program:
         metricx_python: interpreter that can import metricx24; None where there is none.
     """
     if name == "metricx":
-        words = (metricx_python or "python", "-m", "metricx24.predict")
-        there = metricx_python is not None and shutil.which(metricx_python) is not None
+        python = str(Path(metricx_python).absolute()) if metricx_python else "python"
+        words = (python, "-m", "metricx24.predict")
         advice = (
             "give metricx_python=FILE, the python of an environment with google-research/metricx"
         )
-        return Program(words, "metricx24", "" if there else advice)
+        return Program(words, "metricx24", "" if metricx_python else advice)
     if script := shutil.which("comet-score"):
         return Program(("comet-score",), _comet_version(Path(script)))
     words = ("uvx", "--from", f"unbabel-comet=={COMET_VERSION}", "comet-score")

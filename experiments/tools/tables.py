@@ -22,6 +22,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     routable/tongues/found   how often tokens would find their adapter
     routable/tongues/chosen  how often those do that each router writes itself
     routable/tongues/shares  chrF++ of each router as a share of the Oracle's
+    claims                the verdict of every card in experiments/claims
+    claims/full           and what it was expected to be, was, and would have shown
     kilt/answers          scores of `polylect answer`, and how often each library's right adapter
                           was chosen
 
@@ -40,12 +42,14 @@ import records
 import routing_tables
 import run_tables
 from bench_tables import benchmark
+from claim_cards import cards, claims_table, full_table
 from records import Record
 
 from polylect.eval.metrics import TITLES
 from polylect.eval.table import Table
 from polylect.files import write_text
 
+CLAIMS = {"claims": claims_table, "claims/full": full_table}
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = re.compile(r"^<!-- table:(?P<name>\S+) -->\n", re.MULTILINE)
 BLOCK = re.compile(rf"({BEGIN.pattern})(?P<body>.*?)(^<!-- /table -->)", re.MULTILINE | re.DOTALL)
@@ -88,6 +92,9 @@ def update(root: Path, *, write: bool) -> list[str]:
 def table(experiments: Path, name: str) -> str:
     """The Markdown of one table."""
     folder, _, what = name.partition("/")
+    if name in CLAIMS:
+        text = CLAIMS[name](list(cards(experiments).values())).markdown()
+        return f"\n{text.replace('---:', '---')}\n"  # words, to the left
     results = experiments / folder / "results"
     if folder == "bench":
         return benchmark(records.read(results / f"{what}.json"))

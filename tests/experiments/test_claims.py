@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,3 +240,36 @@ def test_other_files_are_no_cards(checkout: Path) -> None:
     write(checkout, "x").write_text("claim: [", encoding="utf-8")
     with pytest.raises(ValueError, match="is no YAML"):
         read_card(checkout / "experiments" / "claims" / "demo.yaml")
+
+
+@pytest.mark.slow
+def test_a_new_run_on_the_tongues_says_what_the_card_says(tmp_path: Path) -> None:
+    """LAG among adapters that began with what tells their inputs: trained and measured again."""
+
+    def call(*words: object) -> None:
+        done = subprocess.run(
+            [sys.executable, *map(str, words)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    steps = ["trainer.max_steps=150", "trainer.val_check_interval=150"]
+    start = ["strategy.init=contrastive", "strategy.train_a=false"]
+    train = ["-m", "polylect.cli", "train", "seed=1", "evaluate=false", "evaluate_base=false"]
+    call(*train, *steps, *start)
+    (library,) = tmp_path.glob("runs/tongues/*/adapters")
+    name = "routable/results/tongues/contrastive_frozen_seed1.json"
+    out = tmp_path / name
+    routers = ["--routers", "oracle", "lag", "lag_center_prompt"]
+    measure = ["--library", library, "--out", out, "model=tongues", "data=tongues", *routers]
+    call(ROOT / "experiments" / "routable" / "measure.py", *measure)
+    measured = [
+        json.loads(path.read_text(encoding="utf-8"))["metrics"]["routers"]
+        for path in (out, ROOT / "experiments" / name)
+    ]
+    findings = read_card(ROOT / "experiments" / "claims" / "lag_oracle.yaml").findings
+    for finding in findings[:2]:
+        (router,) = {term.path.split("/")[2] for term in finding.terms} - {"oracle"}
+        new, old = (100 * m[router]["chrf++"] / m["oracle"]["chrf++"] for m in measured)
+        assert new == pytest.approx(old, abs=4), router
+        if finding.result["status"] == "holds":
+            assert new > finding.expected["at_least"] - finding.expected["tolerance"]

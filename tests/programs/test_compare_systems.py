@@ -212,8 +212,10 @@ def test_comet_is_run_where_it_is_installed(
     )
     assert "good_1  100.0  100.0  100.0" in said and "bad_1    20.0   20.0   20.0" in said
     script.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    (installed / "python").write_text("#!/bin/sh\necho 9.9.9\n", encoding="utf-8")
     assert run(command) == 0, "what is there is read, nothing is run again"
-    assert "comet-score" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "comet-score" not in said and "version:2.2.6" in said
     assert run([*command, "neural_folder=other"]) != 0
     assert "COMET failed in other/comet/en-de" in capsys.readouterr().err
 

@@ -39,6 +39,13 @@ def test_an_evaluation_is_judged_by_the_run_that_it_scores(tmp_path: Path) -> No
     assert list(uses_of({"run": str(tmp_path / "gone")})) == []
 
 
+def test_early_stopping_is_another_use() -> None:
+    config = {"callbacks": {"early_stopping": {"monitor": "val/bleu"}}}
+    assert ("bleu", "ended the training (callbacks.early_stopping.monitor=val/bleu)") in uses_of(
+        config
+    )
+
+
 SCORED = {"a": ["bleu", "chrf++", "ter"], "b": ["ter", "chrf++", "bleu"]}
 USES = {"chrf++": ["chrf++ chose the checkpoint of a"]}
 

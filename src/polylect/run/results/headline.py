@@ -45,7 +45,8 @@ def uses_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             stem = monitor.removeprefix("val/").partition("/")[0]
             for metric in sorted(_METRICS):
                 if stem and metric.startswith(stem):
-                    yield metric, f"chose the {name} (callbacks.{name}.monitor={monitor})"
+                    did = "ended the training" if "stop" in name else "chose the checkpoint"
+                    yield metric, f"{did} (callbacks.{name}.monitor={monitor})"
         for path, use in _SECTIONS.items():
             for metric in sorted(_named_in(part, path)):
                 yield metric, f"{use} ({'.'.join(path)})"

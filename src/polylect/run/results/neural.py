@@ -10,6 +10,7 @@ from pathlib import Path
 
 from polylect.eval.neural import NEURAL, NeuralMetric, Segments
 from polylect.eval.table import Table, matrix_table
+from polylect.files import write_text
 from polylect.run.results.scored import (
     ScoredRun,
     comparable_directions,
@@ -19,6 +20,7 @@ from polylect.run.results.scored import (
 )
 
 COMET_VERSION = "2.2.7"
+_VERSION = "version.txt"
 _ASK = "from importlib.metadata import version; print(version('unbabel-comet'))"
 
 
@@ -78,9 +80,10 @@ def neural_table(
 ) -> Table | None:
     """Score runs with a neural metric, direction by direction, and return the table.
 
-    Every direction has a folder of its own, with what the command reads. A result that is there
-    already and is of these translations is read; else the command is printed, and run where its
-    program is installed. None where it is not, which a sentence says.
+    Every direction has a folder of its own, with what the command reads and, in `version.txt`, the
+    version of the program that it names. A result that is there already and is of these
+    translations is read; else the command is printed, and run where its program is installed.
+    None where it is not, which a sentence says.
 
     Raises:
         RuntimeError: the command failed.
@@ -99,9 +102,10 @@ def neural_table(
         scores = _scores(metric, program, folder / name / direction, segments)
         if scores is None:
             continue
+        version = (folder / name / direction / _VERSION).read_text(encoding="utf-8").strip()
         for run, of_run in zip(names, scores, strict=True):
             value = metric.scale * sum(of_run) / len(of_run)
-            signature = metric.signature(program.version)
+            signature = metric.signature(version)
             results[run][direction] = {metric.title: {"value": value, "signature": signature}}
     if not all(results.values()):
         print(f"{metric.title} is not installed: {program.missing}, or run the command elsewhere.")
@@ -113,10 +117,12 @@ def _scores(
     metric: NeuralMetric, program: Program, folder: Path, segments: Segments
 ) -> list[list[float]] | None:
     """The scores of every system's lines; None where the program is not installed."""
-    if (folder / metric.result).is_file() and (scores := metric.read(folder, segments)):
+    known = (folder / metric.result).is_file() and (folder / _VERSION).is_file()
+    if known and (scores := metric.read(folder, segments)):
         return scores
     folder.mkdir(parents=True, exist_ok=True)
     metric.write(folder, segments)
+    write_text(folder / _VERSION, f"{program.version}\n")
     command = [*program.words, *metric.arguments(len(segments.outputs))]
     print(f"cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
     if program.missing:

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 from helpers.tiny import DATA, MODEL, config
+from omegaconf import OmegaConf
 
 from polylect.cli import run
+from polylect.config.compare_root import Compare
+from polylect.config.roots import ConfigError
+from polylect.programs.compare import _check as check
 from polylect.run.build import build_data
+from polylect.run.results.comparison import read_groups
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def systems(
     yield tmp_path
 
 
-GROUPS = "groups={bad: [bad_1, bad_2], good: [good_1, good_2]}"
+GROUPS = "groups={bad: [bad_1, bad_2], good: [good_2, good_1]}"
 
 
 def complaint(capsys: pytest.CaptureFixture, *arguments: str) -> str:
@@ -59,7 +64,9 @@ def complaint(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 def test_groups_are_compared_over_seeds(systems: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["compare", GROUPS, "out=found.json"]) == 0
     said = capsys.readouterr().out
-    found = json.loads((systems / "found.json").read_text(encoding="utf-8"))
+    text = (systems / "found.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    assert "Infinity" not in text and "NaN" not in text
     assert found["systems"] == {"bad": ["bad_1", "bad_2"], "good": ["good_1", "good_2"]}
     assert "mean and 95 % interval over seeds; runs: bad 2, good 2" in said
     assert "good against bad: " in said
@@ -232,20 +239,40 @@ def test_what_is_not_installed_is_one_sentence_with_the_command(
     assert (systems / "neural" / "metricx" / "en-fr" / "metricx.jsonl").is_file()
 
 
-def test_what_does_not_go_together_is_a_sentence(
+TWO = {"systems": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (TWO | {"groups": {"a": ["x"], "b": ["y"]}}, "folders or groups, not both"),
+        (TWO | {"marks": ["x.tsv"]}, "give marks alone"),
+        ({"groups": {"a": ["x"]}}, "at least two run folders"),
+        (TWO | {"margin": 0}, "margin must be above 0"),
+        (TWO | {"power": 1}, "power must be between"),
+        (TWO | {"level": 0}, "level must be between"),
+        (TWO | {"judge_lines": 0}, "judge_lines must be"),
+        (TWO | {"judge": "x.csv"}, "judge=x.csv must end in .tsv"),
+        (TWO | {"neural": ["commet"]}, "did you mean comet"),
+        (TWO | {"metricx_python": "nowhere"}, "metricx_python=nowhere is no file"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_a_sentence(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(OmegaConf.merge(OmegaConf.structured(Compare), settings))
+
+
+def test_groups_and_sheets_that_do_not_fit_are_a_sentence(
     systems: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert "not both" in complaint(capsys, "bad_1", "good_1", GROUPS)
-    assert "give marks alone" in complaint(capsys, "bad_1", "good_1", "marks=[x.tsv]")
     assert "x.tsv does not exist" in complaint(capsys, "marks=[x.tsv]")
-    assert "groups.a has no runs" in complaint(capsys, "groups={a: [], b: [bad_1]}")
-    assert "names one folder twice" in complaint(capsys, "groups={a: [bad_1], b: [bad_1]}")
-    assert "margin must be above 0" in complaint(capsys, "bad_1", "good_1", "margin=0")
-    assert "power must be between" in complaint(capsys, "bad_1", "good_1", "power=1")
-    assert "judge_lines must be" in complaint(capsys, "bad_1", "good_1", "judge_lines=0")
-    assert "must end in .tsv" in complaint(capsys, "bad_1", "good_1", "judge=x.csv")
-    assert "did you mean comet" in complaint(capsys, "bad_1", "good_1", "neural=[commet]")
-    assert "is no file" in complaint(capsys, "bad_1", "good_1", "metricx_python=nowhere")
+    for groups, message in (
+        ({"a": [], "b": ["bad_1"]}, "groups.a has no runs"),
+        ({"a": ["bad_1"], "b": ["bad_1"]}, "names one folder twice"),
+        ({"a": ["bad_1", "good_1"], "b": ["bad_2"]}, "groups.a has the seed 1 twice"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_groups(groups)
     shutil.copytree("bad_1", "same")
     said = complaint(capsys, "bad_1", "same", "judge=x.tsv", "samples=5")
     assert "nothing to judge" in said

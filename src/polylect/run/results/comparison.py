@@ -1,5 +1,6 @@
 """Systems beside each other: what they scored on the same lines, and whether that is by chance."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,21 +40,31 @@ def systems_of(runs: Sequence[ScoredRun]) -> list[System]:
 
 
 def read_groups(groups: Mapping[str, Sequence[str]]) -> list[System]:
-    """Return the systems whose runs are given by name.
+    """Return the systems whose runs are given by name, each with its runs in the order of seeds.
 
     Raises:
-        ConfigError: a group without runs, or a run that is in two groups.
+        ConfigError: a group without runs or with one seed twice, or a run that is in two groups.
         FileNotFoundError, ValueError: a run that has no scores.
     """
-    empty = [name for name, paths in groups.items() if not paths]
-    if empty:
-        raise ConfigError(f"groups.{empty[0]} has no runs: give their folders, as in [RUN, RUN].")
-    systems = [
-        System(name, tuple(ScoredRun.read(path) for path in paths))
-        for name, paths in groups.items()
-    ]
+    systems = [_read_group(name, paths) for name, paths in groups.items()]
     names_of(all_runs(systems))  # which refuses a run that is given twice
     return systems
+
+
+def _read_group(name: str, paths: Sequence[str]) -> System:
+    if not paths:
+        raise ConfigError(f"groups.{name} has no runs: give their folders, as in [RUN, RUN].")
+    runs = [ScoredRun.read(path) for path in paths]
+    seeds = [run.seed for run in runs if run.seed is not None]
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        raise ConfigError(
+            f"groups.{name} has the seed {twice[0]} twice: the runs of a system differ in their "
+            "seed, else they say nothing of what seeds do."
+        )
+    if len(seeds) == len(runs):
+        runs.sort(key=lambda run: run.seed or 0)
+    return System(name, tuple(runs))
 
 
 def all_runs(systems: Sequence[System]) -> list[ScoredRun]:
@@ -102,7 +113,7 @@ def compare_systems(
 
 
 def is_paired(system: System, baseline: System) -> bool:
-    """Return whether the runs of two systems have the same seeds, in the same order."""
+    """Return whether the runs of two systems have the same seeds."""
     seeds = system.seeds
     return len(seeds) > 1 and None not in seeds and seeds == baseline.seeds
 
@@ -153,6 +164,15 @@ def as_json(
     return {
         "runs": {name: {"path": str(run.path), "scores": run.scores} for name, run in pairs},
         "systems": {s.name: [str(Path(run.path)) for run in s.runs] for s in systems},
-        "comparisons": [asdict(c) | {"difference": c.difference} for c in comparisons],
+        "comparisons": [_comparison_json(c) for c in comparisons],
         "verdicts": [asdict(v) | {"text": v.text()} for v in verdicts],
     }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """All of a comparison; degrees of freedom without end, which JSON lacks, are null."""
+    freedom = comparison.estimate.freedom
+    estimate = asdict(comparison.estimate) | {
+        "freedom": freedom if math.isfinite(freedom) else None
+    }
+    return asdict(comparison) | {"difference": comparison.difference, "estimate": estimate}

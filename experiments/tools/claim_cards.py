@@ -56,12 +56,12 @@ class Card:
 
 
 def cards(experiments: Path) -> dict[Path, Card]:
-    """Every card by its file; raises ValueError for one that is not as it has to be."""
+    """Return every card by its file; raises ValueError for one that is not as it has to be."""
     return {path: read_card(path) for path in sorted((experiments / "claims").glob("*.yaml"))}
 
 
 def read_card(path: Path) -> Card:
-    """A card; raises ValueError with the file and the key."""
+    """Return a card; raises ValueError with the file and the key."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -145,7 +145,7 @@ def write_card(path: Path, card: Card) -> None:
 
 
 def layout(card: Card) -> str:
-    """A card as YAML: keys in their order, a line of 100 characters."""
+    """Return a card as YAML: keys in their order, a line of 100 characters."""
     values = {
         "claim": card.claim,
         "source": card.source,
@@ -166,7 +166,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
 
 
 def claims_table(all_cards: Sequence[Card]) -> Table:
-    """A row for every finding: the claim and its source, the setting, and the verdict."""
+    """Return a row for every finding: the claim and its source, the setting, and the verdict."""
     rows = [
         (_named(card) if i == 0 else "", finding.setting, verdict_text(finding))
         for card in all_cards
@@ -176,7 +176,7 @@ def claims_table(all_cards: Sequence[Card]) -> Table:
 
 
 def full_table(all_cards: Sequence[Card]) -> Table:
-    """The same with what was expected and measured, and when the result last changed."""
+    """Return the same with what was expected and measured, and when the result last changed."""
     rows = [
         (
             _named(card) if i == 0 else "",
@@ -197,12 +197,12 @@ def _named(card: Card) -> str:
 
 
 def status_of(finding: Finding) -> str:
-    """The status as it stands in the card; a card without a result has not been run."""
+    """Return the status as it stands in the card; a card without a result has not been run."""
     return finding.result.get("status", "not run")
 
 
 def verdict_text(finding: Finding) -> str:
-    """The status, and the number that it rests on beside the one that was expected."""
+    """Return the status, and the number that it rests on beside the one that was expected."""
     status = status_of(finding)
     marked = f"**{status}**" if status in ("holds", "fails") else status
     if "value" not in finding.result:
@@ -214,7 +214,7 @@ def verdict_text(finding: Finding) -> str:
 
 
 def expected_text(finding: Finding) -> str:
-    """What the claim asks for, in the unit of the measure."""
+    """Return what the claim asks for, in the unit of the measure."""
     if finding.tests:
         return "exactly"
     (relation,) = finding.expected.keys() & RELATIONS.keys()
@@ -224,7 +224,7 @@ def expected_text(finding: Finding) -> str:
 
 
 def measured_text(finding: Finding) -> str:
-    """Value, 95 % interval and number of seeds; of what is undecided, what would have been seen."""
+    """Return value, interval, number of seeds, and of what is undecided what would be seen."""
     result = finding.result
     if finding.tests:
         return f"{len(finding.tests)} tests"

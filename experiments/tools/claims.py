@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def update(root: Path, *, write: bool) -> list[str]:
-    """ "CARD: setting, what is new" for every finding whose result is not what the records say.
+    """Return "CARD: setting, change" for every finding whose result is not what records say.
 
     With `write` these are written into the cards, with today's date. Raises ValueError for a card
     that cannot be read, FileNotFoundError for a test that is not there.
@@ -95,7 +95,7 @@ def update(root: Path, *, write: bool) -> list[str]:
 
 
 def result_of(finding: Finding, root: Path) -> dict[str, Any]:
-    """What the records, or the tests, say of a finding: status, and what was measured."""
+    """Return what the records, or the tests, say of a finding: status, and what was measured."""
     if finding.tests:
         for test in finding.tests:
             _check_test(root, test)
@@ -107,7 +107,7 @@ def result_of(finding: Finding, root: Path) -> dict[str, Any]:
 
 
 def judged(measured: Measured, expected: Mapping[str, float]) -> dict[str, Any]:
-    """The status of a quantity, its value and interval, the number of seeds.
+    """Return the status of a quantity, its value and interval, the number of seeds.
 
     Undecided has the size of the difference that would have been seen with a power of 80 %.
     """
@@ -120,9 +120,9 @@ def judged(measured: Measured, expected: Mapping[str, float]) -> dict[str, Any]:
     estimate = over_seeds(measured.by_seed)
     low, high = estimate.interval()
     status = _status(low, high, expected)
-    found = _result(status, estimate.value, seeds, low=low, high=high)
+    measured_result = _result(status, estimate.value, seeds, low=low, high=high)
     seen = {"seen": round(estimate.smallest(), DIGITS)} if status == "undecided" else {}
-    return found | seen
+    return measured_result | seen
 
 
 def _result(status: str, value: float, seeds: int, **interval: float) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _status(low: float, high: float, expected: Mapping[str, float]) -> str:
 
 
 def _combined(finding: Finding, terms: Sequence[Mapping[int | None, Values]]) -> Measured:
-    """The quantity of every seed; a term with one record without a seed goes with all."""
+    """Return the quantity of every seed; a term with one record without a seed goes with all."""
     seeds = {seed for term in terms for seed in term if seed is not None} or {None}
     for term, named in zip(terms, finding.terms, strict=True):
         if set(term) not in ({None}, seeds):
@@ -173,8 +173,8 @@ def _combine(how: str, terms: Sequence[Values]) -> float:
 
 
 def _term_values(experiments: Path, term: Term) -> dict[int | None, Values]:
-    """What is below the term's path in each of its records that counts, by seed."""
-    found: dict[int | None, Values] = {}
+    """Return what is below the term's path in each of its records that counts, by seed."""
+    by_seed: dict[int | None, Values] = {}
     signatures: set[str] = set()
     for file in sorted(experiments.glob(term.records)):
         record = records.read(file)
@@ -184,16 +184,16 @@ def _term_values(experiments: Path, term: Term) -> dict[int | None, Values]:
         named = _SEED.search(file.stem)
         leaves = dict(_below(record, term.path.split("/"), file))
         signatures |= {leaf[1] for leaf in leaves.values() if leaf[1]}
-        found[int(named[1]) if named else None] = {key: leaf[0] for key, leaf in leaves.items()}
+        by_seed[int(named[1]) if named else None] = {key: leaf[0] for key, leaf in leaves.items()}
     if len(signatures) > 1:
         raise ValueError(f"{term.records} has scores with {' and '.join(sorted(signatures))}.")
-    return found
+    return by_seed
 
 
 def _below(
     node: Any, path: Sequence[str], file: Path, key: str = "", signature: str = ""
 ) -> list[tuple[str, tuple[float, str]]]:
-    """Values below a path, by the keys that * stood for, with the signature of a score."""
+    """Return the values below a path, by what * stood for, with the signature of a score."""
     if not path:
         if not isinstance(node, int | float) or isinstance(node, bool):
             raise ValueError(f"{file} has no number there, but {node!r}.")
@@ -210,7 +210,7 @@ def _below(
 
 
 def _check_use(file: Path, record: records.Record, path: str) -> None:
-    """A score of the metric that chose the checkpoint is no evidence."""
+    """Raise ValueError for a score of the metric that chose the checkpoint: no evidence."""
     for metric, use in uses_of(record.get("config") or {}):
         if metric in path.split("/"):
             raise ValueError(f"{file}: {metric} {use}, so no card may rest on it.")

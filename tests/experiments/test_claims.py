@@ -85,12 +85,12 @@ def result(root: Path, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_the_whole_interval_decides(checkout: Path, expected: dict, status: str) -> None:
-    found = result(checkout, expected=expected)
-    assert found["status"] == status
+    actual = result(checkout, expected=expected)
+    assert actual["status"] == status
     # Pairs differ by 4.9, 5.0, 5.1: 5 ± 4.303 times 0.1 / sqrt(3).
-    assert (found["value"], found["seeds"]) == (5.0, 3)
-    assert [found["low"], found["high"]] == pytest.approx([4.7516, 5.2484], abs=1e-3)
-    assert ("seen" in found) == (status == "undecided")
+    assert (actual["value"], actual["seeds"]) == (5.0, 3)
+    assert [actual["low"], actual["high"]] == pytest.approx([4.7516, 5.2484], abs=1e-3)
+    assert ("seen" in actual) == (status == "undecided")
 
 
 def test_shares_and_values_are_means_over_what_a_star_stands_for(checkout: Path) -> None:

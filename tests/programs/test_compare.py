@@ -42,11 +42,13 @@ def test_runs_stand_beside_each_other(
     out = tmp_path / "made" / "table.json"
     command = ["compare", str(base_scores), str(tiny_run), str(better), f"out={out}", "samples=50"]
     assert run(command) == 0
-    said = capsys.readouterr().out
-    found = json.loads(out.read_text(encoding="utf-8"))
-    assert base_scores.name in said and "baseline: " in said and "p (Holm) over 4 tests" in said
-    assert f"{better.name} against {base_scores.name}: " in said
-    tests = {(c["direction"], c["name"]): c for c in found["comparisons"]}
+    stdout = capsys.readouterr().out
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert (
+        base_scores.name in stdout and "baseline: " in stdout and "p (Holm) over 4 tests" in stdout
+    )
+    assert f"{better.name} against {base_scores.name}: " in stdout
+    tests = {(c["direction"], c["name"]): c for c in report["comparisons"]}
     directions = {direction for direction, _ in tests}
     assert len(tests) == 2 * len(directions) == 2 * len(report["runs"][better.name]["scores"])
     for (_, name), test in tests.items():

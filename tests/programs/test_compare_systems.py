@@ -56,24 +56,24 @@ GROUPS = "groups={bad: [bad_1, bad_2], good: [good_2, good_1]}"
 
 def complaint(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     assert run(["compare", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    return said
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1, stderr
+    return stderr
 
 
 def test_groups_are_compared_over_seeds(systems: Path, capsys: pytest.CaptureFixture) -> None:
-    assert run(["compare", GROUPS, "out=found.json"]) == 0
-    said = capsys.readouterr().out
-    text = (systems / "found.json").read_text(encoding="utf-8")
-    found = json.loads(text)
+    assert run(["compare", GROUPS, "out=report.json"]) == 0
+    stdout = capsys.readouterr().out
+    text = (systems / "report.json").read_text(encoding="utf-8")
+    report = json.loads(text)
     assert "Infinity" not in text and "NaN" not in text
-    assert found["systems"] == {"bad": ["bad_1", "bad_2"], "good": ["good_1", "good_2"]}
-    assert "mean and 95 % interval over seeds; runs: bad 2, good 2" in said
-    assert "good against bad: " in said
-    for comparison in found["comparisons"]:
+    assert report["systems"] == {"bad": ["bad_1", "bad_2"], "good": ["good_1", "good_2"]}
+    assert "mean and 95 % interval over seeds; runs: bad 2, good 2" in stdout
+    assert "good against bad: " in stdout
+    for comparison in report["comparisons"]:
         assert comparison["runs"] == [2, 2] and "t:paired" in comparison["signature"]
         assert comparison["difference"] > 30
-    assert {v["word"] for v in found["verdicts"]} <= {"better", "undecided"}
+    assert {v["word"] for v in report["verdicts"]} <= {"better", "undecided"}
 
 
 def test_both_tests_have_to_agree(systems: Path) -> None:
@@ -107,13 +107,13 @@ def test_a_metric_that_chose_the_checkpoint_is_marked_and_decides_nothing(
     record = json.loads(path.read_text(encoding="utf-8"))
     record["config"]["callbacks"]["checkpoint"]["monitor"] = "val/chrf"
     path.write_text(json.dumps(record), encoding="utf-8")
-    said = complaint(capsys, "bad_1", "good_1", "metric=chrf++")
-    assert "metric=chrf++ decides nothing here" in said and "give metric=bleu" in said
-    assert run(["compare", "bad_1", "good_1", "samples=20", "out=found.json"]) == 0
-    said = capsys.readouterr().out
-    assert "chrf++ chose the checkpoint (callbacks.checkpoint.monitor=val/chrf) of good_1" in said
-    found = json.loads((systems / "found.json").read_text(encoding="utf-8"))
-    assert {c["metric"] for c in found["comparisons"]} == {"bleu"}
+    stdout = complaint(capsys, "bad_1", "good_1", "metric=chrf++")
+    assert "metric=chrf++ decides nothing here" in stdout and "give metric=bleu" in stdout
+    assert run(["compare", "bad_1", "good_1", "samples=20", "out=report.json"]) == 0
+    stdout = capsys.readouterr().out
+    assert "chrf++ chose the checkpoint (callbacks.checkpoint.monitor=val/chrf) of good_1" in stdout
+    report = json.loads((systems / "report.json").read_text(encoding="utf-8"))
+    assert {c["metric"] for c in report["comparisons"]} == {"bleu"}
 
 
 def mark(path: Path, better: str) -> None:
@@ -146,11 +146,12 @@ def test_judges_mark_blind_and_their_marks_are_read_back(
     assert "has no marks yet" in complaint(capsys, "marks=[sheet.tsv]")
     mark(systems / "sheet.tsv", better="none of it")
     assert run(["compare", "marks=[sheet.tsv]"]) == 0
-    said = capsys.readouterr().out
+    stdout = capsys.readouterr().out
     assert (
-        "bad_2 against good_1; sign test" in said and f"{differ} of {differ} lines marked" in said
+        "bad_2 against good_1; sign test" in stdout
+        and f"{differ} of {differ} lines marked" in stdout
     )
-    assert f"all {differ} 0 0" in " ".join(said.split())
+    assert f"all {differ} 0 0" in " ".join(stdout.split())
     shutil.copy("sheet.tsv", "second.tsv")
     assert run(["compare", "marks=[sheet.tsv,second.tsv]"]) == 0
     assert "two judges agree on 100%" in capsys.readouterr().out
@@ -212,17 +213,17 @@ def test_comet_is_run_where_it_is_installed(
     monkeypatch.setenv("PATH", str(installed), prepend=":")
     command = ["compare", "bad_1", "good_1", "neural=[comet]", "samples=5"]
     assert run(command) == 0
-    said = capsys.readouterr().out
-    assert "comet-score -t 1.txt 2.txt -s sources.txt" in said
+    stdout = capsys.readouterr().out
+    assert "comet-score -t 1.txt 2.txt -s sources.txt" in stdout
     assert (
-        "COMET, en-de en-fr: nrefs:1|model:Unbabel/wmt22-comet-da|version:2.2.6|scale:100" in said
+        "COMET, en-de en-fr: nrefs:1|model:Unbabel/wmt22-comet-da|version:2.2.6|scale:100" in stdout
     )
-    assert "good_1  100.0  100.0  100.0" in said and "bad_1    20.0   20.0   20.0" in said
+    assert "good_1  100.0  100.0  100.0" in stdout and "bad_1    20.0   20.0   20.0" in stdout
     script.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
     (installed / "python").write_text("#!/bin/sh\necho 9.9.9\n", encoding="utf-8")
     assert run(command) == 0, "what is there is read, nothing is run again"
-    said = capsys.readouterr().out
-    assert "comet-score" not in said and "version:2.2.6" in said
+    stdout = capsys.readouterr().out
+    assert "comet-score" not in stdout and "version:2.2.6" in stdout
     assert run([*command, "neural_folder=other"]) != 0
     assert "COMET failed in other/comet/en-de" in capsys.readouterr().err
 
@@ -232,10 +233,10 @@ def test_what_is_not_installed_is_one_sentence_with_the_command(
 ) -> None:
     monkeypatch.setenv("PATH", str(systems))
     assert run(["compare", "bad_1", "good_1", "neural=[comet,metricx]", "samples=5"]) == 0
-    said = capsys.readouterr().out
-    assert "uvx --from unbabel-comet==2.2.7 comet-score -t 1.txt 2.txt" in said
-    assert "COMET is not installed: install uv, or run the command elsewhere." in said
-    assert "python -m metricx24.predict" in said and "MetricX is not installed: " in said
+    stdout = capsys.readouterr().out
+    assert "uvx --from unbabel-comet==2.2.7 comet-score -t 1.txt 2.txt" in stdout
+    assert "COMET is not installed: install uv, or run the command elsewhere." in stdout
+    assert "python -m metricx24.predict" in stdout and "MetricX is not installed: " in stdout
     assert (systems / "neural" / "metricx" / "en-fr" / "metricx.jsonl").is_file()
 
 
@@ -274,5 +275,5 @@ def test_groups_and_sheets_that_do_not_fit_are_a_sentence(
         with pytest.raises(ConfigError, match=message):
             read_groups(groups)
     shutil.copytree("bad_1", "same")
-    said = complaint(capsys, "bad_1", "same", "judge=x.tsv", "samples=5")
-    assert "nothing to judge" in said
+    stdout = complaint(capsys, "bad_1", "same", "judge=x.tsv", "samples=5")
+    assert "nothing to judge" in stdout

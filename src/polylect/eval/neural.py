@@ -85,8 +85,8 @@ class Comet(NeuralMetric):
         rows = [
             values[f"{i}.txt"] for i in range(1, len(segments.outputs) + 1) if f"{i}.txt" in values
         ]
-        found = [[(r["src"], r["mt"], r["ref"]) for r in of_system] for of_system in rows]
-        if found != _triples(segments):
+        scored = [[(r["src"], r["mt"], r["ref"]) for r in of_system] for of_system in rows]
+        if scored != _triples(segments):
             return None
         return [[float(row["COMET"]) for row in of_system] for of_system in rows]
 
@@ -118,9 +118,9 @@ class MetricX(NeuralMetric):
         rows = _load(
             folder / self.result, lambda text: [json.loads(line) for line in text.splitlines()]
         )
-        found = [(row["source"], row["hypothesis"], row["reference"]) for row in rows]
+        scored = [(row["source"], row["hypothesis"], row["reference"]) for row in rows]
         wanted = _triples(segments)
-        if found != [triple for of_system in wanted for triple in of_system]:
+        if scored != [triple for of_system in wanted for triple in of_system]:
             return None
         scores = [float(row["prediction"]) for row in rows]
         count = len(segments.sources)
@@ -135,7 +135,7 @@ def _one_line(text: str) -> str:
 
 
 def _triples(segments: Segments) -> list[list[tuple[str, str, str]]]:
-    """Source, output and reference of every line of every system, as they are written."""
+    """Return source, output and reference of every line of every system, as they are written."""
     sources, references = (
         [_one_line(text) for text in texts] for texts in (segments.sources, segments.references)
     )
@@ -146,7 +146,7 @@ def _triples(segments: Segments) -> list[list[tuple[str, str, str]]]:
 
 
 def _load(path: Path, parse: Any) -> Any:
-    """The values of a result; raises ValueError with its path where they are none."""
+    """Return the values of a result; raises ValueError with its path where they are none."""
     text = path.read_text(encoding="utf-8")
     try:
         return parse(text)

@@ -22,21 +22,21 @@ def main(cfg: DictConfig) -> None:
     from polylect.eval.table import show
 
     if cfg.marks:
-        from polylect.run.results.judges import read_marks
+        from polylect.run.results.judge_sheet import read_marks
 
         show(read_marks([Path(p) for p in cfg.marks], level=cfg.level, power=cfg.power))
         return
     systems = _systems(cfg)
-    result_tables, found = _compare(cfg, systems)
+    result_tables, report = _compare(cfg, systems)
     if cfg.out:
-        _write(Path(cfg.out), found, result_tables)
+        _write(Path(cfg.out), report, result_tables)
         print(f"written: {cfg.out}")
     if cfg.judge:
         _write_sheet(cfg, systems)
 
 
 def _check(cfg: DictConfig) -> None:
-    """The settings that need no run."""
+    """Check the settings that need no run."""
     if cfg.marks and (cfg.systems or cfg.groups):
         raise ConfigError("give marks alone: the key beside the sheet names the systems.")
     if cfg.systems and cfg.groups:
@@ -75,7 +75,7 @@ def _check_out(name: str, out: str | None, endings: Sequence[str]) -> None:
 
 def _systems(cfg: DictConfig) -> list[Any]:
     from polylect.run.results.comparison import read_groups, systems_of
-    from polylect.run.results.scored import ScoredRun
+    from polylect.run.results.scored_run import ScoredRun
 
     if cfg.groups:
         return read_groups(cfg.groups)
@@ -110,19 +110,19 @@ def _compare(cfg: DictConfig, systems: list[Any]) -> tuple[list[Any], dict[str, 
         )
         result_tables += [table] if table else []
     comparisons = compare_systems(systems, metric, cfg.test, cfg.samples, cfg.packages)
-    found = verdicts(comparisons, margin=cfg.margin, level=cfg.level, power=cfg.power)
-    result_tables.append(difference_table(systems, comparisons, found))
+    system_verdicts = verdicts(comparisons, margin=cfg.margin, level=cfg.level, power=cfg.power)
+    result_tables.append(difference_table(systems, comparisons, system_verdicts))
     for table in result_tables:
         show(table)
         print()
-    for sentence in sentences(found, systems[0].name):
+    for sentence in sentences(system_verdicts, systems[0].name):
         print(sentence)
-    return result_tables, as_json(systems, comparisons, found)
+    return result_tables, as_json(systems, comparisons, system_verdicts)
 
 
 def _write_sheet(cfg: DictConfig, systems: list[Any]) -> None:
     from polylect.run.record import advise_on_failure
-    from polylect.run.results.judges import key_path, write_sheet
+    from polylect.run.results.judge_sheet import key_path, write_sheet
 
     path, (first, second, *_) = Path(cfg.judge), systems
     with advise_on_failure("give the same command again"):
@@ -138,13 +138,13 @@ def _write_sheet(cfg: DictConfig, systems: list[Any]) -> None:
     print(f"with marks in its last column: polylect compare 'marks=[{path}]'")
 
 
-def _write(path: Path, found: dict[str, Any], result_tables: list[Any]) -> None:
+def _write(path: Path, report: dict[str, Any], result_tables: list[Any]) -> None:
     from polylect.files import write_json, write_text
     from polylect.run.record import advise_on_failure
 
     with advise_on_failure("give the same command again"):
         if path.suffix == ".json":
-            write_json(path, found)
+            write_json(path, report)
         elif path.suffix == ".md":
             write_text(path, "\n".join(table.markdown() for table in result_tables))
         else:

@@ -154,8 +154,8 @@ def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
 
 
 def _read_others(cfg: DictConfig) -> list[Any]:
-    """The runs that `compare` names; they are read before anything is scored."""
-    from polylect.run.results.scored import ScoredRun
+    """Return the runs that `compare` names, which are read before anything is scored."""
+    from polylect.run.results.scored_run import ScoredRun
 
     if cfg.compare is None:
         return []
@@ -166,7 +166,7 @@ def _read_others(cfg: DictConfig) -> list[Any]:
 
 
 def _tested_metric(cfg: DictConfig, others: list[Any]) -> str:
-    """chrF++, or the first metric of all runs that made none of them."""
+    """Return chrF++, or the first metric of all runs that made none of them."""
     from polylect.run.results.headline import headline_metric, uses_of, uses_of_runs
 
     uses = uses_of_runs(others)
@@ -190,14 +190,14 @@ def _compare(cfg: DictConfig, others: list[Any], folder: Path) -> None:
         systems_of,
     )
     from polylect.run.results.headline import uses_of_runs
-    from polylect.run.results.scored import ScoredRun
+    from polylect.run.results.scored_run import ScoredRun
 
     runs = [*others, ScoredRun.read(folder)]
     systems = systems_of(runs)
     tables = score_tables(systems, uses_of_runs(runs))
     comparisons = compare_systems(systems, _tested_metric(cfg, others), packages=cfg.packages)
-    found = verdicts(comparisons)
-    for table in [*tables, difference_table(systems, comparisons, found)]:
+    system_verdicts = verdicts(comparisons)
+    for table in [*tables, difference_table(systems, comparisons, system_verdicts)]:
         show(table)
-    print("\n".join(sentences(found, systems[0].name)))
-    write_json(folder / "comparison.json", as_json(systems, comparisons, found))
+    print("\n".join(sentences(system_verdicts, systems[0].name)))
+    write_json(folder / "comparison.json", as_json(systems, comparisons, system_verdicts))

@@ -19,25 +19,25 @@ ROUNDS = 2000
 
 
 def test_the_paired_test_of_students_own_data() -> None:
-    got = difference_over_seeds(SECOND, FIRST, paired=True)
-    assert got is not None
-    assert (got.value, got.freedom) == (pytest.approx(1.58), 9)
-    assert got.value / got.error == pytest.approx(4.0621, abs=1e-4)
-    assert got.p_difference() == pytest.approx(0.002833, abs=1e-6)
-    assert got.interval() == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
+    actual = difference_over_seeds(SECOND, FIRST, paired=True)
+    assert actual is not None
+    assert (actual.value, actual.freedom) == (pytest.approx(1.58), 9)
+    assert actual.value / actual.error == pytest.approx(4.0621, abs=1e-4)
+    assert actual.p_difference() == pytest.approx(0.002833, abs=1e-6)
+    assert actual.interval() == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
 
 
 def test_welchs_test_of_the_same_data() -> None:
-    got = difference_over_seeds(SECOND, FIRST, paired=False)
-    assert got is not None
-    assert got.value / got.error == pytest.approx(1.8608, abs=1e-4)
-    assert got.freedom == 17  # 17.776, rounded down
-    assert got.p_difference() == pytest.approx(0.0794, abs=1e-3)
+    actual = difference_over_seeds(SECOND, FIRST, paired=False)
+    assert actual is not None
+    assert actual.value / actual.error == pytest.approx(1.8608, abs=1e-4)
+    assert actual.freedom == 17  # 17.776, rounded down
+    assert actual.p_difference() == pytest.approx(0.0794, abs=1e-3)
 
 
 def test_a_side_with_one_run_adds_no_error_and_two_single_runs_say_nothing() -> None:
-    got = difference_over_seeds([3.0, 5.0], [1.0], paired=False)
-    assert got == Estimate(3.0, pytest.approx(1.0), 1)
+    actual = difference_over_seeds([3.0, 5.0], [1.0], paired=False)
+    assert actual == Estimate(3.0, pytest.approx(1.0), 1)
     assert difference_over_seeds([3.0], [1.0], paired=False) is None
     assert difference_over_seeds([3.0], [1.0], paired=True) is None
     with pytest.raises(ValueError, match="do not make pairs"):
@@ -47,9 +47,9 @@ def test_a_side_with_one_run_adds_no_error_and_two_single_runs_say_nothing() -> 
 
 
 def test_variances_of_seeds_and_lines_add() -> None:
-    got = with_lines(Estimate(2.0, 3.0, 2), 2.0, 4.0)
-    assert (got.value, got.error) == (2.0, 5.0)
-    assert got.freedom == math.floor(25**2 / (9**2 / 2))  # Satterthwaite; the lines are many
+    actual = with_lines(Estimate(2.0, 3.0, 2), 2.0, 4.0)
+    assert (actual.value, actual.error) == (2.0, 5.0)
+    assert actual.freedom == math.floor(25**2 / (9**2 / 2))  # Satterthwaite; the lines are many
     assert with_lines(None, 2.0, 4.0) == Estimate(2.0, 4.0)
     assert with_lines(Estimate(0.0, 0.0, 2), 0.0, 0.0) == Estimate(0.0, 0.0, 2)
 
@@ -73,7 +73,7 @@ def test_without_an_error_a_difference_is_certain() -> None:
 def simulated(difference: float, runs: int, paired: bool) -> list[Estimate]:
     """Differences of simulated systems; pairs share half of their variance."""
     random = np.random.default_rng(7)
-    found = []
+    estimates = []
     for _ in range(ROUNDS):
         shared = random.normal(size=runs) if paired else np.zeros(runs)
         one, other = random.normal(size=(2, runs))
@@ -81,8 +81,8 @@ def simulated(difference: float, runs: int, paired: bool) -> list[Estimate]:
             list(difference + one + shared), list(other + shared), paired=paired
         )
         assert estimate is not None
-        found.append(estimate)
-    return found
+        estimates.append(estimate)
+    return estimates
 
 
 @pytest.mark.parametrize(("runs", "paired"), [(3, True), (3, False), (5, True), (8, False)])
@@ -105,8 +105,8 @@ def test_systems_that_differ_by_the_margin_are_rarely_found_equivalent(runs: int
 def test_the_smallest_difference_is_found_as_often_as_the_power_says() -> None:
     error = math.sqrt(2 / 8)
     smallest = Estimate(0.0, error, 14).smallest(level=0.05, power=0.8)
-    found = np.mean([e.p_difference() < 0.05 for e in simulated(smallest, 8, False)])
-    assert found == pytest.approx(0.8, abs=0.04)
+    share_found = np.mean([e.p_difference() < 0.05 for e in simulated(smallest, 8, False)])
+    assert share_found == pytest.approx(0.8, abs=0.04)
     assert Estimate(0.0, error, 14).smallest(tests=10) > smallest
     # Normal errors: (1.960 + 0.842) times the error, the formula of every textbook.
     assert Estimate(0.0, 1.0).smallest() == pytest.approx(2.8016, abs=1e-3)

@@ -26,17 +26,17 @@ def score(lines: list[str]) -> float:
 
 def test_the_difference_is_that_of_the_means_and_its_error_counts_seeds_and_lines() -> None:
     outputs = {"en-de": SeedOutputs(WEAK, {"b": STRONG}, REFS)}
-    (got,) = compare_seeds(outputs, metric="chrf++")
+    (actual,) = compare_seeds(outputs, metric="chrf++")
     scores = [[score(lines) for lines in runs] for runs in (WEAK, STRONG)]
-    assert (got.baseline, got.system) == tuple(map(pytest.approx, map(mean, scores)))
-    assert got.runs == (3, 3) and "t:unpaired" in got.signature
+    assert (actual.baseline, actual.system) == tuple(map(pytest.approx, map(mean, scores)))
+    assert actual.runs == (3, 3) and "t:unpaired" in actual.signature
     over_seeds = sum(stdev(values) ** 2 / 3 for values in scores) ** 0.5
-    assert got.estimate.error > over_seeds
-    assert got.interval[0] < got.difference < got.interval[1]
+    assert actual.estimate.error > over_seeds
+    assert actual.interval[0] < actual.difference < actual.interval[1]
     (paired,) = compare_seeds(
         {"en-de": SeedOutputs(WEAK, {"b": STRONG}, REFS, frozenset({"b"}))}, metric="chrf++"
     )
-    assert "t:paired" in paired.signature and paired.difference == got.difference
+    assert "t:paired" in paired.signature and paired.difference == actual.difference
 
 
 def test_single_runs_have_the_error_over_lines_alone() -> None:
@@ -50,10 +50,10 @@ def test_single_runs_have_the_error_over_lines_alone() -> None:
 
 def test_directions_and_systems_are_corrected_together() -> None:
     own = SeedOutputs(WEAK, {"b": STRONG, "same": WEAK}, REFS, frozenset({"same"}))
-    got = compare_seeds({"en-de": own, "en-fr": own}, metric="chrf++")
-    assert [c.name for c in got] == ["b", "same"] * 2
-    assert got[0].p_holm == pytest.approx(4 * got[0].p)
-    assert (got[1].p, got[1].difference, got[1].estimate.error) == (1, 0, 0)
+    actual = compare_seeds({"en-de": own, "en-fr": own}, metric="chrf++")
+    assert [c.name for c in actual] == ["b", "same"] * 2
+    assert actual[0].p_holm == pytest.approx(4 * actual[0].p)
+    assert (actual[1].p, actual[1].difference, actual[1].estimate.error) == (1, 0, 0)
 
 
 def test_other_lines_are_refused() -> None:

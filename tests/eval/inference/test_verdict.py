@@ -56,7 +56,7 @@ def test_undecided_says_what_would_have_been_seen() -> None:
 
 
 def test_one_line_sums_up_a_system() -> None:
-    found = verdicts(
+    system_verdicts = verdicts(
         [
             comparison(3, 0.01),
             comparison(0.5, 0.5, direction="en-hi"),
@@ -64,7 +64,7 @@ def test_one_line_sums_up_a_system() -> None:
             comparison(-3, 0.01, name="c"),
         ]
     )
-    first, second = sentences(found, "a")
+    first, second = sentences(system_verdicts, "a")
     assert first.startswith("b against a: better in en-de, en-fr; undecided in en-hi (a difference")
     assert second == "c against a: worse in en-de"
     assert sentences([Verdict("en-ta", "d", "equivalent", 1.0, 0.5)], "a") == [

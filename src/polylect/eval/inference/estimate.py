@@ -101,7 +101,7 @@ def with_lines(seeds: Estimate | None, value: float, line_error: float) -> Estim
 
 
 def _sum_of_errors(parts: Sequence[Estimate]) -> tuple[float, float]:
-    """Error of a sum, and its degrees of freedom after Satterthwaite (1946), rounded down."""
+    """Return the error of a sum, and its degrees of freedom (Satterthwaite 1946), rounded down."""
     variances = [part.error**2 for part in parts]
     total = sum(variances)
     if total == 0:

@@ -55,7 +55,7 @@ def compare_seeds(outputs: Mapping[str, SeedOutputs], *, metric: str) -> list[Co
 
 
 def _compare(direction: str, name: str, outputs: SeedOutputs, metric: str) -> Comparison:
-    """One comparison, its p-value not corrected yet."""
+    """Return one comparison, whose p-value is not corrected yet."""
     first, runs = outputs.baseline[0], outputs.systems[name]
     streams = reference_streams(first, outputs.references)
     for lines in (*outputs.baseline, *runs):

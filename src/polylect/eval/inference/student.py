@@ -27,7 +27,7 @@ def t_cdf(t: float, freedom: float) -> float:
 
 
 def _odd(angle: float, freedom: int) -> float:
-    """Signed probability between -t and t."""
+    """Return the signed probability between -t and t."""
     term, total = math.cos(angle), 0.0
     for k in range(1, freedom - 1, 2):  # cos, 2/3 cos^3, 2·4/(3·5) cos^5 …
         total += term
@@ -36,7 +36,7 @@ def _odd(angle: float, freedom: int) -> float:
 
 
 def _even(angle: float, freedom: int) -> float:
-    """Signed probability between -t and t."""
+    """Return the signed probability between -t and t."""
     term, total = 1.0, 0.0
     for k in range(0, freedom - 1, 2):  # 1, 1/2 cos^2, 1·3/(2·4) cos^4 …
         total += term

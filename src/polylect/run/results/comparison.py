@@ -12,7 +12,7 @@ from polylect.eval.inference.verdict import Verdict
 from polylect.eval.significance import Comparison, Outputs, compare
 from polylect.eval.table import Table, comparison_table, matrix_table
 from polylect.run.results.headline import Uses
-from polylect.run.results.scored import (
+from polylect.run.results.scored_run import (
     ScoredRun,
     comparable_directions,
     names_of,
@@ -170,7 +170,7 @@ def as_json(
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """All of a comparison; degrees of freedom without end, which JSON lacks, are null."""
+    """Return all of a comparison; degrees of freedom without end, which JSON lacks, are null."""
     freedom = comparison.estimate.freedom
     estimate = asdict(comparison.estimate) | {
         "freedom": freedom if math.isfinite(freedom) else None

@@ -10,7 +10,7 @@ from typing import Any
 from polylect.config.roots import ConfigError
 from polylect.did_you_mean import did_you_mean
 from polylect.eval.metrics import COUNT_ERRORS, TITLES
-from polylect.run.results.scored import ScoredRun, trained_config
+from polylect.run.results.scored_run import ScoredRun, trained_config
 
 Uses = Mapping[str, Sequence[str]]
 """By metric, a sentence for each way in which a run used it."""
@@ -24,11 +24,11 @@ _SECTIONS = {
 
 def uses_of_runs(runs: Sequence[ScoredRun]) -> dict[str, list[str]]:
     """Return what the metrics were used for in the making of these runs."""
-    found: dict[str, list[str]] = {}
+    uses: dict[str, list[str]] = {}
     for run in runs:
         for metric, use in uses_of(run.record.config):
-            found.setdefault(metric, []).append(f"{metric} {use} of {run.path}: no evidence for it")
-    return found
+            uses.setdefault(metric, []).append(f"{metric} {use} of {run.path}: no evidence for it")
+    return uses
 
 
 def uses_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -53,7 +53,7 @@ def uses_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _named_in(config: Mapping[str, Any], path: Sequence[str]) -> set[str]:
-    """The metrics that are keys or values of a section."""
+    """Return the metrics that are keys or values of a section."""
     section: Any = config
     for key in path:
         section = section.get(key) if isinstance(section, Mapping) else None

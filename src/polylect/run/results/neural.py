@@ -11,7 +11,7 @@ from pathlib import Path
 from polylect.eval.neural import NEURAL, NeuralMetric, Segments
 from polylect.eval.table import Table, matrix_table
 from polylect.files import write_text
-from polylect.run.results.scored import (
+from polylect.run.results.scored_run import (
     ScoredRun,
     comparable_directions,
     names_of,
@@ -62,7 +62,7 @@ def program_of(name: str, metricx_python: str | None = None) -> Program:
 
 
 def _comet_version(script: Path) -> str:
-    """The version that is installed beside a script, as its own python says."""
+    """Return the version that is installed beside a script, as its own python says."""
     python = script.with_name("python")
     if not python.is_file():
         return "unknown"
@@ -116,7 +116,7 @@ def neural_table(
 def _scores(
     metric: NeuralMetric, program: Program, folder: Path, segments: Segments
 ) -> list[list[float]] | None:
-    """The scores of every system's lines; None where the program is not installed."""
+    """Return the scores of every system's lines; None where the program is not installed."""
     known = (folder / metric.result).is_file() and (folder / _VERSION).is_file()
     if known and (scores := metric.read(folder, segments)):
         return scores
@@ -131,14 +131,14 @@ def _scores(
         command, cwd=folder, env=_environment(), stderr=subprocess.PIPE, text=True
     )
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RuntimeError(f"{metric.title} failed in {folder}: {said}")
+        last_line = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RuntimeError(f"{metric.title} failed in {folder}: {last_line}")
     if not (folder / metric.result).is_file() or not (scores := metric.read(folder, segments)):
         raise RuntimeError(f"{metric.title} left no scores of these lines in {folder}.")
     return scores
 
 
 def _environment() -> dict[str, str]:
-    """The environment without what would lead another python to our packages."""
+    """Return the environment without what would lead another python to our packages."""
     ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if name not in ours}

@@ -8,8 +8,8 @@ from typing import Any
 from polylect.config.roots import ConfigError
 from polylect.files import read_json
 from polylect.run.build import build_data
-from polylect.run.earlier.stored import stored_config
 from polylect.run.record import Record
+from polylect.run.reuse.stored_config import stored_config
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,6 @@ def trained_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_data(run: ScoredRun) -> Mapping[str, Any]:
-    """The configuration that names the data: an evaluation without data took those of its run."""
+    """Return the configuration that names the data: the evaluation's, or else its run's."""
     config = run.record.config
     return config if config.get("data") else trained_config(config)

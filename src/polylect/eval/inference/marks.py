@@ -73,7 +73,7 @@ def smallest_share(count: int, level: float = 0.05, power: float = 0.8) -> float
 
 
 def _tail(count: int, at_least: int, share: float) -> float:
-    """Probability of at least so many successes."""
+    """Return the probability of at least so many successes."""
     return math.fsum(
         math.comb(count, k) * share**k * (1 - share) ** (count - k)
         for k in range(at_least, count + 1)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from polylect.config.roots import ConfigError
-from polylect.eval.inference.judging import Marks, marks_table, most_different
+from polylect.eval.inference.marks import Marks, marks_table, most_different
 from polylect.eval.table import Table
 from polylect.files import read_json, write_json, write_text
-from polylect.run.results.scored import (
+from polylect.run.results.scored_run import (
     ScoredRun,
     comparable_directions,
     pairs_of,
@@ -52,9 +52,9 @@ def write_sheet(
     directions = comparable_directions(runs)
     pairs = pairs_of(runs, directions, packages)
     chosen = [
-        (direction, *found)
+        (direction, *line_and_likeness)
         for direction in directions
-        for found in most_different(*(run.hypotheses(direction) for run in runs), count)
+        for line_and_likeness in most_different(*(run.hypotheses(direction) for run in runs), count)
     ]
     draw = random.Random(seed)
     swaps = [i % 2 == 1 for i in range(len(chosen))]  # each system stands first in half of the rows
@@ -80,7 +80,7 @@ def write_sheet(
 
 
 def _hash(row: Sequence[str]) -> str:
-    """Of what a judge sees of a line, without the mark."""
+    """Return the hash of what a judge sees of a line, without the mark."""
     return hashlib.sha256("\x00".join(row[:4]).encode()).hexdigest()
 
 
@@ -119,7 +119,7 @@ def read_marks(paths: Sequence[Path], *, level: float, power: float) -> Table:
 
 
 def _agreement(signs: Mapping[str, Sequence[int]]) -> str:
-    """How often two judges gave a line the same mark."""
+    """Say how often two judges gave a line the same mark."""
     pairs = [
         first == second
         for of_judges in signs.values()
@@ -130,7 +130,7 @@ def _agreement(signs: Mapping[str, Sequence[int]]) -> str:
 
 
 def _key(path: Path, first: Path) -> dict[str, Any]:
-    """The key beside a sheet; copies for several judges share that of the first."""
+    """Return the key beside a sheet; copies for several judges share that of the first."""
     own = key_path(path)
     file = own if own.is_file() else key_path(first)
     if not path.is_file() or not file.is_file():
@@ -143,7 +143,7 @@ def _key(path: Path, first: Path) -> dict[str, Any]:
 
 
 def _signs(path: Path, lines: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Above zero where the second system is better, by line."""
+    """Return the sign of each line that is marked: above zero where the second system is better."""
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets add a mark in front
         rows = list(csv.reader(file, delimiter="\t"))[1:]
     signs: dict[str, int] = {}

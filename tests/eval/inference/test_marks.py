@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from polylect.eval.inference.judging import (
+from polylect.eval.inference.marks import (
     Marks,
     marks_table,
     most_different,
@@ -41,12 +41,12 @@ def test_it_keeps_its_level_and_finds_the_share_that_it_says() -> None:
     share = smallest_share(count)
     assert share is not None
 
-    def found(truth: float) -> float:
+    def share_found(truth: float) -> float:
         wins = random.binomial(count, truth, size=3000)
         return float(np.mean([sign_test(int(w), count - int(w)) < 0.05 for w in wins]))
 
-    assert found(0.5) < 0.06
-    assert found(share) == pytest.approx(0.8, abs=0.03)
+    assert share_found(0.5) < 0.06
+    assert share_found(share) == pytest.approx(0.8, abs=0.03)
     assert smallest_share(5) is None, "2 / 2^5 is above 0.05"
 
 

@@ -181,9 +181,13 @@ class NeuronBank(NeuronSets):
             if not self.serves(direction):
                 continue
             g = self.gate_values if rows is None else self.gate_values.index_select(0, rows)
-            if mask is not None:
-                g = g[mask if rows is None else mask.index_select(0, rows)]
-            means[direction] = g.mean()
+            if mask is None:
+                means[direction] = g.mean()
+                continue
+            # a product and no selection, whose size a GPU would have to be waited for
+            of_text = (mask if rows is None else mask.index_select(0, rows)).unsqueeze(-1)
+            count = of_text.sum() * g.shape[-1]
+            means[direction] = (g * of_text).sum(dtype=torch.float32).div(count).to(g.dtype)
         self.openness = {direction: mean.detach() for direction, mean in means.items()}
         self.context.losses[self.name] = torch.stack(list(means.values())).mean()
 

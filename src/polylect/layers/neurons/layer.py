@@ -71,7 +71,7 @@ class NeuronLayer(nn.Module):
         """
         patched, context = self.patched, self.bank.context
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
-        key = plan, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
+        key = plan, dtype, [(t.untyped_storage()._cdata, t._version, t.device) for t in own]
         # ordinary tensors, as the next pass may have a gradient
         with torch.inference_mode(False), torch.no_grad():
             if patched.base != key:

@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from polylect.data.batch import IGNORED, TranslationBatch
+from polylect.layers.neurons.bank import NeuronBank
+from polylect.layers.neurons.row_bank import RowBank
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import losses_at
 
@@ -99,6 +101,8 @@ class _Live(TorchDispatchMode):
         self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.equal.default:
+            return False  # what is kept of weights has changed, as it has after each step
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -155,6 +159,7 @@ def _peak(
     weights = {**dict(step.named_parameters()), **dict(step.named_buffers())}
     module.train()
     try:
+        _plan(module, batch)
         with FakeTensorMode(allow_non_fake_inputs=True):
             fake = {name: _fake(tensor, halved) for name, tensor in weights.items()}
             shown = TranslationBatch(
@@ -173,6 +178,16 @@ def _peak(
         return None
     finally:
         module.train(was_training)
+
+
+def _plan(module: TranslationModule, batch: TranslationBatch) -> None:
+    """Let sets of neurons, whose places are values, work out which of them the batch uses."""
+    banks = [m for m in module.modules() if isinstance(m, NeuronBank | RowBank)]
+    if not banks:
+        return
+    with module.routing(batch):
+        for bank in banks:
+            bank.plan(torch.empty(batch.rows, 1, 1))
 
 
 def _dtype(tensor: Tensor, halved: torch.dtype | None) -> torch.dtype:

@@ -121,11 +121,14 @@ def check_data(data: Any, cfg: DictConfig) -> None:
     which no text is short enough.
     """
     data.setup("fit")
-    data.val_dataloader()
+    if data.tokenizer is not None:  # as it may be in a dry run
+        data.val_dataloader()
     if not cfg.evaluate:
         return
     data.setup("test")
-    if any("-" not in direction for direction in data.directions_of("test")):
+    if data.tokenizer is not None and any(
+        "-" not in direction for direction in data.directions_of("test")
+    ):
         data.test_dataloader()
 
 

@@ -67,7 +67,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     module, data = _build(cfg)
     check_data(data, cfg)
     memory = build_memory(cfg, module)
-    if memory is not None:
+    if memory is not None and data.tokenizer is not None:
         teach_matches(data, memory)
     if local_rank() == 0:
         data.setup("fit")

@@ -77,8 +77,11 @@ def load_backbone_into(
 
 
 def _outline_base(cfg: DictConfig) -> Any:
-    """Return the base without weights, in a dry run that has none of them here; else None."""
-    from polylect.models.backbone import outline_backbone
+    """Return the base without weights, in a dry run that has none of them here; else None.
+
+    The tokenizer beside it is None where it is not here either.
+    """
+    from polylect.models.outline.model import outline_backbone
     from polylect.models.source import has_weights
 
     settings = plain(cfg.model)
@@ -86,11 +89,17 @@ def _outline_base(cfg: DictConfig) -> Any:
         return None
     if has_weights(settings["path"], settings.get("revision")):
         return None
+    outline = outline_backbone(**settings)
     print(
-        f"base        model.path={settings['path']}: no weights here, what follows is from its "
-        "configuration"
+        f"base        model.path={settings['path']}: no weights here, what follows is from "
+        f"{outline.origin}"
     )
-    return outline_backbone(**settings)
+    if outline.tokenizer is None:
+        print(
+            "tokenizer   not here either: no examples, no lengths in tokens, and memory for full "
+            "batches"
+        )
+    return outline.model, outline.tokenizer
 
 
 def build_memory(cfg: DictConfig, module: TranslationModule) -> Memory | None:

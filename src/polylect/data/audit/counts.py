@@ -35,6 +35,8 @@ def complete_report(data: Any, sample: int | None = SAMPLE) -> dict[str, dict[st
     a translation), `left`, and in training `per_epoch`: how often one of its pairs is learned from
     while as many are drawn as all directions have.
 
+    Without a tokenizer nothing is measured or counted as too long, and all that are kept are left.
+
     Args:
         data: a `TranslationData` with the tokenizer and context of its base model, set up.
         sample: most pairs of a corpus to tokenise; None for all.
@@ -43,6 +45,8 @@ def complete_report(data: Any, sample: int | None = SAMPLE) -> dict[str, dict[st
         the lengths of the pairs that were tokenised, by split and direction.
     """
     lengths: dict[str, dict[str, Lengths]] = {}
+    if data.tokenizer is None:
+        sample = 0
     for split in splits(data):
         lengths[split] = {}
         for direction, counts in data.report[split].items():

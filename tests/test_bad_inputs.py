@@ -55,7 +55,7 @@ def files(place: Path) -> list[Path]:
     return sorted(p for p in place.rglob("*") if p.name != "aligned.safetensors")
 
 
-FAST = [*bad_inputs.SETTINGS, *bad_inputs.DIRECTIONS, *bad_inputs.PLACES]
+FAST = [*bad_inputs.SETTINGS, *bad_inputs.EMPTIES, *bad_inputs.DIRECTIONS, *bad_inputs.PLACES]
 SLOW = [*bad_inputs.FILES, *bad_inputs.MODELS]  # of what reads them there are quick tests, too
 
 

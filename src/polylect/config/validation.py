@@ -10,7 +10,7 @@ from dataclasses import fields, make_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from polylect.config.roots import SCHEMAS, ConfigError, plain
@@ -56,7 +56,7 @@ def validate(cfg: DictConfig) -> None:
     """
     packages = cfg.get("packages") or ()
     check_packages(packages)
-    mistakes = list(_root_mistakes(cfg))
+    mistakes = [*_root_mistakes(cfg), *_empty_values(cfg, "")]
     refused = [
         mistake
         for key in cfg
@@ -79,6 +79,26 @@ def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
                 yield f"config key {key} does not exist; {did_you_mean(str(key), keys)}"
             elif OmegaConf.is_missing(cfg, key):
                 yield f"config key {key} must be given, as in {key}=VALUE"
+
+
+_MAY_BE_EMPTY = ("adapter", "name", "logger")
+"""At the root: no adapter, what `run_folder` refuses in words of its own, folders of loggers."""
+
+
+def _empty_values(node: Any, path: str) -> Iterator[str]:
+    """Values that are empty texts, as in `run=`: an empty path would be the folder one is in."""
+    if isinstance(node, DictConfig | ListConfig):
+        for key in range(len(node)) if isinstance(node, ListConfig) else node:
+            here = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+            if here and (path or key not in _MAY_BE_EMPTY):
+                within = f"{path}[{key}]" if isinstance(node, ListConfig) else f"{path}.{key}"
+                yield from _empty_values(node[key], within.removeprefix("."))
+    elif isinstance(node, str) and not node.strip():
+        yield (
+            f"config key {path} is empty: leave the entry out"
+            if path.endswith("]")
+            else f"config key {path} is empty: write something behind {path}= or leave it out"
+        )
 
 
 def _mistakes(node: Any, path: str) -> Iterator[str]:

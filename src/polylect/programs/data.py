@@ -13,11 +13,11 @@ from polylect.files import write_json
 
 def main(cfg: DictConfig) -> None:
     """Print the report, and write it as JSON where `out` names a file."""
+    validate(cfg)
     print(
         f"polylect data: {', '.join(cfg.data.get('directions') or ['all'])}, reading …", flush=True
     )
     _check(cfg)
-    validate(cfg)
 
     from polylect.data.audit.report import data_report, report_page
     from polylect.models.context import context_of

@@ -41,10 +41,9 @@ ROWS = "rows"  # of all modules
 def main(cfg: DictConfig) -> None:
     """Measure, or take measured scores; choose layers and categories; write the file."""
     print(f"polylect detect: {cfg.scores or 'base model'}, loading …", flush=True)
-
+    validate(cfg)
     _check(cfg)
     with session(cfg) as folder:
-        validate(cfg)
         _run(cfg, folder)
 
 

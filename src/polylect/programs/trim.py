@@ -41,10 +41,10 @@ _MANY_BYTES = 0.05
 
 def main(cfg: DictConfig) -> None:
     """Read the text, choose the entries, cut, measure, write a Hugging Face folder."""
+    validate(cfg)
     out = Path(cfg.out)
     print(f"polylect trim: {out}, reading text and model …", flush=True)
     _check(cfg, out)
-    validate(cfg)
 
     from polylect.run.terminal import keep_freed_memory, quiet
 

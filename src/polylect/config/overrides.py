@@ -5,6 +5,7 @@ Hydra refuses `strategy.dropout=0.1` when the YAML file does not list `dropout` 
 by `_target_` takes gets its plus, and any other unknown key is an error.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from difflib import get_close_matches
@@ -18,9 +19,17 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from polylect.config.choices import check_choice, check_is_taken, choices_of, group_of, groups_of
+from polylect.config.choices import (
+    check_choice,
+    check_is_taken,
+    choices_of,
+    choices_with,
+    group_of,
+    groups_of,
+)
 from polylect.config.folders import folders_of
 from polylect.config.keys import is_text, keys_ending_in, takes_place
+from polylect.config.other_words import OTHER_WORDS
 from polylect.config.quoting import quote
 from polylect.config.roots import ConfigError
 from polylect.config.validation import target_parameters
@@ -82,6 +91,8 @@ def _how_to_write(key: str, equals: str, value: str) -> str:
     open_, closed = (sum(map(value.count, signs)) for signs in ("[{", "]}"))
     if key and equals and open_ != closed:
         return "a bracket is missing; what has spaces needs quotes for the shell: 'key=[a, b]'"
+    if not equals and Path(key).is_dir():
+        return f"write key=value, as in run={key}, or path={key} for polylect library"
     return "write key=value, as in seed=3"
 
 
@@ -216,6 +227,9 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
             return f"+{text}"
         if depth == 0 and (whole := keys_ending_in(cfg, override.key_or_group)):
             raise ConfigError(f"{override.key_or_group} does not exist; did you mean {whole}?")
+        ours = OTHER_WORDS.get(key, "") if depth == 0 else ""
+        if ours and re.split(r"\W", ours)[0] in cfg:
+            raise ConfigError(f"{key} does not exist; here it is {ours}.")
         if depth == 0:
             options += [str(k) for k in groups]
             deeper = _deeper(key, cfg, 1.0)
@@ -227,6 +241,11 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
         if below := [f"{prefix}{name}.{key}" for name in _objects_taking(key, node)]:
             raise ConfigError(f"{prefix}{key} does not exist; did you mean {' or '.join(below)}?")
         options = [f"{prefix}{k}" for k in options if not k.startswith("_")]
+        if depth == 1 and (others := choices_with(path[0], key)):
+            raise ConfigError(
+                f"{prefix}{key} does not exist with what is chosen; first choose "
+                f"{' or '.join(f'{path[0]}={choice}' for choice in others)}."
+            )
         raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, options)}")
     if OmegaConf.is_dict(node) and len(node) == 0 and isinstance(override.value(), dict):
         return f"++{text}"  # a free mapping given whole

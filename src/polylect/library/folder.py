@@ -221,8 +221,14 @@ def open_library(folder: str | Path) -> AdapterLibrary:
     """
     library = AdapterLibrary(folder)
     if not library.names:
-        raise FileNotFoundError(
-            f"strategy.library={folder} holds no adapter: it must be a folder of folders with "
-            f"{CONFIG}."
-        )
+        raise FileNotFoundError(f"strategy.library={folder} {what_is_no_library(library.path)}")
     return library
+
+
+def what_is_no_library(path: Path) -> str:
+    """Return in words what a folder without adapters is, and which one may have been meant."""
+    if (path / CONFIG).is_file():
+        return f"is an adapter: give the folder that holds it, {path.parent}."
+    if (path / "adapters").is_dir():
+        return f"is a run folder: its adapters are in {path / 'adapters'}."
+    return f"holds no adapter: it must be a folder of PEFT folders, each with {CONFIG}."

@@ -25,7 +25,7 @@ from polylect.layers.lora.layer import check_adapter_name, nearest_name
 from polylect.library import AdapterLibrary
 from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.calibration import INPUTS, write_inputs
-from polylect.library.folder import ABOUT, read_about
+from polylect.library.folder import ABOUT, read_about, what_is_no_library
 from polylect.library.peft_format import CONFIG, PICKLED, WEIGHTS, read_peft
 
 MEASURES = ("update", "arrow", "subspace")
@@ -38,9 +38,7 @@ def main(cfg: DictConfig) -> None:
     check_known("action", cfg.action, ACTIONS, ConfigError)
     library = AdapterLibrary(cfg.path)
     if cfg.action != "add" and not library.names and not _incomplete_folders(library):
-        if (library.path / CONFIG).is_file():
-            raise ConfigError(f"path={cfg.path} is an adapter: give the folder that holds it.")
-        raise ConfigError(f"path={cfg.path} holds no adapter: it must be a folder of PEFT folders.")
+        raise ConfigError(f"path={cfg.path} {what_is_no_library(library.path)}")
     ACTIONS[cfg.action](library, cfg)
 
 

@@ -33,6 +33,9 @@ from polylect.run.session import (
     signal_handlers,
 )
 
+_LOGGED = 20
+"""Times that a run is logged at least, or as often as it has steps."""
+
 
 def main(cfg: DictConfig) -> float | None:
     """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
@@ -189,13 +192,16 @@ def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _intervals(cfg: DictConfig, steps: int) -> None:
-    """Let a run shorter than the interval between validations validate, and log, at its end."""
+    """Let a run shorter than the interval between validations validate at its end.
+
+    Its log has at least `_LOGGED` rows, so that its curves are some.
+    """
     batches = steps * cfg.trainer.get("accumulate_grad_batches", 1)
     interval = cfg.trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches > 0:
         cfg.trainer.val_check_interval = batches
-    if cfg.trainer.get("log_every_n_steps", 1) > steps > 0:
-        cfg.trainer.log_every_n_steps = steps
+    if cfg.trainer.get("log_every_n_steps", 1) > steps / _LOGGED > 0:
+        cfg.trainer.log_every_n_steps = max(1, steps // _LOGGED)
 
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:

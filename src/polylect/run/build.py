@@ -135,8 +135,10 @@ def checkpoint_path(run: str | Path) -> Path:
     for name in ("best.ckpt", "last.ckpt"):
         if (candidate := path / "checkpoints" / name).is_file():
             return candidate
+    has_adapters = any(path.glob("adapter_config.json")) or any(path.glob("*/adapter_config.json"))
     raise FileNotFoundError(
-        f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt."
+        f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt"
+        + (": adapters are used with model=… and library=FOLDER." if has_adapters else ".")
     )
 
 

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from polylect.models.backbone import read_tokenizer
-from polylect.models.checkpointing import checkpoint_layers
+from polylect.models.gradient_checkpointing import checkpoint_layers
 from polylect.models.outline.sizes import SIZES, published_config
 from polylect.models.precision import DTYPES, known_dtype
 from polylect.models.source import locate, read_config

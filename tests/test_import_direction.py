@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "run.untrained_model": {"run", "config", "data", "library", "strategies"},
     "run.results.export": {"run", "config", "library", "models", "layers.neurons"},
     "run.neuron_selection": {"run", "library", "layers.neurons"},
+    "run.monitor.memory": {"run", "data", "strategies", "layers.neurons"},
     "run.awareness": {"run", "data", "strategies", "layers.neurons"},
     "translator": {"data", "library", "models", "retrieval", "run", "strategies"},
     "programs": {

@@ -602,6 +602,7 @@ def test_what_does_not_go_together_is_one_sentence(
     ("overrides", "check"),
     [
         (["trainer.val_check_interval=200"], lambda f: len(logged_values(f, "val/loss")) == 1),
+        (["trainer.log_every_n_steps=50"], lambda f: len(logged_values(f, "train/loss")) == 2),
         (["data.val=null"], lambda f: record(f)["metrics"]["objective"] is None),
         (["data.test=null", "evaluate=true", "evaluate_base=true"], lambda f: True),
         (["callbacks.checkpoint=null"], lambda f: not (f / "checkpoints/best.ckpt").exists()),

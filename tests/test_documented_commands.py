@@ -21,7 +21,7 @@ from polylect.config.folders import search_path
 from polylect.config.overrides import resolve_overrides
 from polylect.config.roots import conf_folder
 from polylect.config.validation import validate
-from polylect.programs import data, evaluate
+from polylect.programs import data, evaluate, verify
 from polylect.programs.recipe import stages_of
 from polylect.run.reuse.overrides import run_section_keys
 from polylect.run.session import register_resolvers
@@ -40,6 +40,7 @@ BEFORE_VALIDATION = {  # what programs settle themselves, such as data that are 
     "evaluate": (choose_strategy, evaluate._check),
     "export": (choose_strategy,),
     "translate": (choose_strategy,),
+    "verify": (verify.settle,),
 }
 
 

@@ -57,13 +57,19 @@ MAY_IMPORT = {
     "run.neuron_selection": {"run", "library", "layers.neurons"},
     "run.monitor.memory": {"run", "data", "strategies", "layers.neurons"},
     "run.awareness": {"run", "data", "strategies", "layers.neurons"},
+    "run.passport.used_files": {"run.build", "config.roots", "library"},
+    "run.passport": {"run.record", "data", "library", "models", "strategies", "tongues"},
+    "run.verify": {
+        "run", "config", "data", "eval.table", "library", "layers", "models", "strategies",
+        "translator"
+    },
     "translator": {"data", "library", "models", "retrieval", "run", "strategies"},
     "programs": {
         "config", "data", "eval", "layers", "library", "models", "plots", "retrieval", "run",
         "strategies", "tongues", "translator"
     },
 }  # fmt: skip
-PROGRAMS = {path.stem for path in (ROOT / "programs").glob("*.py")} - {"__init__"}
+PROGRAMS = {path.stem for path in (ROOT / "programs").glob("*")} - {"__init__", "__pycache__"}
 MAY_IMPORT |= {f"programs.{name}": MAY_IMPORT["programs"] for name in PROGRAMS}
 
 

@@ -26,6 +26,7 @@ PROGRAMS = {
     "data": "report on data without training: what is read, dropped, too long, left",
     "translate": "translate a file or standard input, line by line",
     "export": "write what was trained as a plain model, adapters or rows, and check it",
+    "verify": "show that a run, adapter, model or server is what its passport says",
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",
     "library": "look after the adapters of a folder: list, check, align, compare and more",
@@ -101,21 +102,25 @@ def _continued_config(overrides: Sequence[str]) -> dict | None:
     return None
 
 
+_ONE_FOLDER = {"init": "folder", "verify": "target"}
+"""The setting that a folder alone means, of programs that take one."""
+
+
 def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
     """Return the overrides with bare folders, as in `polylect compare RUN RUN`, as settings.
 
     Those of a sweep have "=" in their names.
     """
     folders = [t for t in overrides if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
-    if program not in ("compare", "init") or not folders:
+    if program not in ("compare", "init", "verify") or not folders:
         return list(overrides)
     rest = [text for text in overrides if text not in folders]
-    if program == "init":
+    if program in _ONE_FOLDER:
         if len(folders) > 1:
             from polylect.config.roots import ConfigError
 
-            raise ConfigError(f"polylect init takes one folder, got {' and '.join(folders)}.")
-        return [*(f"folder={_quote(folder)}" for folder in folders), *rest]
+            raise ConfigError(f"polylect {program} takes one folder, got {' and '.join(folders)}.")
+        return [*(f"{_ONE_FOLDER[program]}={_quote(folder)}" for folder in folders), *rest]
     return [f"systems=[{', '.join(map(_quote, folders))}]", *rest]
 
 

@@ -112,6 +112,7 @@ def test_every_program_composes_and_validates(program: str) -> None:
         "library": ["path=adapters"],
         "init": ["folder=mine"],
         "export": ["run=run", "out=out"],
+        "verify": ["target=run"],
         "trim": ["out=out", "model.path=base"],
     }
     validate(config(program, *given.get(program, [])))

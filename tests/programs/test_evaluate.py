@@ -42,7 +42,7 @@ def test_a_run_is_scored_as_at_its_end(tiny_run: Path, tmp_path: Path) -> None:
     assert run_record["status"] == "done"
     assert run_record["metrics"]["objective"] == record(tiny_run)["metrics"]["objective"]
     left = {p.name for p in folder.iterdir()}
-    assert left == {"outputs", "plots", "scores.json", "record.json"}
+    assert left == {"outputs", "plots", "scores.json", "record.json", "passport.json"}
 
 
 def test_what_becomes_of_the_data_is_said_and_recorded(

@@ -231,6 +231,23 @@ class Export:
 
 
 @dataclass
+class Verify:
+    """Root of `polylect verify`; the target may be given without `target=`."""
+
+    target: str = "???"  # run, adapter or model folder, a folder of such, or a server's address
+    packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
+    seed: int = 1  # of what is switched when
+    turns: int = 20  # random batches, with adapters loaded and unloaded in between
+    passport: str | None = None  # of a server: folder whose golden outputs it has to reproduce
+    name: str | None = None  # of a server: its model; null: named as direction or adapter
+    prompts: str = "ids"  # to a server: token ids, or text
+    model: Any = None  # of adapters: their base, where they do not name it
+    strategy: Any = None  # of a folder of adapters: one that routes; null: lora_library
+    device: str = "auto"
+    out: str | None = None  # JSON file to write, with all checks
+
+
+@dataclass
 class Init:
     """Root of `polylect init`; the folder may be given without `folder=`."""
 
@@ -262,6 +279,7 @@ SCHEMAS = {
     "library": Library,
     "compare": Compare,
     "export": Export,
+    "verify": Verify,
     "data": Data,
 }
 

@@ -35,6 +35,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.plots import of_run, save_all
     from polylect.retrieval.prompting import show_matches
     from polylect.run.monitor.loggers import build_loggers, log_pictures, log_results
+    from polylect.run.passport.used_files import used_files
+    from polylect.run.passport.writer import write_passports
     from polylect.run.results.scoring import mean_chrf, score_module
     from polylect.run.terminal import quiet
     from polylect.translator import device_of
@@ -74,6 +76,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     close_wandb()
     if others:
         _compare(cfg, others, folder)
+    with _with_adapter(module, cfg.adapter):
+        write_passports(module, data, folder, record.metrics["test"], used_files(cfg))
     print(f"scores: {folder / 'scores.json'}")
     return record.metrics["objective"]
 

@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     if out.exists():
         raise ConfigError(f"out={out} exists already and is not overwritten.")
     print(f"polylect export: {cfg.run or 'base model'}, loading …", flush=True)
+    from polylect.run.passport.exports import write_export_passports
     from polylect.run.results.export import new_folder, write_merged, write_own
     from polylect.run.terminal import quiet
     from polylect.translator import device_of
@@ -34,6 +35,7 @@ def main(cfg: DictConfig) -> None:
             sentences = write_merged(module, folder, cfg.name)
         else:
             sentences = write_own(module, stored, folder, cfg.form, cfg.name)
+        sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
     for line in sentences:
         print(line)
     print(f"written: {out}")

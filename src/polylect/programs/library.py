@@ -27,6 +27,7 @@ from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.calibration import INPUTS, write_inputs
 from polylect.library.folder import ABOUT, read_about, what_is_no_library
 from polylect.library.peft_format import CONFIG, PICKLED, WEIGHTS, read_peft
+from polylect.run.passport.file import PASSPORT
 
 MEASURES = ("update", "arrow", "subspace")
 _SHOWN = 20  # adapters in a table of all against all
@@ -253,6 +254,8 @@ def _add(library: AdapterLibrary, cfg: DictConfig) -> None:
         for part in (CONFIG, WEIGHTS, ABOUT, INPUTS):
             if (source / part).is_file():
                 shutil.copyfile(source / part, new / part)
+        if not cfg.directions and (source / PASSPORT).is_file():  # else it would not be true
+            shutil.copyfile(source / PASSPORT, new / PASSPORT)
         if cfg.directions:
             write_json(new / ABOUT, about | {"directions": plain(cfg.directions)})
     print(f"added: {folder}")

@@ -58,6 +58,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.run.callbacks import WholeCheckpoints
     from polylect.run.length import steps_of
     from polylect.run.monitor.loggers import build_loggers
+    from polylect.run.passport.writer import write_passports
     from polylect.run.terminal import announce, keep_freed_memory, quiet
     from polylect.strategies.loop.divergence import Diverged
 
@@ -132,6 +133,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         for logger in trainer.loggers:
             logger.finalize("success" if record.status == "done" else "failed")
         close_wandb()
+    write_passports(module, data, folder, record.metrics.get("test"))
     if memory is not None:
         print(memory.summary())
     print(f"run folder: {folder}", flush=True)

@@ -52,7 +52,10 @@ def hydra_job(
                 if program == "train"
                 else apply_run_overrides(cfg, own)
             )
-            return module.main(cfg)
+            result = module.main(cfg)
+            if program == "verify":  # which has an answer, and no objective
+                codes.append(result)
+            return result
         except Exception as error:
             failures.append(error)
             return None

@@ -51,6 +51,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self.strict_loading = False  # a checkpoint holds what the strategy owns, no base weights
         self.about: dict[str, Any] = {}  # stored in every checkpoint: the resolved configuration
         self.base_fingerprint = ""
+        self.base_digests: dict[str, str] = {}
         self._losses = StepLoss(units)
         self._guard = StepGuard()
         self.running_losses = RunningLosses(self.directions)

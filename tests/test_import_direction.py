@@ -53,6 +53,11 @@ MAY_IMPORT = {
     "config": {"eval.metrics"},
     "run": {"config", "data", "eval", "models", "plots", "retrieval", "strategies", "translator"},
     "run.untrained_model": {"run", "config", "data", "library", "strategies"},
+    "run.interference.parts": {
+        "run", "data", "library", "models", "strategies", "layers.adapters", "layers.experts",
+        "layers.lora"
+    },
+    "run.interference.responsibility": {"run", "data", "library", "strategies"},
     "run.results.export": {"run", "config", "library", "models", "layers.neurons"},
     "run.neuron_selection": {"run", "library", "layers.neurons"},
     "run.monitor.memory": {"run", "data", "strategies", "layers.neurons"},

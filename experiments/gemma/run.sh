@@ -12,7 +12,7 @@ source experiments/tools/runs.sh
 [ -n "${FOLDER:-}" ] || polylect recipe recipe=gemma "seed=${SEED:-1}" ${RUNS:+"runs=$RUNS"}
 folder=${FOLDER:-$(latest gemma)}
 for name in frozen frozen_shots frozen_memory lora_switch contrastive lora full; do
-  python experiments/tools/analyse.py --out experiments/gemma/results --name "gemma_$name" \
+  python experiments/tools/transfer.py --out experiments/gemma/results --name "gemma_$name" \
     --text data=news_mono --matrix 100 -- "${folder%/}/$name"
 done
 data=(model=local "model.path=$POLYLECT_BASE" data=captions_indic generation.ratio=2.5)

@@ -9,6 +9,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     captions/bleu         a metric of the runs in experiments/captions/results/*.json
     captions/matrix/RUN   chrF++ of each of that run's adapters in every direction
     captions/nats         held-out nats per token in each language after each run
+    captions/characters   the same per character, and of the base before
+    captions/together     each direction of a run against a run of it alone
     mix_moe/targets       nats per target token of each direction after each run
     mix_moe/tongues/bleu  a table of the runs RUN_seedN.json in experiments/mix_moe/results/tongues,
                           with mean and standard deviation over the seeds
@@ -105,6 +107,8 @@ def table(experiments: Path, name: str) -> str:
     makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
         "matrix": lambda runs: run_tables.adapters(runs, detail),
         "nats": run_tables.likelihoods,
+        "characters": run_tables.characters,
+        "together": run_tables.together,
         "targets": run_tables.target_likelihoods,
         "domains": lambda runs: routing_tables.domains(runs, detail),
         "oracle": lambda runs: routing_tables.oracle_shares(runs, detail),

@@ -33,6 +33,7 @@ from polylect.plots.experts import (
 )
 from polylect.plots.figures import save, save_all
 from polylect.plots.gates import gates, gates_over_steps, of_gates, openness
+from polylect.plots.interference import interference, responsibility
 from polylect.plots.results import data, of_run, scores
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "gate_along",
     "gates",
     "gates_over_steps",
+    "interference",
     "jaccard",
     "neuron_map",
     "of_detection",
@@ -59,6 +61,7 @@ __all__ = [
     "openness",
     "overlap",
     "read_metrics",
+    "responsibility",
     "routing_accuracy",
     "save",
     "save_all",

@@ -56,6 +56,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.retrieval.prompting import teach_matches
     from polylect.run.build import build_memory
     from polylect.run.callbacks import WholeCheckpoints
+    from polylect.run.interference.ledger import ledger_report
     from polylect.run.length import steps_of
     from polylect.run.monitor.loggers import build_loggers
     from polylect.run.passport.writer import write_passports
@@ -113,6 +114,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         _fit(trainer, module, data, cfg)
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics["steps"] = trainer.global_step
+        record.metrics |= ledger_report(trainer.callbacks)
         _finish(trainer, module, data, cfg, folder, record)
         record.data = _data_report(data)
         _draw(trainer, module, folder, record)

@@ -80,6 +80,10 @@ class TrainingLoop(L.LightningModule, ABC):
         """Whether micro-batches have been accumulated for an optimizer step that is to come."""
         return self._losses.added > 0
 
+    def gradient_factors(self) -> list[float]:
+        """Return by unit what makes its gradients, when a step is due, those of its mean loss."""
+        return self._losses.factors()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self._losses.correct(optimizer.param_groups)
         self._guard.loss = self._losses.mean()

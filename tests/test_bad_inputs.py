@@ -42,11 +42,11 @@ def check(command: str, sentence: str, place: Path, capsys: pytest.CaptureFixtur
     code = run(arguments(command))
     output, error = capsys.readouterr()
     assert code == 2, output + error
-    said = [line for line in error.splitlines() if line.startswith("polylect: ")]
-    assert len(said) == 1 and error.splitlines()[-1] == said[0], error
-    assert re.search(sentence, said[0]), said[0]
+    lines = [line for line in error.splitlines() if line.startswith("polylect: ")]
+    assert len(lines) == 1 and error.splitlines()[-1] == lines[0], error
+    assert re.search(sentence, lines[0]), lines[0]
     assert "Traceback" not in error + output
-    assert "POLYLECT_TRACEBACK" not in said[0], "an error that is not foreseen"
+    assert "POLYLECT_TRACEBACK" not in lines[0], "an error that is not foreseen"
     assert files(place) == before
 
 
@@ -55,7 +55,7 @@ def files(place: Path) -> list[Path]:
     return sorted(p for p in place.rglob("*") if p.name != "aligned.safetensors")
 
 
-FAST = [*bad_inputs.SETTINGS, *bad_inputs.DIRECTIONS, *bad_inputs.PLACES]
+FAST = [*bad_inputs.SETTINGS, *bad_inputs.EMPTIES, *bad_inputs.DIRECTIONS, *bad_inputs.PLACES]
 SLOW = [*bad_inputs.FILES, *bad_inputs.MODELS]  # of what reads them there are quick tests, too
 
 

@@ -14,16 +14,16 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from polylect.cli import PROGRAMS, _find_packages_beside, _with_folders, run
+from polylect.cli import PROGRAMS, _add_package_folders, _with_folders, run
 from polylect.config.base_or_run import choose_strategy
 from polylect.config.choices import groups_of
 from polylect.config.folders import search_path
 from polylect.config.overrides import resolve_overrides
 from polylect.config.roots import conf_folder
 from polylect.config.validation import validate
-from polylect.programs import data, evaluate
+from polylect.programs import data, evaluate, verify
 from polylect.programs.recipe import stages_of
-from polylect.run.earlier.beside import settings_beside
+from polylect.run.reuse.overrides import run_section_keys
 from polylect.run.session import register_resolvers
 
 COMMANDS = sorted({command for _, command in documented_commands()})
@@ -40,6 +40,7 @@ BEFORE_VALIDATION = {  # what programs settle themselves, such as data that are 
     "evaluate": (choose_strategy, evaluate._check),
     "export": (choose_strategy,),
     "translate": (choose_strategy,),
+    "verify": (verify.settle,),
 }
 
 
@@ -74,9 +75,9 @@ def check(program: str, arguments: list[str]) -> None:
     settings = _with_folders(program, args.overrides)
     if args.config_dir:
         settings.insert(0, search_path(args.config_dir))
-        _find_packages_beside(settings)
+        _add_package_folders(settings)
     stored = None
-    if any(s.startswith("run=") for s in settings) and settings_beside(
+    if any(s.startswith("run=") for s in settings) and run_section_keys(
         settings
     ):  # beside a run, as is the quick start's
         stored = OmegaConf.to_container(composed("train", []), resolve=False)

@@ -52,27 +52,39 @@ MAY_IMPORT = {
     },
     "config": {"eval.metrics"},
     "run": {"config", "data", "eval", "models", "plots", "retrieval", "strategies", "translator"},
-    "run.untrained": {"run", "config", "data", "library", "strategies"},
+    "run.untrained_model": {"run", "config", "data", "library", "strategies"},
+    "run.interference.parts": {
+        "run", "data", "library", "models", "strategies", "layers.adapters", "layers.experts",
+        "layers.lora"
+    },
+    "run.interference.responsibility": {"run", "data", "library", "strategies"},
     "run.results.export": {"run", "config", "library", "models", "layers.neurons"},
-    "run.sorting": {"run", "library", "layers.neurons"},
-    "run.measuring": {"run", "data", "strategies", "layers.neurons"},
+    "run.neuron_selection": {"run", "library", "layers.neurons"},
+    "run.monitor.memory": {"run", "data", "strategies", "layers.neurons"},
+    "run.awareness": {"run", "data", "strategies", "layers.neurons"},
+    "run.passport.used_files": {"run.build", "config.roots", "library"},
+    "run.passport": {"run.record", "data", "library", "models", "strategies", "tongues"},
+    "run.verify": {
+        "run", "config", "data", "eval.table", "library", "layers", "models", "strategies",
+        "translator"
+    },
     "translator": {"data", "library", "models", "retrieval", "run", "strategies"},
     "programs": {
         "config", "data", "eval", "layers", "library", "models", "plots", "retrieval", "run",
         "strategies", "tongues", "translator"
     },
 }  # fmt: skip
-PROGRAMS = {path.stem for path in (ROOT / "programs").glob("*.py")} - {"__init__"}
+PROGRAMS = {path.stem for path in (ROOT / "programs").glob("*")} - {"__init__", "__pycache__"}
 MAY_IMPORT |= {f"programs.{name}": MAY_IMPORT["programs"] for name in PROGRAMS}
 
 
 def modules() -> dict[str, Path]:
     """The modules of the package by name, without "polylect."."""
-    found = {}
+    paths = {}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 MODULES = modules()

@@ -66,8 +66,8 @@ def test_the_quick_start_reads_well(tmp_path: Path) -> None:
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     base = json.loads((folder / "base" / "scores.json").read_text(encoding="utf-8"))
     assert set(scores) == {"en-de", "en-fr", "en-hi", "en-ta"}
-    for direction, found in scores.items():
-        assert found["bleu"]["value"] > PROMISED_BLEU, (direction, found["bleu"])
+    for direction, score in scores.items():
+        assert score["bleu"]["value"] > PROMISED_BLEU, (direction, score["bleu"])
         assert base[direction]["bleu"]["value"] < 20
     assert f"run folder: runs/tongues/{folder.name}" in done.stdout
 
@@ -106,9 +106,9 @@ def test_the_memory_is_of_use_as_the_readme_has_it(tmp_path: Path) -> None:
     for folder in (trained, scored):  # without examples, and with them
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         assert set(scores) == {"en-de", "en-fr", "en-hi", "en-ta"}
-        for direction, found in scores.items():
-            assert found["chrf++"]["value"] > PROMISED_CHRF, (folder, direction, found["chrf++"])
-            assert found["diagnosis"]["empty"]["count"] == 0
+        for direction, score in scores.items():
+            assert score["chrf++"]["value"] > PROMISED_CHRF, (folder, direction, score["chrf++"])
+            assert score["diagnosis"]["empty"]["count"] == 0
     done = run(translate, "My good friend sleeps near our house.\n")
     assert "1 of 1 sentences with a match, 1 matches shown" in done.stderr
     (line,) = done.stdout.splitlines()

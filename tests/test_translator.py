@@ -65,10 +65,10 @@ def test_an_empty_text_translates_to_an_empty_text(library: Path) -> None:
     t = translator(library)
     assert t.translate([""], "en-de") == [""]
     texts = ["\u3000", TEXTS[0], "", "\ufeff\n", TEXTS[1], " \t"]
-    found = t.translations(texts, ["en-de", "en-fr", "en-hi", "en-de", "en-hi", "en-fr"])
+    actual = t.translations(texts, ["en-de", "en-fr", "en-hi", "en-de", "en-hi", "en-fr"])
     whole = t.translations([TEXTS[0], TEXTS[1]], ["en-fr", "en-hi"])
-    assert found[1] == whole[0] and found[4] == whole[1]
-    assert all(found[i] == Translation("", 0, False) for i in (0, 2, 3, 5))
+    assert actual[1] == whole[0] and actual[4] == whole[1]
+    assert all(actual[i] == Translation("", 0, False) for i in (0, 2, 3, 5))
     assert t.translate([], "en-de") == []
     with pytest.raises(ValueError, match="no adapter serves direction en-da"):
         t.translate([""], "en-da")
@@ -310,10 +310,10 @@ def test_a_call_from_within_a_translation_is_refused_and_changes_nothing(library
             refused.append(t.adapters)
 
     handle = t.module.backbone.model.layers[1].register_forward_pre_hook(hook)
-    found = [t.translate(TEXTS, "en-de") for _ in range(3)]
+    translations = [t.translate(TEXTS, "en-de") for _ in range(3)]
     handle.remove()
     assert refused == [sorted(DIRECTIONS)] * len(calls)
-    assert found == [expected] * 3
+    assert translations == [expected] * 3
     assert (t.module.store.resident, t.module.store.evictions) == (("en-de",), 0)
     assert not (library / "merged").exists()
 

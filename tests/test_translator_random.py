@@ -40,7 +40,7 @@ REFUSALS = (
 @cache
 def variants() -> list[Adapter]:
     """Adapters of several ranks, targets and scalings, all far from zero."""
-    found = []
+    results = []
     for number, targets in enumerate([["down_proj"], ["down_proj", "q_proj"], "all", "ffn"] * 2):
         torch.manual_seed(10 + number)
         module = LoRASwitch(
@@ -51,8 +51,8 @@ def variants() -> list[Adapter]:
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=1.5)
         layers = {n: m for n, m in module.backbone.named_modules() if hasattr(m, "lora_a")}
-        found.append(Adapter.of_layers(layers, "en-de"))
-    return found
+        results.append(Adapter.of_layers(layers, "en-de"))
+    return results
 
 
 def translator(budget_mib: float = 1024) -> Translator:
@@ -66,18 +66,18 @@ def translator(budget_mib: float = 1024) -> Translator:
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int | str, str, str], str]:
     """What each variant alone, and the base, makes of each text in each direction."""
-    library, found = AdapterLibrary(tmp_path_factory.mktemp("oracle")), {}
+    library, actual = AdapterLibrary(tmp_path_factory.mktemp("oracle")), {}
     asked = [(d, text) for d in DIRECTIONS for text in TEXTS]
     for number, adapter in [*enumerate(variants()), (BASE, None)]:
         t, name = translator(), BASE
         if adapter is not None:
             library.save(f"v{number}", adapter)
             name = t.load_adapter(library.path / f"v{number}")
-        said = t.translate([text for _, text in asked], [d for d, _ in asked], name)
-        found |= {(number, *pair): text for pair, text in zip(asked, said, strict=True)}
+        translated = t.translate([text for _, text in asked], [d for d, _ in asked], name)
+        actual |= {(number, *pair): text for pair, text in zip(asked, translated, strict=True)}
     for pair in asked:
-        assert len({found[n, *pair] for n in [*range(len(variants())), BASE]}) == 9, pair
-    return found
+        assert len({actual[n, *pair] for n in [*range(len(variants())), BASE]}) == 9, pair
+    return actual
 
 
 class Disk:
@@ -172,15 +172,19 @@ class Caller:
     ) -> None:
         texts = [self.dice.choice(TEXTS) for _ in allowed]
         done = Counter(self.disk.done)
-        found = self.t.translate(texts, directions, names)
-        for row, (text, said, who) in enumerate(zip(texts, found, allowed, strict=True)):
+        translations = self.t.translate(texts, directions, names)
+        for row, (text, translated, who) in enumerate(
+            zip(texts, translations, allowed, strict=True)
+        ):
             possible = set()
             for direction in [directions[row]] if directions else DIRECTIONS:
                 for name in who(direction) if callable(who) else who:
                     versions = [BASE] if name == BASE else self.disk.since(done, name)
                     possible |= {self.oracle[v, direction, text] for v in versions}
-            if said not in possible:
-                self.wrong.append(f"{said!r} for {text!r}, {directions}, {names}: not {possible}")
+            if translated not in possible:
+                self.wrong.append(
+                    f"{translated!r} for {text!r}, {directions}, {names}: not {possible}"
+                )
 
 
 class Only(Caller):
@@ -228,8 +232,8 @@ def check_end(t: Translator, disk: Disk, oracle: dict, before: str, callers: lis
     assert t.fingerprint() == before == base_fingerprint(tiny_backbone(hidden=16)[0])
     assert t.translate([TEXTS[0]], "en-de", BASE) == [oracle[BASE, "en-de", TEXTS[0]]]
     for name in t.adapters:
-        said = t.translate([TEXTS[1]], "en-fr", name)
-        assert said == [oracle[disk.begun[name][-1], "en-fr", TEXTS[1]]]
+        translated = t.translate([TEXTS[1]], "en-fr", name)
+        assert translated == [oracle[disk.begun[name][-1], "en-fr", TEXTS[1]]]
     store = t.module.store
     assert min(store.loads, store.hits, store.evictions) > 0
     assert store.bytes <= t.module.budget_bytes

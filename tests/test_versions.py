@@ -21,8 +21,8 @@ REQUIREMENTS = [
 
 def pinned(text: str) -> dict[str, str]:
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    found = (line.split("==") for line in lines if line)
-    return {canonicalize_name(name): version for name, version in found}
+    pins = (line.split("==") for line in lines if line)
+    return {canonicalize_name(name): version for name, version in pins}
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)

@@ -34,7 +34,7 @@ from polylect.layers.neurons.row_layer import row_layers
 from polylect.layers.surgery import freeze
 from polylect.models.backbone import load_backbone, tiny_backbone
 from polylect.models.families import family_of
-from polylect.run.measuring import count_in
+from polylect.run.awareness import add_batch
 from polylect.strategies.loss import target_losses
 
 SLOWER = 1.3  # than the plain pass, at most
@@ -76,7 +76,7 @@ def case(arguments: argparse.Namespace, plain: nn.Module, tokens: int, neurons: 
     losses: dict[str, Tensor] = {}
 
     def ours() -> None:
-        losses["ours"] = torch.tensor([count_in(meter, watched, 0, batch)[0] for batch in batches])
+        losses["ours"] = torch.tensor([add_batch(meter, watched, 0, batch)[0] for batch in batches])
 
     def forward_backward() -> None:
         losses["plain"] = torch.tensor([learn(plain, batch) for batch in batches])

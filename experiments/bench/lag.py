@@ -34,11 +34,11 @@ from polylect.kernels.lag_select.reference import candidate_products
 from polylect.layers.adapters.alignment import align, singular_values
 from polylect.layers.adapters.bank import AdapterBank
 from polylect.layers.adapters.counts import RouteCounts
-from polylect.layers.adapters.mixing import up_project, weighted_update
 from polylect.layers.adapters.observers import Observer
 from polylect.layers.adapters.router import AdapterRouter, attach_routing, banks_of
 from polylect.layers.adapters.selection import RouterSettings, select
 from polylect.layers.adapters.selectors import Oracle, PerToken, Selector
+from polylect.layers.adapters.weighted_updates import up_project, weighted_update
 from polylect.layers.context import RoutingContext
 from polylect.layers.lora.attach import attach_all
 from polylect.layers.surgery import find_linears

@@ -12,6 +12,6 @@ source experiments/tools/runs.sh
 [ -n "${FOLDER:-}" ] || polylect recipe recipe=captions_strategies "seed=${SEED:-1}" ${RUNS:+"runs=$RUNS"}
 folder=${FOLDER:-$(latest captions_strategies)}
 for name in frozen lora lora_switch full; do
-  python experiments/tools/analyse.py --out experiments/captions/results --name "captions_$name" \
+  python experiments/tools/transfer.py --out experiments/captions/results --name "captions_$name" \
     --text data=captions_mono --matrix 200 -- "${folder%/}/$name"
 done

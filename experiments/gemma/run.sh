@@ -11,7 +11,13 @@ export POLYLECT_DATA POLYLECT_BASE GOMP_SPINCOUNT=0
 source experiments/tools/runs.sh
 [ -n "${FOLDER:-}" ] || polylect recipe recipe=gemma "seed=${SEED:-1}" ${RUNS:+"runs=$RUNS"}
 folder=${FOLDER:-$(latest gemma)}
-for name in frozen frozen_shots frozen_memory lora_switch lora full; do
-  python experiments/tools/analyse.py --out experiments/gemma/results --name "gemma_$name" \
+for name in frozen frozen_shots frozen_memory lora_switch contrastive lora full; do
+  python experiments/tools/transfer.py --out experiments/gemma/results --name "gemma_$name" \
     --text data=news_mono --matrix 100 -- "${folder%/}/$name"
+done
+data=(model=local "model.path=$POLYLECT_BASE" data=captions_indic generation.ratio=2.5)
+polylect library "path=${folder%/}/lora_switch/adapters" action=inputs "${data[@]:0:3}"
+for name in lora_switch contrastive; do
+  python experiments/routable/measure.py --library "${folder%/}/$name/adapters" --limit "${LIMIT:-25}" \
+    --out "experiments/gemma/results/routers/$name.json" "${data[@]}"
 done

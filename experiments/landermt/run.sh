@@ -46,4 +46,4 @@ slices landermt_specific neurons_specific strategy.trained=specific strategy.gat
 run landermt_lora strategy=lora strategy.rank=64 strategy.alpha=32 optim.optimizer.lr=5e-3
 names=(landermt landermt_{joint,step0,step0_literal,random_neurons,full,lora_switch,no_gate,random_layers,general,specific,lora,alone,full_alone})
 for name in "${names[@]}"; do folders+=("$(latest "$name")"); done
-python experiments/tools/analyse.py --out experiments/landermt/results --text data=captions_mono -- "${folders[@]}"
+python experiments/tools/transfer.py --out experiments/landermt/results --text data=captions_mono -- "${folders[@]}"

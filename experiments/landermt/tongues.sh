@@ -11,7 +11,7 @@ seed=${SEED:-1}
 folder=${FOLDER:-$(latest landermt_tongues)}
 for name in joint landermt literal no_gate general specific random_neurons random_layers full lora \
   lora_switch step0 step0_literal alone full_alone; do
-  python experiments/tools/analyse.py --out experiments/landermt/results/tongues \
+  python experiments/tools/transfer.py --out experiments/landermt/results/tongues \
     --name "tongues_${name}_seed$seed" --text data=tongues 'data.directions=[en,de,fr,hi,ta]' \
     -- "${folder%/}/$name"
 done

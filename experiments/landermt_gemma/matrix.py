@@ -23,7 +23,7 @@ from polylect.config.roots import plain
 from polylect.data.batch import Example, pad_id
 from polylect.data.stream import EvaluationBatches
 from polylect.plots import save
-from polylect.plots.drawing import heat_map, heat_map_size, new_figure
+from polylect.plots.figures import heat_map, heat_map_size, new_figure
 from polylect.run.build import build_data, load
 from polylect.run.record import Record
 from polylect.strategies.base import TranslationModule

@@ -38,4 +38,4 @@ train "mix_moe_lora$suffix" experiment=captions_stage2 strategy=lora strategy.ra
 runs+=("mix_moe_full$suffix" "mix_moe_lora_switch$suffix" "mix_moe_lora$suffix")
 
 for run in "${runs[@]}"; do folders+=("$(latest "$run")"); done
-python experiments/tools/analyse.py --out experiments/mix_moe/results --text data=captions_mono -- "${folders[@]}"
+python experiments/tools/transfer.py --out experiments/mix_moe/results --text data=captions_mono -- "${folders[@]}"

@@ -25,5 +25,5 @@ for seed in ${SEEDS:-1 2 3}; do
   train "tongues_lora_switch_seed$seed" "${short[@]}"
   folders+=("$(latest "tongues_full_seed$seed")" "$(latest "tongues_lora_switch_seed$seed")")
 done
-python experiments/tools/analyse.py --out experiments/mix_moe/results/tongues \
+python experiments/tools/transfer.py --out experiments/mix_moe/results/tongues \
   --text data=tongues 'data.directions=[en,de,fr,hi,ta]' -- "${folders[@]}"

@@ -13,7 +13,7 @@ from publish import write_published
 from polylect.config.roots import conf_folder, plain
 from polylect.run.build import build_data
 from polylect.run.record import Record
-from polylect.run.untrained import build_untrained
+from polylect.run.untrained_model import build_untrained
 from polylect.strategies.lag import LAG
 
 

@@ -34,6 +34,40 @@ def likelihoods(runs: Mapping[str, Record]) -> Table:
     return _nats("nats per token", rows)
 
 
+def characters(runs: Mapping[str, Record]) -> Table:
+    """Rows are runs after training, and their bases before; columns languages."""
+    rows: dict[str, Mapping[str, float]] = {}
+    for name, record in runs.items():
+        analysis = record.get("analysis", {})
+        if before := analysis.get("before", {}).get("nats_per_character"):
+            rows[f"{name}, before"] = before
+        for adapter, values in analysis.get("nats_per_character", {}).items():
+            rows[name if adapter == "none" else f"{name}, {adapter}"] = values
+    return _nats("nats per character", rows)
+
+
+def together(runs: Mapping[str, Record]) -> Table:
+    """Rows are a run's directions: trained with others, and alone on as many tokens."""
+    header = ("chrF++", "together", "alone", "difference (95 %)", "p (Holm)", "tokens of each")
+    cells, signatures = [], set()
+    for name, record in runs.items():
+        for direction, row in record.get("analysis", {}).get("alone", {}).items():
+            values, tokens = row["chrf++"], row["target_tokens"]
+            low, high = row["interval"]
+            cells.append(
+                (
+                    f"{name}, {direction}",
+                    f"{values['together']:.1f}",
+                    f"{values['alone']:.1f}",
+                    f"{row['difference']:+.1f} ({low:+.1f} to {high:+.1f})",
+                    f"{row['p_holm']:.3f}",
+                    f"{tokens['together']:,} / {tokens['alone']:,}",
+                )
+            )
+            signatures.add(row["signature"])
+    return Table(header, tuple(cells), tuple(sorted(signatures)))
+
+
 def target_likelihoods(runs: Mapping[str, Record]) -> Table:
     """Rows are runs, columns directions: nats per target token."""
     rows = {

@@ -9,6 +9,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     captions/bleu         a metric of the runs in experiments/captions/results/*.json
     captions/matrix/RUN   chrF++ of each of that run's adapters in every direction
     captions/nats         held-out nats per token in each language after each run
+    captions/characters   the same per character, and of the base before
+    captions/together     each direction of a run against a run of it alone
     mix_moe/targets       nats per target token of each direction after each run
     mix_moe/tongues/bleu  a table of the runs RUN_seedN.json in experiments/mix_moe/results/tongues,
                           with mean and standard deviation over the seeds
@@ -22,6 +24,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     routable/tongues/found   how often tokens would find their adapter
     routable/tongues/chosen  how often those do that each router writes itself
     routable/tongues/shares  chrF++ of each router as a share of the Oracle's
+    claims                the verdict of every card in experiments/claims
+    claims/full           and what it was expected to be, was, and would have shown
     kilt/answers          scores of `polylect answer`, and how often each library's right adapter
                           was chosen
 
@@ -40,12 +44,14 @@ import records
 import routing_tables
 import run_tables
 from bench_tables import benchmark
+from claim_cards import cards, claims_table, full_table
 from records import Record
 
 from polylect.eval.metrics import TITLES
 from polylect.eval.table import Table
 from polylect.files import write_text
 
+CLAIMS = {"claims": claims_table, "claims/full": full_table}
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = re.compile(r"^<!-- table:(?P<name>\S+) -->\n", re.MULTILINE)
 BLOCK = re.compile(rf"({BEGIN.pattern})(?P<body>.*?)(^<!-- /table -->)", re.MULTILINE | re.DOTALL)
@@ -88,6 +94,9 @@ def update(root: Path, *, write: bool) -> list[str]:
 def table(experiments: Path, name: str) -> str:
     """The Markdown of one table."""
     folder, _, what = name.partition("/")
+    if name in CLAIMS:
+        text = CLAIMS[name](list(cards(experiments).values())).markdown()
+        return f"\n{text.replace('---:', '---')}\n"  # words, to the left
     results = experiments / folder / "results"
     if folder == "bench":
         return benchmark(records.read(results / f"{what}.json"))
@@ -98,6 +107,8 @@ def table(experiments: Path, name: str) -> str:
     makers: dict[str, Callable[[Mapping[str, Record]], Table]] = {
         "matrix": lambda runs: run_tables.adapters(runs, detail),
         "nats": run_tables.likelihoods,
+        "characters": run_tables.characters,
+        "together": run_tables.together,
         "targets": run_tables.target_likelihoods,
         "domains": lambda runs: routing_tables.domains(runs, detail),
         "oracle": lambda runs: routing_tables.oracle_shares(runs, detail),

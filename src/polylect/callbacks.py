@@ -1,3 +1,3 @@
-"""Where configurations of earlier runs look for the callbacks."""
+"""The names under which configurations of earlier runs look for the callbacks."""
 
 from polylect.run.callbacks import *  # noqa: F403

@@ -26,6 +26,7 @@ PROGRAMS = {
     "data": "report on data without training: what is read, dropped, too long, left",
     "translate": "translate a file or standard input, line by line",
     "export": "write what was trained as a plain model, adapters or rows, and check it",
+    "verify": "show that a run, adapter, model or server is what its passport says",
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",
     "library": "look after the adapters of a folder: list, check, align, compare and more",
@@ -74,21 +75,21 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:
-    """The configuration of the run that a command goes on with, repeats or uses; None if none."""
+    """Return the configuration of the run that a command resumes, repeats or uses; None if none."""
     if program == "train":
         return _continued_config(overrides)
-    from polylect.run.earlier.beside import settings_beside, stored_beside
+    from polylect.run.reuse.overrides import run_section_keys, stored_sections
 
     runs = [o.removeprefix("run=").strip("'\"") for o in overrides if o.startswith("run=")]
-    if not runs or runs[-1] in ("", "null") or not settings_beside(overrides):
+    if not runs or runs[-1] in ("", "null") or not run_section_keys(overrides):
         return None
-    return stored_beside(runs[-1])[0]
+    return stored_sections(runs[-1])[0]
 
 
 def _continued_config(overrides: Sequence[str]) -> dict | None:
-    """The configuration of the run that `config` or `resume` names; None where it has no file."""
-    from polylect.run.earlier.resume import config_file
-    from polylect.run.earlier.stored import read_config
+    """Return the configuration of the run that `config` or `resume` names; None without a file."""
+    from polylect.run.reuse.resume import config_file
+    from polylect.run.reuse.stored_config import read_config
 
     named = dict(o.split("=", 1) for o in overrides if o.startswith(("config=", "resume=")))
     for name, run in named.items():
@@ -101,21 +102,25 @@ def _continued_config(overrides: Sequence[str]) -> dict | None:
     return None
 
 
+_ONE_FOLDER = {"init": "folder", "verify": "target"}
+"""The setting that a folder alone means, of programs that take one."""
+
+
 def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
-    """Folders that stand alone, as in `polylect compare RUN RUN`, become the setting they mean.
+    """Return the overrides with bare folders, as in `polylect compare RUN RUN`, as settings.
 
     Those of a sweep have "=" in their names.
     """
     folders = [t for t in overrides if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
-    if program not in ("compare", "init") or not folders:
+    if program not in ("compare", "init", "verify") or not folders:
         return list(overrides)
     rest = [text for text in overrides if text not in folders]
-    if program == "init":
+    if program in _ONE_FOLDER:
         if len(folders) > 1:
             from polylect.config.roots import ConfigError
 
-            raise ConfigError(f"polylect init takes one folder, got {' and '.join(folders)}.")
-        return [*(f"folder={_quote(folder)}" for folder in folders), *rest]
+            raise ConfigError(f"polylect {program} takes one folder, got {' and '.join(folders)}.")
+        return [*(f"{_ONE_FOLDER[program]}={_quote(folder)}" for folder in folders), *rest]
     return [f"systems=[{', '.join(map(_quote, folders))}]", *rest]
 
 
@@ -147,7 +152,7 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     if args.config_dir is not None:
         args.overrides.insert(0, search_path(args.config_dir))
         args.config_dir = None
-    _find_packages_beside(args.overrides)
+    _add_package_folders(args.overrides)
     if args.cfg is not None:
         _check_shown(args)
     if not (args.hydra_help or args.shell_completion):
@@ -173,8 +178,8 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     return 1 if any(codes) else 0
 
 
-def _find_packages_beside(overrides: Sequence[str]) -> None:
-    """A package that lies beside a folder of the user's can be imported, as in packages=[mine]."""
+def _add_package_folders(overrides: Sequence[str]) -> None:
+    """Let packages beside the user's configuration folders be imported, as for packages=[mine]."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from polylect.config.folders import folders_of
@@ -186,7 +191,7 @@ def _find_packages_beside(overrides: Sequence[str]) -> None:
 
 
 def _check_shown(args: argparse.Namespace) -> None:
-    """`--cfg` prints one configuration, in which the run folder has a name that stands for it."""
+    """Raise ConfigError for `--cfg` with `-m`; else let the run folder be shown as "RUN"."""
     from polylect.config.roots import ConfigError
     from polylect.run.session import register_resolvers
 

@@ -1,4 +1,4 @@
-"""What can be read again, in memory as far as a budget of bytes goes."""
+"""A cache with a budget of bytes, which drops what was used longest ago."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence

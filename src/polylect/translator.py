@@ -14,14 +14,14 @@ from polylect.models.context import context_of
 from polylect.retrieval.memory import Memory
 from polylect.retrieval.prompting import show_matches
 from polylect.run.build import load
-from polylect.run.per_text import (
+from polylect.run.results.export import new_folder, write_model
+from polylect.run.text_settings import (
     Setting,
     adapters_per_text,
     check_direction,
     directions_per_text,
 )
-from polylect.run.results.export import new_folder, write_model
-from polylect.run.untrained import has_adapters, load_adapters
+from polylect.run.untrained_model import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation, check_room
 from polylect.strategies.lora_library import LoRALibrary
@@ -47,7 +47,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _exclusive(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that has the model to itself: see `Translator`."""
+    """Return a method that has the model to itself: see `Translator`."""
 
     @functools.wraps(method)
     def wrapper(self: "Translator", *args: Any, **kwargs: Any) -> Any:

@@ -47,8 +47,8 @@ def test_a_run_without_its_devices_makes_no_folder_and_a_dry_run_says_so(
     runs = tmp_path / "runs"
     asked = ["train", *MODEL, *DATA, "trainer=gpu", "trainer.devices=4", f"runs={runs}"]
     assert run(asked) == 2
-    told = capsys.readouterr().err
-    assert "this machine has none" in told and told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert "this machine has none" in stderr and stderr.count("\n") == 1
     assert not runs.exists()
     assert run([*asked, "dry_run=true"]) == 0
     shown = capsys.readouterr().out

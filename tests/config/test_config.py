@@ -121,6 +121,7 @@ def test_every_program_composes_and_validates(program: str) -> None:
         "library": ["path=adapters"],
         "init": ["folder=mine"],
         "export": ["run=run", "out=out"],
+        "verify": ["target=run"],
         "trim": ["out=out", "model.path=base"],
     }
     validate(config(program, *given.get(program, [])))
@@ -194,8 +195,8 @@ def test_corpora_say_once_what_they_share() -> None:
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.startswith("recipe/")])
 def test_a_recipe_says_once_what_its_stages_share(file: str) -> None:
-    said = [text for text in texts(written(file)) if not text.startswith("${shared.")]
-    counts = Counter(text for text in said if len(text) > 25)
+    settings = [text for text in texts(written(file)) if not text.startswith("${shared.")]
+    counts = Counter(text for text in settings if len(text) > 25)
     assert [text for text, count in counts.items() if count > 1] == []
 
 
@@ -212,13 +213,13 @@ def texts(node: Any) -> Iterator[str]:
 
 
 def mistakes(*overrides: str) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error:
         validate(config("train", *MODEL, *overrides))
-    return str(caught.value).splitlines()
+    return str(error.value).splitlines()
 
 
 def test_all_mistakes_are_reported_together_by_their_path() -> None:
-    found = mistakes(
+    messages = mistakes(
         "+strategy.rnk=3",
         "+optim.optimizer.beta=[0,1]",
         "trainer.max_steps=many",
@@ -236,9 +237,9 @@ def test_all_mistakes_are_reported_together_by_their_path() -> None:
         "config key strategy.rslora must be of type bool, got 'maybe'",
         "config key generation.ratio must be a number, got 'much'",
     ]
-    assert len(found) == len(expected)
+    assert len(messages) == len(expected)
     for sentence in expected:
-        assert any(sentence in line for line in found), (sentence, found)
+        assert any(sentence in line for line in messages), (sentence, messages)
 
 
 def test_what_must_be_given_is_named() -> None:

@@ -114,9 +114,9 @@ def test_what_is_not_found_is_a_sentence(
 ) -> None:
     given = [text.replace("OWN", str(own)) for text in given]
     assert cli.run(["train", *given, "experiment=mine"]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
-    assert given or "--config-dir FOLDER" in told
+    stderr = capsys.readouterr().err
+    assert said in stderr and stderr.count("\n") == 1
+    assert given or "--config-dir FOLDER" in stderr
 
 
 def test_a_file_that_would_hide_behind_ours_is_refused(
@@ -132,5 +132,5 @@ def test_resolved_configurations_are_shown(capsys: pytest.CaptureFixture[str]) -
     assert cli.run(["train", "--cfg", "job", "--resolve"]) == 0
     assert "dirpath: RUN/checkpoints" in capsys.readouterr().out
     assert cli.run(["train", "-m", "seed=1,2", "--cfg", "job"]) == 2
-    told = capsys.readouterr().err
-    assert "leave -m out" in told and told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert "leave -m out" in stderr and stderr.count("\n") == 1

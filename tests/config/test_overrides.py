@@ -25,15 +25,15 @@ def choices(group: str) -> list[str]:
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The overrides of a sweep's jobs, which do not run."""
-    found: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def job(command: list[str], log: Path, environment: dict[str, str]) -> int:
-        found.append(command[4:])
+        commands.append(command[4:])
         log.touch()
         return 0
 
     monkeypatch.setattr(sweep, "run_subprocess", job)
-    return found
+    return commands
 
 
 OFTEN_SWEPT = ["data", "strategy", "callbacks"]

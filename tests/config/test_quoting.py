@@ -74,8 +74,8 @@ def test_a_value_that_is_several_is_told_in_the_form_to_type(
     typed: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["translate", typed, "--cfg", "job"]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert said in stderr and stderr.count("\n") == 1
 
 
 def test_texts_stay_what_was_typed(capsys: pytest.CaptureFixture[str]) -> None:

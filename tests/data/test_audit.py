@@ -70,16 +70,16 @@ def test_every_pair_is_accounted_for(lossy: TranslationData) -> None:
 
 def test_losses_are_warned_of_with_the_setting(lossy: TranslationData) -> None:
     complete_report(lossy)
-    found = warnings(lossy)
-    assert len(found) == 3
-    assert "one.tsv" in found[0] and "data.max_length=40" in found[0]
-    assert "(the model takes 50)" in found[0] and "raise it" in found[0]
-    assert "12 of 60 pairs" in found[1] and "(20%)" in found[1]
-    assert "data.filters.empty=true" in found[1]
-    assert "test en-de: 2 of 3 pairs" in found[2] and "first of them pair 2;" in found[2]
+    messages = warnings(lossy)
+    assert len(messages) == 3
+    assert "one.tsv" in messages[0] and "data.max_length=40" in messages[0]
+    assert "(the model takes 50)" in messages[0] and "raise it" in messages[0]
+    assert "12 of 60 pairs" in messages[1] and "(20%)" in messages[1]
+    assert "data.filters.empty=true" in messages[1]
+    assert "test en-de: 2 of 3 pairs" in messages[2] and "first of them pair 2;" in messages[2]
     page = counts_page(lossy)
     assert [line for line in page.splitlines() if line.startswith("warning: ")] == [
-        f"warning: {sentence}" for sentence in found
+        f"warning: {sentence}" for sentence in messages
     ]
     header, whole, first, second, *_ = page.splitlines()
     assert header.split() == ["data", "read", "empty", "too", "long", "left", "per", "epoch"]

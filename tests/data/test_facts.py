@@ -63,7 +63,7 @@ def test_the_tasks_are_learnt_on_other_articles() -> None:
         assert len(lessons) > 500
         assert not about & {re.match(r"The (\w+ \w+)", q.answers[0])[1] for q in lessons}
         assert {facts.data_sets[q.data_set].task for q in lessons} == {task}
-    assert {of.metric for of in facts.data_sets.values()} <= METRICS.keys()
+    assert {data_set.metric for data_set in facts.data_sets.values()} <= METRICS.keys()
 
 
 @pytest.mark.parametrize("size", [0, 29])

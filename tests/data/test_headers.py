@@ -50,8 +50,8 @@ def names(direction: str, **corpus_codes: str) -> SideNames:
 def test_a_header_names_both_sides(
     direction: str, header: str, columns: tuple[int, int] | None
 ) -> None:
-    found = names(direction).header(header.split())
-    assert found == (
+    actual = names(direction).header(header.split())
+    assert actual == (
         {} if columns is None else dict(zip(("source", "target"), columns, strict=True))
     )
 

@@ -42,13 +42,13 @@ def test_fields_that_name_the_sides_are_found(
 
 def test_cells_are_text_whatever_they_say(tmp_path: Path) -> None:
     pairs = [("NA", "null"), ("2020-01-01", "1.0"), ("None", "nan"), ("", "x")]
-    found = [{"en": source, "de": target} for source, target in pairs]
-    lines = "\n".join(map(json.dumps, found))
+    records = [{"en": source, "de": target} for source, target in pairs]
+    lines = "\n".join(map(json.dumps, records))
     for name, text in (
         ("x.jsonl", lines),
         ("y.json", lines),
-        ("z.json", json.dumps(found, indent=2)),
-        ("w.json", json.dumps(found)),
+        ("z.json", json.dumps(records, indent=2)),
+        ("w.json", json.dumps(records)),
     ):
         assert read(write(tmp_path / name, text)) == pairs
 

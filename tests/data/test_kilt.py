@@ -61,9 +61,9 @@ def test_mistakes_are_told_with_file_and_line(tmp_path: Path, line: str, message
     file = write(tmp_path / "fever.jsonl", entry("q1", "?", {"answer": "SUPPORTS"}))
     with file.open("a") as more:
         more.write(line + "\n")
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as error:
         list(read_kilt(file, "fever"))
-    assert str(caught.value).startswith(f"{file}:2: ")
+    assert str(error.value).startswith(f"{file}:2: ")
 
 
 def test_questions_answers_and_articles_are_cleaned(folder: Path) -> None:
@@ -86,7 +86,7 @@ def test_text_that_is_not_utf8_is_told_likewise(tmp_path: Path) -> None:
 
 def test_the_top_articles_are_those_of_most_questions() -> None:
     pages = [("3", "5"), ("5",), ("4",), ("5", "4"), ("3",), ()]
-    questions = [Question(str(i), "nq", "?", ("x",), of) for i, of in enumerate(pages)]
+    questions = [Question(str(i), "nq", "?", ("x",), page_ids) for i, page_ids in enumerate(pages)]
     assert top_articles(questions, 2) == ["5", "3"]  # 3 and 4 are equal
     assert top_articles(questions, 9) == ["5", "3", "4"]
 
@@ -139,9 +139,9 @@ def test_an_articles_text_is_a_passage_a_line(folder: Path) -> None:
 
 def test_each_missing_file_is_told_in_a_sentence(folder: Path) -> None:
     source = kilt(folder, files={"nq": ["nq.jsonl", "no.jsonl"], "trex": "none.jsonl"})
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(FileNotFoundError) as error:
         source.questions()
-    first, second = str(caught.value).splitlines()
+    first, second = str(error.value).splitlines()
     assert first == f"{folder / 'no.jsonl'} does not exist: it should be a file of KILT."
     assert "none.jsonl does not exist" in second
 
@@ -163,4 +163,4 @@ def test_bad_settings_are_refused(folder: Path, changes: dict[str, Any], message
 def test_every_data_set_has_a_metric_that_exists(folder: Path) -> None:
     from polylect.data.kilt import DATA_SETS
 
-    assert {of.metric for of in DATA_SETS.values()} <= METRICS.keys()
+    assert {data_set.metric for data_set in DATA_SETS.values()} <= METRICS.keys()

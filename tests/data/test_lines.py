@@ -123,9 +123,9 @@ def test_a_gzip_bomb_takes_little_memory(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BOMB, *begins], cwd=tmp_path, capture_output=True, text=True
     )
-    *said, grown = done.stdout.splitlines()
-    assert len(said) == 4, done.stderr
-    for line, name in zip(said, begins, strict=True):
+    *printed, grown = done.stdout.splitlines()
+    assert len(printed) == 4, done.stderr
+    for line, name in zip(printed, begins, strict=True):
         assert f"x.{name}.gz:" in line and "more than 8 MiB" in line
     assert int(grown) < 100
 

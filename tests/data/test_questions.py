@@ -53,7 +53,7 @@ def test_an_adapter_of_a_task_learns_to_answer_its_questions(tokenizer: Any) -> 
     made = data(tokenizer, part="task")
     made.setup("fit")
     lessons = {task: made.source.lessons(task) for task in made.source.tasks}
-    known = {(t, q.text, q.answers[0]) for t, of in lessons.items() for q in of}
+    known = {(t, q.text, q.answers[0]) for t, questions in lessons.items() for q in questions}
     rows = [row for b in made.training_stream(3) for row in learned(b, tokenizer)]
     assert {task for task, _, _ in rows} == {"question_answering", "slot_filling"}
     for task, prompt, text in rows:

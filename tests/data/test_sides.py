@@ -65,14 +65,19 @@ def test_the_likely_columns_of_a_table_are_named_and_right(
     direction: str, order: str, columns: tuple[int, int], tmp_path: Path
 ) -> None:
     source, target = direction.split("-")
-    of = {"source": TEXTS[source], "target": TEXTS[target], "id": IDS, "constant": ["news"] * 4}
-    table(tmp_path / "x.tsv", *(of[name] for name in order.split()))
-    found, right = columns
-    spec = f"{{kind: tsv, path: x.tsv, source: {found}, target: {right}}}"
+    texts_by_field = {
+        "source": TEXTS[source],
+        "target": TEXTS[target],
+        "id": IDS,
+        "constant": ["news"] * 4,
+    }
+    table(tmp_path / "x.tsv", *(texts_by_field[name] for name in order.split()))
+    left, right = columns
+    spec = f"{{kind: tsv, path: x.tsv, source: {left}, target: {right}}}"
     with pytest.raises(ValueError, match=spec) as error:
         read(tmp_path, "x.tsv", direction)
     assert "\n" not in str(error.value) and f"{tmp_path / 'x.tsv'}:1" in str(error.value)
-    named = {"kind": "tsv", "path": "x.tsv", "source": found, "target": right}
+    named = {"kind": "tsv", "path": "x.tsv", "source": left, "target": right}
     assert read(tmp_path, named, direction) == pairs(direction)
     off = {"kind": "tsv", "path": "x.tsv", "check_sides": False}
     assert len(read(tmp_path, off, direction)) == 4

@@ -61,25 +61,25 @@ def test_planted_faults_are_found_where_they_are_and_nowhere_else(name):
 
 
 def test_sources_that_were_too_long_are_counted_and_are_empty():
-    found = diagnosed(too_long=[i in (6, 7) for i in range(len(PLANTED))])
-    assert found.too_long == Rate((6, 7), len(PLANTED)) == found.empty
-    assert found.to_dict()["too_long"]["lines"] == [7, 8]
+    diagnosis = diagnosed(too_long=[i in (6, 7) for i in range(len(PLANTED))])
+    assert diagnosis.too_long == Rate((6, 7), len(PLANTED)) == diagnosis.empty
+    assert diagnosis.to_dict()["too_long"]["lines"] == [7, 8]
     assert diagnosed().too_long is None and "too_long" not in diagnosed().to_dict()
     with pytest.raises(ValueError, match="15 hypotheses but 1 too_long"):
         diagnosed(too_long=[True])
 
 
 def test_rates_are_shares_of_what_could_be_judged():
-    found = diagnosed()
-    assert found.segments == len(PLANTED)
-    assert found.empty.of == found.echo.of == found.length_cap.of == len(PLANTED)
-    assert found.repetition.of == found.undecided.of == len(PLANTED) - 2  # two are empty
-    assert found.off_target.of == found.undecided.of - found.undecided.count
-    assert found.numbers_lost.of == 3 and found.numbers_lost.rate == pytest.approx(2 / 3)
-    assert found.placeholders_lost.of == 1
-    assert {13, 14} <= set(found.undecided.lines)
-    assert sum(found.languages.values()) == len(PLANTED) - 2
-    assert found.languages["hi"] == found.languages["fr"] == 1
+    diagnosis = diagnosed()
+    assert diagnosis.segments == len(PLANTED)
+    assert diagnosis.empty.of == diagnosis.echo.of == diagnosis.length_cap.of == len(PLANTED)
+    assert diagnosis.repetition.of == diagnosis.undecided.of == len(PLANTED) - 2  # two are empty
+    assert diagnosis.off_target.of == diagnosis.undecided.of - diagnosis.undecided.count
+    assert diagnosis.numbers_lost.of == 3 and diagnosis.numbers_lost.rate == pytest.approx(2 / 3)
+    assert diagnosis.placeholders_lost.of == 1
+    assert {13, 14} <= set(diagnosis.undecided.lines)
+    assert sum(diagnosis.languages.values()) == len(PLANTED) - 2
+    assert diagnosis.languages["hi"] == diagnosis.languages["fr"] == 1
 
 
 def test_a_name_that_the_reference_keeps_is_no_echo_but_without_reference_it_is():
@@ -106,19 +106,19 @@ def test_a_loop_in_the_source_may_be_translated():
 
 def test_synthetic_tongues_without_a_script_of_their_own_are_undecided():
     row = {"source_lang": "en", "target_lang": "qaa", "scripts": {"en": ["Latin"], "qaa": []}}
-    found = diagnose(["The dog sees it."], ["bomu lirat kevosanu"], [["bomu"]], **row)
-    assert (found.undecided.count, found.off_target.of) == (1, 0)
-    assert math.isnan(found.off_target.rate)
+    diagnosis = diagnose(["The dog sees it."], ["bomu lirat kevosanu"], [["bomu"]], **row)
+    assert (diagnosis.undecided.count, diagnosis.off_target.of) == (1, 0)
+    assert math.isnan(diagnosis.off_target.rate)
 
 
 def test_an_empty_source_may_stay_empty():
-    found = diagnose(["", "x"], ["", ""], [[""], ["y"]], source_lang="en", target_lang="de")
-    assert found.empty == Rate((1,), 1)
+    diagnosis = diagnose(["", "x"], ["", ""], [[""], ["y"]], source_lang="en", target_lang="de")
+    assert diagnosis.empty == Rate((1,), 1)
 
 
 def test_length_ratio_and_missing_information():
-    found = diagnosed(lengths_hit=None)
-    assert found.length_cap is None and "length_cap" not in found.to_dict()
+    diagnosis = diagnosed(lengths_hit=None)
+    assert diagnosis.length_cap is None and "length_cap" not in diagnosis.to_dict()
     row = {"source_lang": "en", "target_lang": "de"}
     assert diagnose(["a"], ["abcd"], [["ab", "x"]], **row).length_ratio == 2
     assert math.isnan(diagnose(["a"], ["abcd"], [[]], **row).length_ratio)
@@ -148,7 +148,9 @@ def test_unequal_lengths_are_refused(name):
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=5))
 def test_any_text_can_be_diagnosed_and_a_perfect_output_is_faultless(pairs):
     sources, references = [s for s, _ in pairs], [[r] for _, r in pairs]
-    found = diagnose(sources, [r for _, r in pairs], references, source_lang="en", target_lang="de")
+    diagnosis = diagnose(
+        sources, [r for _, r in pairs], references, source_lang="en", target_lang="de"
+    )
     for name in ("echo", "repetition", "numbers_lost", "placeholders_lost"):
-        assert getattr(found, name).count == 0
-    assert found.undecided.count + found.off_target.of == found.undecided.of
+        assert getattr(diagnosis, name).count == 0
+    assert diagnosis.undecided.count + diagnosis.off_target.of == diagnosis.undecided.of

@@ -99,6 +99,6 @@ def test_bad_arguments_are_refused():
 
 @given(st.text(max_size=40), st.lists(st.sampled_from([*SCRIPTS, "qaa", "xx"]), min_size=1))
 def test_any_text_gets_a_candidate_or_no_answer(text, candidates):
-    (found,) = detect([text], candidates, SCRIPTS)
-    assert found in {*candidates, UNDECIDED, OTHER}
+    (actual,) = detect([text], candidates, SCRIPTS)
+    assert actual in {*candidates, UNDECIDED, OTHER}
     assert detect([text], candidates, SCRIPTS, min_letters=10**6) == [UNDECIDED]

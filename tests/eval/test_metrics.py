@@ -31,14 +31,14 @@ def by_name(scores: list[Score]) -> dict[str, Score]:
     ("references", "streams"), [(SINGLE, [FIRST]), (DOUBLE, [FIRST, SECOND])], ids=["one", "two"]
 )
 def test_scores_equal_sacrebleus_corpus_functions(references, streams):
-    got = by_name(
+    actual = by_name(
         score(HYPOTHESES, references, metrics=["bleu", "chrf", "chrf++", "ter"], target="en")
     )
-    assert got["bleu"].value == sacrebleu.corpus_bleu(HYPOTHESES, streams).score
-    assert got["chrf"].value == sacrebleu.corpus_chrf(HYPOTHESES, streams).score
-    assert got["chrf++"].value == sacrebleu.corpus_chrf(HYPOTHESES, streams, word_order=2).score
-    assert got["ter"].value == sacrebleu.corpus_ter(HYPOTHESES, streams).score
-    assert 0 < got["ter"].value < 100 and 0 < got["bleu"].value < 100
+    assert actual["bleu"].value == sacrebleu.corpus_bleu(HYPOTHESES, streams).score
+    assert actual["chrf"].value == sacrebleu.corpus_chrf(HYPOTHESES, streams).score
+    assert actual["chrf++"].value == sacrebleu.corpus_chrf(HYPOTHESES, streams, word_order=2).score
+    assert actual["ter"].value == sacrebleu.corpus_ter(HYPOTHESES, streams).score
+    assert 0 < actual["ter"].value < 100 and 0 < actual["bleu"].value < 100
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_scores_and_signatures_equal_the_command_line(
     command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "hyp", "-m", "bleu", "chrf", "ter"]
     command += ["--chrf-word-order", "2", "--width", "12", *flags]
     run = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, encoding="utf-8")
-    got = score(
+    actual = score(
         hypotheses, [[r] for r in references], metrics=["bleu", "chrf++", "ter"], target=target
     )
-    for ours, theirs in zip(got, json.loads(run.stdout), strict=True):
+    for ours, theirs in zip(actual, json.loads(run.stdout), strict=True):
         assert ours.signature == theirs["signature"]
         assert ours.value == pytest.approx(theirs["score"], abs=1e-9)
 
@@ -85,19 +85,19 @@ def test_scores_and_signatures_equal_the_command_line(
     ],
 )
 def test_scores_worked_by_hand(hypothesis, reference, metric, value):
-    (got,) = score([hypothesis], [[reference]], metrics=[metric], target="en")
-    assert got.value == pytest.approx(value)
+    (actual,) = score([hypothesis], [[reference]], metrics=[metric], target="en")
+    assert actual.value == pytest.approx(value)
 
 
 def test_lines_may_have_different_numbers_of_references():
     ragged = [DOUBLE[0], SINGLE[1], SINGLE[2]]
     names = ["bleu", "chrf", "chrf++", "ter"]
-    got = by_name(score(HYPOTHESES, ragged, metrics=names, target="en"))
-    assert all(s.signature.startswith("nrefs:var|") for s in got.values())
+    actual = by_name(score(HYPOTHESES, ragged, metrics=names, target="en"))
+    assert all(s.signature.startswith("nrefs:var|") for s in actual.values())
     # A missing reference is no reference: repeating the one there is must change nothing.
     repeated = [DOUBLE[0], SINGLE[1] * 2, SINGLE[2] * 2]
     for s in score(HYPOTHESES, repeated, metrics=names, target="en"):
-        assert got[s.name].value == pytest.approx(s.value)
+        assert actual[s.name].value == pytest.approx(s.value)
 
 
 @given(st.lists(st.lists(st.text(min_size=1), min_size=1, max_size=4), min_size=1, max_size=6))
@@ -126,8 +126,8 @@ def test_reference_streams_keep_every_reference_in_its_line_and_are_rectangular(
 )
 def test_tokenizer_follows_the_target_language(target, tokenizer):
     assert bleu_tokenizer(target) == tokenizer
-    (got,) = score(["a b"], [["a b"]], metrics=["bleu"], target=target)
-    assert f"|tok:{tokenizer}|" in got.signature
+    (actual,) = score(["a b"], [["a b"]], metrics=["bleu"], target=target)
+    assert f"|tok:{tokenizer}|" in actual.signature
 
 
 def test_every_known_language_in_a_script_of_its_own_has_a_tokenizer_that_knows_it():
@@ -200,11 +200,11 @@ def test_spbleu_is_bleu_over_the_pieces_of_its_tokenizer(models: Path, tmp_path:
     )
     (models / "made.model").rename(models / "flores200sacrebleuspm")
     hypotheses, references = ["यह एक बड़ा घर है।"], [["यह एक बड़ा नया घर है।"]]
-    (got,) = score(hypotheses, references, metrics=["spbleu"], target="hi")
-    assert "tok:flores200" in got.signature
+    (actual,) = score(hypotheses, references, metrics=["spbleu"], target="hi")
+    assert "tok:flores200" in actual.signature
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(models / "flores200sacrebleuspm"))
     cut = [" ".join(pieces.EncodeAsPieces(text)) for text in (hypotheses[0], references[0][0])]
-    assert got.value == BLEU(tokenize="none").corpus_score(cut[:1], [cut[1:]]).score
+    assert actual.value == BLEU(tokenize="none").corpus_score(cut[:1], [cut[1:]]).score
 
 
 def test_spbleu_without_its_tokenizer_is_a_sentence(
@@ -221,7 +221,7 @@ def test_spbleu_without_its_tokenizer_is_a_sentence(
     ):
         if damaged:
             (models / "flores200sacrebleuspm").write_bytes(b"no model")
-        with pytest.raises(ValueError, match=sentence) as caught:
+        with pytest.raises(ValueError, match=sentence) as error:
             score(["a"], [["a"]], metrics=["spbleu"], target="en")
-        assert str(models) in str(caught.value) and "leave spbleu out" in str(caught.value)
-        assert "\n" not in str(caught.value)
+        assert str(models) in str(error.value) and "leave spbleu out" in str(error.value)
+        assert "\n" not in str(error.value)

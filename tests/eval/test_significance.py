@@ -52,7 +52,7 @@ def test_holm_is_between_no_correction_and_bonferronis_and_keeps_the_order(p):
 
 @pytest.mark.parametrize(("test", "kind"), [("bootstrap", "bs"), ("randomization", "ar")])
 def test_scores_p_values_and_signatures_are_sacrebleus(test, kind):
-    (got,) = compare(
+    (actual,) = compare(
         {"en-de": Outputs(TWO_WORDS_WRONG, {"b": ONE_WORD_WRONG}, REFS)},
         metric="bleu",
         test=test,
@@ -61,37 +61,41 @@ def test_scores_p_values_and_signatures_are_sacrebleus(test, kind):
     systems = [("a", TWO_WORDS_WRONG), ("b", ONE_WORD_WRONG)]
     signatures, scores = PairedTest(systems, {"b": BLEU()}, [REFERENCES], kind, n_samples=100)()
     baseline, system = scores["BLEU"]
-    assert (got.baseline, got.system, got.p) == (baseline.score, system.score, system.p_value)
-    assert got.signature == signatures["BLEU"].format()
-    assert f"{kind}:100|seed:12345" in got.signature
-    assert got.difference > 0 and got.p < 0.05
+    assert (actual.baseline, actual.system, actual.p) == (
+        baseline.score,
+        system.score,
+        system.p_value,
+    )
+    assert actual.signature == signatures["BLEU"].format()
+    assert f"{kind}:100|seed:12345" in actual.signature
+    assert actual.difference > 0 and actual.p < 0.05
 
 
 def test_several_systems_are_corrected_together():
     systems = {"one": ONE_WORD_WRONG, "same": list(TWO_WORDS_WRONG), "all": REFERENCES}
-    got = compare({"en-de": Outputs(TWO_WORDS_WRONG, systems, REFS)}, samples=100)
-    assert [c.name for c in got] == ["one", "same", "all"]
-    assert got[0].p_holm == pytest.approx(3 * got[0].p)
-    assert got[1].p_holm == 1
-    assert got[2].system == 100
+    actual = compare({"en-de": Outputs(TWO_WORDS_WRONG, systems, REFS)}, samples=100)
+    assert [c.name for c in actual] == ["one", "same", "all"]
+    assert actual[0].p_holm == pytest.approx(3 * actual[0].p)
+    assert actual[1].p_holm == 1
+    assert actual[2].system == 100
 
 
 def test_several_directions_are_corrected_together():
     same = Outputs(ONE_WORD_WRONG, {"b": ONE_WORD_WRONG}, REFS)
     better = Outputs(TWO_WORDS_WRONG, {"b": ONE_WORD_WRONG}, REFS)
-    got = {c.direction: c for c in compare({"en-de": better, "en-hi": same}, samples=100)}
-    assert got["en-de"].p_holm == pytest.approx(2 * got["en-de"].p)
+    result = {c.direction: c for c in compare({"en-de": better, "en-hi": same}, samples=100)}
+    assert result["en-de"].p_holm == pytest.approx(2 * result["en-de"].p)
     # Equal systems are not significantly different; sacreBLEU alone would say p = 1 / 101.
-    assert (got["en-hi"].difference, got["en-hi"].p, got["en-hi"].p_holm) == (0, 1, 1)
-    assert [c.p_holm for c in compare({"en-de": better}, samples=100)] == [got["en-de"].p]
+    assert (result["en-hi"].difference, result["en-hi"].p, result["en-hi"].p_holm) == (0, 1, 1)
+    assert [c.p_holm for c in compare({"en-de": better}, samples=100)] == [result["en-de"].p]
 
 
 def test_the_tokenizer_follows_the_direction():
     pair = Outputs(
         ["यह घर है।"] * 3, {"b": ["यह एक घर है।"] * 3}, [["यह एक घर है।"], ["घर", "यह"], ["घर"]]
     )
-    (got,) = compare({"en-hi": pair}, metric="bleu", samples=10)
-    assert "tok:intl" in got.signature and "nrefs:var" in got.signature
+    (actual,) = compare({"en-hi": pair}, metric="bleu", samples=10)
+    assert "tok:intl" in actual.signature and "nrefs:var" in actual.signature
 
 
 @pytest.mark.parametrize(
@@ -114,14 +118,14 @@ def test_the_interval_of_a_difference_is_that_of_resampled_lines() -> None:
     references = [[line] for line in lines]
     even = [line if i % 2 else "no" for i, line in enumerate(lines)]
     odd = [line if i % 2 == 0 else "no" for i, line in enumerate(lines)]
-    got = compare(
+    actual = compare(
         {"en-de": Outputs(even, {"odd": odd, "all": lines, "same": even}, references)},
         metric="chrf++",
         samples=100,
     )
-    odd_one, whole, same = (c.interval for c in got)
+    odd_one, whole, same = (c.interval for c in actual)
     assert odd_one[0] < 0 < odd_one[1]
-    assert 0 < whole[0] < got[1].difference < whole[1]
+    assert 0 < whole[0] < actual[1].difference < whole[1]
     assert same == (0, 0)
 
 
@@ -133,11 +137,11 @@ def test_the_interval_agrees_with_a_score_that_is_a_mean_over_lines() -> None:
     lines = [f"The {noun} sees the old house today ." for noun in ("cat", "dog", "bird") * 20]
     system = [line if i % 3 else "The dog ." for i, line in enumerate(lines)]
     nothing = ["zzz"] * len(lines)
-    (got,) = compare(
+    (actual,) = compare(
         {"en-de": Outputs(nothing, {"x": system}, [[line] for line in lines])}, samples=100
     )
     named = [("b", nothing), ("x", system)]
     _, results = PairedTest(named, {"m": CHRF(word_order=2)}, [lines], "bs", n_samples=1000)()
     theirs = next(value for name, value in results.items() if name != "System")[1]
-    assert (got.interval[1] - got.interval[0]) / 2 == pytest.approx(theirs.ci, rel=0.15)
-    assert sum(got.interval) / 2 == pytest.approx(theirs.mean, abs=1)
+    assert (actual.interval[1] - actual.interval[0]) / 2 == pytest.approx(theirs.ci, rel=0.15)
+    assert sum(actual.interval) / 2 == pytest.approx(theirs.mean, abs=1)

@@ -6,6 +6,8 @@ import json
 import pytest
 
 from polylect.eval.diagnosis import diagnose
+from polylect.eval.inference.estimate import Estimate
+from polylect.eval.inference.verdict import verdicts
 from polylect.eval.metrics import Score, score
 from polylect.eval.significance import Comparison
 from polylect.eval.table import (
@@ -55,9 +57,9 @@ def test_other_tokenizers_and_reference_counts_get_columns_and_means_of_their_ow
 @pytest.mark.parametrize("change", [{"version": "2.0.0"}, {"case": "lc"}])
 def test_signatures_that_never_compare_are_refused_by_name(change):
     other = bleu(40, **change)
-    with pytest.raises(ValueError, match=next(iter(change))) as caught:
+    with pytest.raises(ValueError, match=next(iter(change))) as error:
         scores_table({"en-de": [bleu(30)], "en-fr": [other]})
-    assert bleu(30).signature in str(caught.value) and other.signature in str(caught.value)
+    assert bleu(30).signature in str(error.value) and other.signature in str(error.value)
 
 
 def test_real_scores_of_languages_with_different_tokenizers():
@@ -96,9 +98,9 @@ def test_matrix_of_adapters_and_directions():
 @pytest.mark.parametrize("change", [{"version": "2.0.0"}, {"tok": "intl"}, {"nrefs": "var"}])
 def test_no_column_of_a_matrix_mixes_signatures(change):
     other = bleu(40, **change)
-    with pytest.raises(ValueError, match="column 'en-de'") as caught:
+    with pytest.raises(ValueError, match="column 'en-de'") as error:
         matrix_table({"a": {"en-de": [bleu(30)]}, "b": {"en-de": [other]}}, metric="bleu")
-    assert bleu(30).signature in str(caught.value) and other.signature in str(caught.value)
+    assert bleu(30).signature in str(error.value) and other.signature in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -111,22 +113,27 @@ def test_nothing_to_show_is_refused(make):
 
 
 def test_diagnosis_table_shows_counts_out_of_what_was_judged():
-    found = diagnose(["It is 5."], ["Es ist."], [["Es ist 5."]], source_lang="en", target_lang="de")
-    table = diagnosis_table({"en-de": found})
+    diagnosis = diagnose(
+        ["It is 5."], ["Es ist."], [["Es ist 5."]], source_lang="en", target_lang="de"
+    )
+    table = diagnosis_table({"en-de": diagnosis})
     cells = dict(zip(table.header, table.rows[0], strict=True))
     assert cells["numbers lost"] == "1/1" and cells["off target"] == "-"
     assert cells["length ratio"] == "0.78" and "length cap" not in cells
-    stored = json.loads(json.dumps(found.to_dict()))
+    stored = json.loads(json.dumps(diagnosis.to_dict()))
     assert diagnosis_table({"en-de": stored}) == table
 
 
-def test_comparison_table_marks_what_is_significant_after_correction():
+def test_comparison_table_says_what_each_comparison_proves():
+    estimates = Estimate(5.0, 1.0), Estimate(-1.0, 0.5)
     rows = [
-        Comparison("en-de", "b", "bleu", 20.0, 25.0, 0.001, 0.002, "tok:13a", (2.0, 8.0)),
-        Comparison("en-hi", "b", "bleu", 20.0, 19.0, 0.04, 0.08, "tok:intl", (-2.0, 0.04)),
+        Comparison("en-de", "b", "bleu", 20.0, 25.0, 0.001, 0.002, "tok:13a", (2, 8), estimates[0]),
+        Comparison("en-hi", "b", "bleu", 20.0, 19.0, 0.04, 0.08, "tok:intl", (-2, 0), estimates[1]),
     ]
-    table = comparison_table(rows)
-    assert [row[3] for row in table.rows] == ["+5.0*", "-1.0 "]
+    table = comparison_table(rows, verdicts(rows))
+    assert [row[3] for row in table.rows] == ["+5.0", "-1.0"]
+    assert table.header[-1] == "verdict"
+    assert [row[-1].split(" (")[0] for row in table.rows] == ["better", "undecided"]
     assert "en-hi, BLEU: tok:intl" in table.notes
 
 

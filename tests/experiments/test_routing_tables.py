@@ -10,14 +10,14 @@ from synthetic import BLEU, put, run_record, scores
 
 def routed_record(bleu: float, right: float, tests: int = 3) -> dict[str, Any]:
     names = ("news_en-de", "news_en-hi", "talks_en-de")[:tests]
-    found = {name: scores(bleu + i, 50.0) for i, name in enumerate(names)}
-    if "news_en-hi" in found:
-        found["news_en-hi"]["bleu"]["signature"] = BLEU.replace("13a", "intl")
+    scores_by_name = {name: scores(bleu + i, 50.0) for i, name in enumerate(names)}
+    if "news_en-hi" in scores_by_name:
+        scores_by_name["news_en-hi"]["bleu"]["signature"] = BLEU.replace("13a", "intl")
     shares = {"adapter": right, "direction": 2 * right, "domain": 3 * right}
     sides = {"source": shares, "target": shares}
     layers = {f"model.layers.{i}.mlp.{kind}": sides for i in (0, 1) for kind in ("up", "down")}
     routing = {"all": sides, "layers": layers}
-    return run_record(0.0, metrics={"test": found, "routing": routing})
+    return run_record(0.0, metrics={"test": scores_by_name, "routing": routing})
 
 
 @pytest.fixture

@@ -133,6 +133,33 @@ def test_matrix_and_likelihoods_of_the_analysis(checkout: Path) -> None:
     assert "| switch | 3.250 | - |" in nats and "| switch, a | 4.500 | 2.000 |" in nats
 
 
+def test_nats_per_character_stand_beside_those_of_the_base(checkout: Path) -> None:
+    analysis = {
+        "nats_per_character": {"none": {"en": 1.5}, "a": {"en": 2.5}},
+        "before": {"nats_per_character": {"en": 1.25}},
+    }
+    put(checkout, "demo/results/switch", run_record(30.0, analysis=analysis))
+    text = tables.table(checkout / "experiments", "demo/characters")
+    assert "| switch, before | 1.250 |" in text
+    assert "| switch | 1.500 |" in text and "| switch, a | 2.500 |" in text
+
+
+def test_directions_together_and_alone(checkout: Path) -> None:
+    row = {
+        "target_tokens": {"together": 10391, "alone": 10075},
+        "chrf++": {"together": 75.53, "alone": 76.91},
+        "signature": "some|sig",
+        "difference": -1.38,
+        "interval": [-2.0, -0.5],
+        "p": 0.01,
+        "p_holm": 0.02,
+    }
+    put(checkout, "demo/results/both", run_record(30.0, analysis={"alone": {"en-de": row}}))
+    text = tables.table(checkout / "experiments", "demo/together")
+    expected = "| both, en-de | 75.5 | 76.9 | -1.4 (-2.0 to -0.5) | 0.020 | 10,391 / 10,075 |"
+    assert expected in text and "some|sig" in text
+
+
 def test_likelihoods_of_translations_have_a_table_of_their_own(checkout: Path) -> None:
     put(checkout, "demo/results/two", run_record(30.0, analysis={"nats_per_target": {"en-de": 2}}))
     text = tables.table(checkout / "experiments", "demo/targets")

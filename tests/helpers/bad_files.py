@@ -18,6 +18,7 @@ TEXTS: dict[str, str | bytes] = {
     "swapped.tsv": "".join(f"{target}\t{source}\n" for source, target in ROWS),
     "numbered.tsv": "".join(f"{i}\t{s}\t{t}\n" for i, (s, t) in enumerate(ROWS)),
     "one_column.tsv": "".join(f"{source}\n" for source, _ in ROWS),
+    "twice.tsv": "en\tde\tde\n" + "".join(f"{s}\t{t}\t{t}\n" for s, t in ROWS),
     "a.en": "".join(f"{source}\n" for source, _ in ROWS),
     "a.de": "".join(f"{target}\n" for _, target in ROWS[:-2]),
     "empty.tsv": "",

@@ -22,6 +22,15 @@ SETTINGS = [
     ("train strategy.alpha=x", r"strategy\.alpha must be a number, got 'x'"),
     ("train trainer.max_steps=1.5", r"trainer\.max_steps must be of type int, got 1\.5"),
     ("train seed=1e3", "seed must be of type int, got '1000.0'"),
+    ("train learning_rate=1e-3", r"does not exist; here it is optim\.optimizer\.lr"),
+    ("train batch_size=8", r"does not exist; here it is data\.tokens_per_batch"),
+    ("train num_train_epochs=3", r"does not exist; here it is trainer\.max_epochs"),
+    ("train output_dir=x", "does not exist; here it is runs"),
+    ("tongues model.path=x/y", r"model\.path .* first choose model=\w+ or model="),
+    ("tongues strategy.library=x", "strategy.library .* first choose strategy=arrow or strategy="),
+    ("train model=google/gemma-2-2b", "does not exist; .* given by model=local model.path=PATH"),
+    ("train model=gpt2", "model=gpt2 does not exist; .* given by model=local model.path=PATH"),
+    ("train data=mine.tsv", r"data=mine\.tsv does not exist; .* data=files data.train=FILE"),
     ("train seed=-1", "seed must be from 0 to 4294967295, got -1"),
     ("train metrics=bleu", r"metrics must be a list, as in metrics=\[…\]"),
     ("train metrics=[blue]", "metrics: blue does not exist; did you mean bleu"),
@@ -86,6 +95,37 @@ SETTINGS = [
     ("train data.train=${nothere}/a.tsv", r"data\.train: Interpolation key 'nothere' not found"),
 ]
 
+EMPTY = r"{0} is empty: write something behind {0}= or leave it out"
+EMPTIES = [
+    *(
+        (f"{command} {key}=", EMPTY.format(key))
+        for command, keys in {
+            "train": "runs resume init_from data.train data.root data.template memory.corpus",
+            "evaluate run=RUN": "compare device memory.corpus",
+            "translate run=RUN direction=en-de": "input output template",
+            "translate run=RUN input=in.txt": "direction",
+            "translate model=tongues direction=en-de": "library",
+            "export run=RUN out=new": "run out form",
+            "library path=LIB_GOOD action=add": "path action source",
+            "detect model=tiny": "scores resume",
+            "recipe recipe=landermt": "resume",
+            "compare RUN RUN": "out",
+            "trim model=tiny out=new": "out",
+            "pretrain out=new": "out text",
+            "data": "out",
+            "answer": "oracle",
+            "init": "folder",
+        }.items()
+        for key in keys.split()
+    ),
+    ("evaluate run=", EMPTY.format("run")),
+    ("translate run= direction=en-de", EMPTY.format("run")),
+    ("own model.path=", EMPTY.format(r"model\.path")),
+    ("compare '' RUN", r"systems\[0\] is empty: leave the entry out"),
+    ("init ''", EMPTY.format("folder")),
+    ("tongues 'data.directions=[\"\"]'", r"data\.directions\[0\] is empty: leave the entry out"),
+]
+
 DIRECTIONS = [
     ("tongues data.directions=en-de", r"must be a list such as \[en-de, en-ta\], got 'en-de'"),
     ("tongues data.directions={en-de:1}", r"data\.directions must be a list, as in"),
@@ -125,7 +165,21 @@ FILES = [
     ("train data.train=god.tsv", r"god\.tsv does not exist; the nearest name there is 'good\.tsv'"),
     ("train data.train=o'brien/god.tsv", r"o'brien/god\.tsv does not exist: \. has no"),
     ("train 'data.train=my file.tsv'", r"my file\.tsv does not exist"),
-    ("train data.train=folder", "no file for the target side; put {lang} into the path"),
+    ("train data.train=folder", r"folder is a folder: name its files, as in folder/NAME\.{lang}"),
+    ("train 'data.train={kind: tsv, path: folder}'", "folder is a folder, not a file: name one in"),
+    ("train 'data.train=[good.tsv, folder]'", "folder is a folder: name its files"),
+    ("train data.train=notes", r"put {lang} into .* ends in tsv, csv, .* {kind: tsv, path: notes}"),
+    ("train 'data.train=*.tsx'", r"\*\.tsx does not exist: a path names one file, and several"),
+    ("train 'data.train=go*.tsv'", r"several stand in a list, as in \[good\.tsv\]"),
+    ("train data.val=dev?.{lang}", r"dev\?\.\w+ does not exist: a path names one file"),
+    ("train data.train=https://example.org/a.tsv", "is an address and no file: download it"),
+    ("train data.train=twice.tsv", r"twice\.tsv:1: the header has 'de' 2 times: .* 1 or 2, with"),
+    ("train 'data.train={kind: tsv, path: good.tsv, stop: -5}'", "stop must be a whole .* got -5"),
+    ("train 'data.train={kind: tsv, path: good.tsv, start: x}'", "start must be a .* got 'x'"),
+    (
+        "train 'data.train={kind: tsv, path: good.tsv, start: 9, stop: 5}'",
+        "from start=9 to stop=5 there is no row",
+    ),
     ("train data.train=empty.tsv", r"empty\.tsv:1: the corpus has no rows"),
     ("train data.train=binary.tsv", r"binary\.tsv:1: byte 1 of the line is NUL"),
     ("train data.train=latin1.tsv", r"latin1\.tsv:1: byte 0xf6 .* iconv -f LATIN1 -t UTF-8"),
@@ -214,6 +268,13 @@ PLACES = [
     ("translate run=RUN direction=en-de input=in.txt output=notes/x", "there is no folder notes"),
     ("translate run=RUN direction=en-de input=in.txt output=new/x", "there is no folder new: make"),
     ("translate run=RUN direction=en-de input=in.txt output=/dev/full", "No space left on device"),
+    ("evaluate run=LIB_GOOD", "LIB_GOOD is neither .*: adapters are used with model=… and library"),
+    (
+        "translate model=tiny direction=en-de library=LIB_GOOD/en-de",
+        "LIB_GOOD/en-de is an adapter: give the folder that holds it, LIB_GOOD",
+    ),
+    ("library path=RUN", "path=RUN is a run folder: its adapters are in RUN/adapters"),
+    ("evaluate RUN", "'RUN' is not a setting: write key=value, as in run=RUN, or path=RUN for"),
     ("compare", "give at least two run folders, the baseline first"),
     ("init a b", "polylect init takes one folder, got a and b"),
     ("init good.tsv", r"folder=good\.tsv cannot be written to: File exists"),

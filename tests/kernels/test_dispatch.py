@@ -34,7 +34,7 @@ def untrimmed(layout: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @cases
 def test_rows_are_sorted_by_expert_and_in_order_within_one(layout: str) -> None:
-    indices, weights, found = made(layout)
+    indices, weights, routes = made(layout)
     k = indices.shape[1]
     slots = [
         (expert, slot)
@@ -42,36 +42,36 @@ def test_rows_are_sorted_by_expert_and_in_order_within_one(layout: str) -> None:
         for slot in range(indices.numel())
         if indices.flatten()[slot] == expert
     ]
-    assert found.order.tolist() == [slot for _, slot in slots]
-    assert found.tokens.tolist() == [slot // k for _, slot in slots]
-    assert found.gates.tolist() == [weights.flatten().tolist()[slot] for _, slot in slots]
+    assert routes.order.tolist() == [slot for _, slot in slots]
+    assert routes.tokens.tolist() == [slot // k for _, slot in slots]
+    assert routes.gates.tolist() == [weights.flatten().tolist()[slot] for _, slot in slots]
     for expert in range(EXPERTS):
-        rows = range(int(found.offsets[expert]), int(found.offsets[expert + 1]))
+        rows = range(int(routes.offsets[expert]), int(routes.offsets[expert + 1]))
         assert [slots[row][0] for row in rows] == [expert] * int((indices == expert).sum())
     for row, (_, slot) in enumerate(slots):
-        assert found.places.flatten()[slot] == row
+        assert routes.places.flatten()[slot] == row
 
 
 @cases
 def test_combine_is_the_weighted_sum_of_each_tokens_rows(layout: str) -> None:
-    indices, weights, found = made(layout)
-    y = torch.randn(len(found.order), 3, dtype=torch.float64)
+    indices, weights, routes = made(layout)
+    y = torch.randn(len(routes.order), 3, dtype=torch.float64)
     for weighted in (True, False):
         total = torch.zeros(len(indices), 3, dtype=torch.float64)
-        for row, slot in enumerate(found.order.tolist()):
+        for row, slot in enumerate(routes.order.tolist()):
             token, choice = divmod(slot, indices.shape[1])
             total[token] += y[row] * (weights[token, choice].detach() if weighted else 1)
-        torch.testing.assert_close(combine(y, found, weighted=weighted).detach(), total)
+        torch.testing.assert_close(combine(y, routes, weighted=weighted).detach(), total)
 
 
 @cases
 def test_gather_and_combine_are_transposes(layout: str) -> None:
-    _, _, found = made(layout)
-    x = torch.randn(len(found.places), 4, dtype=torch.float64)
-    y = torch.randn(len(found.order), 4, dtype=torch.float64)
-    rows = gather(x, found)
-    assert torch.equal(rows, x[found.tokens])
-    torch.testing.assert_close((rows * y).sum(), (x * combine(y, found, weighted=False)).sum())
+    _, _, routes = made(layout)
+    x = torch.randn(len(routes.places), 4, dtype=torch.float64)
+    y = torch.randn(len(routes.order), 4, dtype=torch.float64)
+    rows = gather(x, routes)
+    assert torch.equal(rows, x[routes.tokens])
+    torch.testing.assert_close((rows * y).sum(), (x * combine(y, routes, weighted=False)).sum())
 
 
 @cases
@@ -82,8 +82,8 @@ def test_gradients_reach_tokens_rows_and_weights(layout: str, weighted: bool) ->
     scale = torch.rand(3, dtype=torch.float64)
 
     def there_and_back(x: Tensor, weights: Tensor) -> Tensor:
-        found = dispatch(indices, weights, EXPERTS)
-        return combine(torch.sin(gather(x, found)) * scale, found, weighted=weighted)
+        routes = dispatch(indices, weights, EXPERTS)
+        return combine(torch.sin(gather(x, routes)) * scale, routes, weighted=weighted)
 
     assert torch.autograd.gradcheck(there_and_back, (x, weights))
 
@@ -93,27 +93,27 @@ NEARLY_EVEN = torch.tensor([[0, 1], [2, 3], [4, 0], [-1, 1]])
 
 def test_experts_may_share_rows_of_nobody_so_that_all_have_equally_many() -> None:
     weights = torch.rand(4, 2, dtype=torch.float64)
-    found = dispatch(NEARLY_EVEN, weights, EXPERTS, spare=1)
-    assert found.offsets.tolist() == [0, 2, 4, 6, 8, 10]
+    routes = dispatch(NEARLY_EVEN, weights, EXPERTS, spare=1)
+    assert routes.offsets.tolist() == [0, 2, 4, 6, 8, 10]
     for slot, expert in enumerate(NEARLY_EVEN.flatten().tolist()):
-        row = int(found.places.flatten()[slot])
+        row = int(routes.places.flatten()[slot])
         if expert < 0:
             assert row >= 10
         else:
-            assert 2 * expert <= row < 2 * expert + 2 and found.order[row] == slot
-            assert found.gates[row] == weights.flatten()[slot]
-    assert int(found.gates.count_nonzero()) == 7
+            assert 2 * expert <= row < 2 * expert + 2 and routes.order[row] == slot
+            assert routes.gates[row] == weights.flatten()[slot]
+    assert int(routes.gates.count_nonzero()) == 7
     y = torch.randn(10, 3, dtype=torch.float64)
-    of_slots = y[found.places.clamp(max=9)] * (NEARLY_EVEN >= 0).unsqueeze(2)
+    of_slots = y[routes.places.clamp(max=9)] * (NEARLY_EVEN >= 0).unsqueeze(2)
     for weighted in (True, False):
         expected = of_slots * weights.unsqueeze(2) if weighted else of_slots
-        torch.testing.assert_close(combine(y, found, weighted=weighted), expected.sum(1))
+        torch.testing.assert_close(combine(y, routes, weighted=weighted), expected.sum(1))
 
 
 def test_no_gradient_comes_from_rows_of_nobody() -> None:
     def there_and_back(x: Tensor, weights: Tensor) -> Tensor:
-        found = dispatch(NEARLY_EVEN, weights, EXPERTS, spare=1)
-        return combine(torch.sin(gather(x, found)), found)
+        routes = dispatch(NEARLY_EVEN, weights, EXPERTS, spare=1)
+        return combine(torch.sin(gather(x, routes)), routes)
 
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(4, 2, dtype=torch.float64, requires_grad=True)
@@ -128,14 +128,14 @@ def test_rows_stay_as_many_where_evening_is_idle_or_takes_too_many(
     indices: list[list[int]], spare: int
 ) -> None:
     indices = torch.tensor(indices)
-    found = dispatch(indices, torch.rand(indices.shape), EXPERTS, spare=spare)
-    assert len(found.order) == int((indices >= 0).sum())
+    routes = dispatch(indices, torch.rand(indices.shape), EXPERTS, spare=spare)
+    assert len(routes.order) == int((indices >= 0).sum())
 
 
 def test_no_tokens() -> None:
-    found = dispatch(torch.empty(0, 2, dtype=torch.long), torch.empty(0, 2), EXPERTS)
-    assert found.offsets.tolist() == [0] * (EXPERTS + 1)
-    assert combine(gather(torch.empty(0, 3), found), found).shape == (0, 3)
+    routes = dispatch(torch.empty(0, 2, dtype=torch.long), torch.empty(0, 2), EXPERTS)
+    assert routes.offsets.tolist() == [0] * (EXPERTS + 1)
+    assert combine(gather(torch.empty(0, 3), routes), routes).shape == (0, 3)
 
 
 def test_the_same_numbers_every_time() -> None:
@@ -148,10 +148,10 @@ def test_the_same_numbers_every_time() -> None:
 
 def test_half_precision_is_summed_in_single() -> None:
     indices, weights, _ = made("three choices")
-    found = dispatch(indices, weights.detach().float(), EXPERTS)
+    routes = dispatch(indices, weights.detach().float(), EXPERTS)
     y = torch.randn(9, 16).bfloat16()
-    exact = combine(y.float(), found).bfloat16()
-    assert torch.equal(combine(y, found), exact)
+    exact = combine(y.float(), routes).bfloat16()
+    assert torch.equal(combine(y, routes), exact)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,11 @@ def test_an_unknown_expert_is_refused(indices: Tensor, weights: Tensor, says: st
 
 
 def test_rows_of_another_dispatch_are_refused() -> None:
-    _, _, found = made("mixed")
+    _, _, routes = made("mixed")
     with pytest.raises(ValueError, match=r"combine: y has the shape \(13, 4\).*\(14, d\)"):
-        combine(torch.randn(13, 4), found)
+        combine(torch.randn(13, 4), routes)
     with pytest.raises(ValueError, match=r"gather: x .* 7 tokens"):
-        gather(torch.randn(8, 4), found)
+        gather(torch.randn(8, 4), routes)
 
 
 @pytest.mark.parametrize("layout", ["mixed", "nobody here and there"])
@@ -197,11 +197,11 @@ def parity(layout: str, d: int, dtype: torch.dtype, device: str, tolerance: floa
     near = {"rtol": tolerance, "atol": tolerance}
     for given in (None, gates.float()):
         for name, rows in (("gather", x), ("combine", y)):
-            found = getattr(kernel, name)(rows, given, *index)
+            actual = getattr(kernel, name)(rows, given, *index)
             exact = getattr(reference, name)(rows, given, *index)
-            torch.testing.assert_close(found, exact, **near)
-    found = kernel.gate_grad(y, x, tokens, offsets)
-    torch.testing.assert_close(found, reference.gate_grad(y, x, tokens, offsets), **near)
+            torch.testing.assert_close(actual, exact, **near)
+    actual = kernel.gate_grad(y, x, tokens, offsets)
+    torch.testing.assert_close(actual, reference.gate_grad(y, x, tokens, offsets), **near)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU")
@@ -229,7 +229,7 @@ def test_kernels_compile_for_gpus() -> None:
     types |= dict.fromkeys(("tokens", "places", "offsets"), "*i64")
     fixed = {"WEIGHTED": True, "PRECISE": "tl.float32", "BLOCK": 1024}
     sums = {"PRECISE": "tl.float32", "BLOCK": 1024, "y_column": 1, "grad_column": 1}
-    found = compile_all(
+    compiled = compile_all(
         "polylect.kernels.dispatch.kernel",
         [
             {"kernel": "gather_kernel", "types": types, "constants": {**fixed, "x_column": 1}},
@@ -237,5 +237,5 @@ def test_kernels_compile_for_gpus() -> None:
             {"kernel": "gate_grad_kernel", "types": types | {"out": "*fp32"}, "constants": sums},
         ],
     )
-    assert len(found) == 6
-    assert all(case["shared"] <= SHARED_MEMORY[case["target"]] for case in found)
+    assert len(compiled) == 6
+    assert all(case["shared"] <= SHARED_MEMORY[case["target"]] for case in compiled)

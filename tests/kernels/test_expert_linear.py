@@ -65,27 +65,27 @@ def test_gradient_of_a_gathered_linear() -> None:
     indices = torch.tensor([[0, 2], [2, -1], [2, 0]])
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
-    found = dispatch(indices, torch.rand(3, 2), 3)
+    routes = dispatch(indices, torch.rand(3, 2), 3)
 
     def gathered(x: Tensor, weight: Tensor) -> Tensor:
-        return gathered_expert_linear(x, weight, found)
+        return gathered_expert_linear(x, weight, routes)
 
     assert torch.autograd.gradcheck(gathered, (x, weight))
-    expected = expert_linear(gather(x, found), weight, found.offsets)
+    expected = expert_linear(gather(x, routes), weight, routes.offsets)
     assert torch.equal(gathered(x, weight), expected)
 
 
 @pytest.mark.parametrize("learned", [(True, True), (False, True), (False, False)])
 def test_several_gathered_linears_are_each_by_itself(learned: tuple[bool, bool]) -> None:
-    found = dispatch(torch.tensor([[0, 2], [2, -1], [2, 0]]), torch.rand(3, 2), 3)
+    routes = dispatch(torch.tensor([[0, 2], [2, -1], [2, 0]]), torch.rand(3, 2), 3)
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     weights = [torch.randn(3, 4, d_out, dtype=torch.float64) for d_out in (2, 5)]
     learning = [w.requires_grad_() for w, learns in zip(weights, learned, strict=True) if learns]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        together = gathered_expert_linears(x, weights, found)
+        together = gathered_expert_linears(x, weights, routes)
     assert any(t is x for t in kept) == any(learned)
-    alone = [gathered_expert_linear(x, weight, found) for weight in weights]
+    alone = [gathered_expert_linear(x, weight, routes) for weight in weights]
     sums = [sum((y.square().sum() for y in ys), start=x.new_zeros(())) for ys in (together, alone)]
     found_grads, expected = (torch.autograd.grad(total, (x, *learning)) for total in sums)
     for grad, wanted in zip((*together, *found_grads), (*alone, *expected), strict=True):
@@ -173,23 +173,23 @@ def test_what_does_not_fit_is_named(
 
 
 def test_tokens_of_another_dispatch_are_refused() -> None:
-    found = dispatch(torch.tensor([[0], [1]]), torch.rand(2, 1), 2)
+    routes = dispatch(torch.tensor([[0], [1]]), torch.rand(2, 1), 2)
     with pytest.raises(ValueError, match="x has 3 rows, but the dispatch is of 2 tokens"):
-        gathered_expert_linear(torch.randn(3, 4), torch.randn(2, 4, 4), found)
+        gathered_expert_linear(torch.randn(3, 4), torch.randn(2, 4, 4), routes)
     with pytest.raises(ValueError, match="x has 3 rows, but the dispatch is of 2 tokens"):
-        gathered_expert_linears(torch.randn(3, 4), [torch.randn(2, 4, 4)], found)
+        gathered_expert_linears(torch.randn(3, 4), [torch.randn(2, 4, 4)], routes)
 
 
 @pytest.mark.parametrize("gathered", [False, True])
 def test_the_operators_are_sound(gathered: bool) -> None:
-    found = dispatch(torch.tensor([[0, 2], [2, 1], [2, 0]]), torch.rand(3, 2), 4)
+    routes = dispatch(torch.tensor([[0, 2], [2, 1], [2, 0]]), torch.rand(3, 2), 4)
     weight = torch.randn(4, 2, 5).transpose(1, 2).requires_grad_()
     x = torch.randn(3 if gathered else 6, 5, requires_grad=True)
-    index = (found.tokens, found.places) if gathered else (None, None)
+    index = (routes.tokens, routes.places) if gathered else (None, None)
     ops = torch.ops.polylect
-    opcheck(ops.expert_linear.default, (x, weight, found.offsets, *index))
+    opcheck(ops.expert_linear.default, (x, weight, routes.offsets, *index))
     grad = torch.randn(6, 2)
-    arguments = (x.detach(), grad, weight.detach(), found.offsets, index[0])
+    arguments = (x.detach(), grad, weight.detach(), routes.offsets, index[0])
     opcheck(ops.expert_linear_weight_grad.default, arguments)
 
 
@@ -215,21 +215,21 @@ def test_experts_of_transformers(family: str) -> None:
     weights = weights.detach().requires_grad_()
 
     def ours(x: Tensor, weights: Tensor) -> Tensor:
-        found = dispatch(indices, weights, 4)
-        both = gathered_expert_linear(x, experts.gate_up_proj.mT, found)
+        actual = dispatch(indices, weights, 4)
+        both = gathered_expert_linear(x, experts.gate_up_proj.mT, actual)
         gate, up = both.chunk(2, dim=-1)
-        y = expert_linear(functional.silu(gate) * up, experts.down_proj.mT, found.offsets)
-        return combine(y, found)
+        y = expert_linear(functional.silu(gate) * up, experts.down_proj.mT, actual.offsets)
+        return combine(y, actual)
 
     leaves = (x, weights, *experts.parameters())
     toward = torch.randn(11, 12)
     theirs = experts(x, indices, weights)
     torch.testing.assert_close(ours(x, weights), theirs, rtol=1e-5, atol=1e-5)
     expected = torch.autograd.grad(theirs, leaves, toward)
-    for found, grad in zip(
+    for actual, grad in zip(
         torch.autograd.grad(ours(x, weights), leaves, toward), expected, strict=True
     ):
-        torch.testing.assert_close(found, grad, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(actual, grad, rtol=1e-5, atol=1e-5)
 
 
 def parity(
@@ -245,13 +245,13 @@ def parity(
     grad = torch.randn(rows, 2 * d_out, device=device).to(dtype)[:, ::2]
     offsets = offsets.to(device)
     for index in (None, tokens):
-        found = kernel.expert_linear(x, weight, offsets, index, None)
+        actual = kernel.expert_linear(x, weight, offsets, index, None)
         exact = reference.expert_linear(x.float(), weight.float(), offsets, index, None)
-        torch.testing.assert_close(found, exact.to(dtype), rtol=near, atol=near)
-        found = kernel.weight_grad(x, grad, weight, offsets, index)
+        torch.testing.assert_close(actual, exact.to(dtype), rtol=near, atol=near)
+        actual = kernel.weight_grad(x, grad, weight, offsets, index)
         exact = reference.weight_grad(x.float(), grad.float(), weight.float(), offsets, index)
-        assert found.stride() == weight.stride()
-        torch.testing.assert_close(found, exact.to(dtype), rtol=near, atol=near)
+        assert actual.stride() == weight.stride()
+        torch.testing.assert_close(actual, exact.to(dtype), rtol=near, atol=near)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU")
@@ -297,6 +297,6 @@ def test_kernels_compile_for_gpus(element: str, size: int, precision: str) -> No
     }
     constants = {**fixed, "x_column": 1, "grad_column": 1, "out_in": 1}
     backward = forward | {"kernel": "weight_grad_kernel", "constants": constants}
-    found = compile_all(kernel.__name__, [forward, backward])
-    assert len(found) == 4
-    assert all(case["shared"] <= SHARED_MEMORY[case["target"]] for case in found)
+    compiled = compile_all(kernel.__name__, [forward, backward])
+    assert len(compiled) == 4
+    assert all(case["shared"] <= SHARED_MEMORY[case["target"]] for case in compiled)

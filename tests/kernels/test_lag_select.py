@@ -61,8 +61,8 @@ def by_loop(
     return chosen, products
 
 
-def agrees(found: tuple[Tensor, Tensor], arguments: tuple, near: float = 1e-5) -> None:
-    chosen, projected = found
+def agrees(actual: tuple[Tensor, Tensor], arguments: tuple, near: float = 1e-5) -> None:
+    chosen, projected = actual
     expected, products = by_loop(*(a if a is None else a.cpu() for a in arguments))
     assert chosen.tolist() == expected
     for one, product in zip(projected.cpu(), products, strict=True):
@@ -92,7 +92,9 @@ def test_products_of_the_chosen_and_their_sums_are_those_of_loops() -> None:
     x, a, b = torch.randn(6, 9), torch.randn(5, 3, 9), torch.randn(5, 3, 4)
     indices = torch.rand(6, 5).argsort(1)[:, :2]
     h = sparse.chosen_products(x, a, indices)
-    expected = torch.stack([a[of] @ token for of, token in zip(indices, x, strict=True)])
+    expected = torch.stack(
+        [a[selected] @ token for selected, token in zip(indices, x, strict=True)]
+    )
     torch.testing.assert_close(h, expected)
     expected = torch.einsum("tkro,tkr->to", b[indices], h)
     torch.testing.assert_close(sparse.chosen_sum(h, b, indices), expected)
@@ -153,10 +155,12 @@ def kernel_agrees(name: str, form: str, dtype: torch.dtype, device: str) -> None
     from polylect.kernels.lag_select import kernel
 
     arguments = made(name, form, dtype, device)
-    found, exact = (of.best_candidate(*arguments) for of in (kernel, reference))
-    agrees(found, arguments, 1e-5 if name != "wide" else 1e-4)
-    assert [t.dtype for t in found] == [t.dtype for t in exact]
-    assert [t.shape for t in found] == [t.shape for t in exact]
+    actual, exact = (
+        implementation.best_candidate(*arguments) for implementation in (kernel, reference)
+    )
+    agrees(actual, arguments, 1e-5 if name != "wide" else 1e-4)
+    assert [t.dtype for t in actual] == [t.dtype for t in exact]
+    assert [t.shape for t in actual] == [t.shape for t in exact]
 
 
 @cpu
@@ -181,10 +185,11 @@ def ties_agree(device: str) -> None:
     x, candidates = x[:2], candidates[:2]
     nothing = (None, None, None)
     for of_x in (x, torch.zeros_like(x), torch.full_like(x, float("nan"))):
-        found, exact = (
-            of.best_candidate(of_x, candidates, twice, *nothing) for of in (kernel, reference)
+        actual, exact = (
+            implementation.best_candidate(of_x, candidates, twice, *nothing)
+            for implementation in (kernel, reference)
         )
-        assert torch.equal(found[0], exact[0])
+        assert torch.equal(actual[0], exact[0])
 
 
 @cpu

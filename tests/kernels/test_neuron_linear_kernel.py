@@ -20,9 +20,9 @@ def against_reference(case: Case, tolerance: float) -> None:
         "input_grad": (grad, *plain, case.dim),
         "values_grad": (grad, x, *plain[1:], case.dim),
     }.items():
-        got, want = (getattr(module, name)(*arguments) for module in (kernel, reference))
-        assert (got.shape, got.dtype) == (want.shape, want.dtype)
-        assert_near(got, want, tolerance)
+        actual, want = (getattr(module, name)(*arguments) for module in (kernel, reference))
+        assert (actual.shape, actual.dtype) == (want.shape, want.dtype)
+        assert_near(actual, want, tolerance)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel is not interpreted")

@@ -49,17 +49,17 @@ def test_routes_do_not_nest():
 
 def in_a_thread(act):
     """Begins to act in another thread; what it returns or raises comes out of the list."""
-    found = []
+    results = []
 
     def run():
         try:
-            found.append(act())
+            results.append(act())
         except Exception as error:
-            found.append(error)
+            results.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    return thread, found
+    return thread, results
 
 
 def test_another_thread_waits_until_the_route_is_closed():
@@ -71,11 +71,11 @@ def test_another_thread_waits_until_the_route_is_closed():
 
     with context.route(["de"]):
         context.losses["ffn"] = 1.0
-        thread, found = in_a_thread(other)
+        thread, actual = in_a_thread(other)
         thread.join(0.05)
-        assert (found, context.rows(1), context.losses) == ([], ("de",), {"ffn": 1.0})
+        assert (actual, context.rows(1), context.losses) == ([], ("de",), {"ffn": 1.0})
     thread.join(5)
-    assert found == [("fr", "fr")]
+    assert actual == [("fr", "fr")]
 
 
 def test_what_is_locked_nests_and_routes_open_in_it():
@@ -86,13 +86,13 @@ def test_what_is_locked_nests_and_routes_open_in_it():
             return "came in"
 
     with context.lock(), context.lock():
-        thread, found = in_a_thread(other)
+        thread, actual = in_a_thread(other)
         with context.route(["de"]):
             assert context.rows(1) == ("de",)
         thread.join(0.05)
-        assert found == []
+        assert actual == []
     thread.join(5)
-    assert found == ["came in"]
+    assert actual == ["came in"]
 
 
 def test_nothing_is_locked_within_a_route_of_the_same_thread():
@@ -111,9 +111,9 @@ def test_a_copy_has_a_lock_of_its_own(copied):
     context.adapters["de"] = 2
     with context.lock():
         twin = copied(context)
-        thread, found = in_a_thread(lambda: twin.lock().__enter__())
+        thread, actual = in_a_thread(lambda: twin.lock().__enter__())
         thread.join(5)
-    assert found == [None]
+    assert actual == [None]
     assert twin.adapters == {"de": 2}
 
 

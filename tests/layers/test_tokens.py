@@ -24,9 +24,11 @@ PROMPTS = [[3, 4, 5, 6, 7], [8, 9], [11, 12, 13, 14]]
 class Featured(nn.Module):
     """A feed-forward network times 1 + w · f."""
 
-    def __init__(self, mlp: nn.Module, features: RouterFeatures, told: dict[str, Tokens]) -> None:
+    def __init__(
+        self, mlp: nn.Module, features: RouterFeatures, tokens_by_layer: dict[str, Tokens]
+    ) -> None:
         super().__init__()
-        self.mlp, self.features, self.told = mlp, features, told
+        self.mlp, self.features, self.told = mlp, features, tokens_by_layer
         self.w = nn.Parameter(torch.randn(features.size), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,13 +36,13 @@ class Featured(nn.Module):
 
 
 def featured(model: LlamaForCausalLM, name: str, lengths: Tensor) -> LlamaForCausalLM:
-    told: dict[str, Tokens] = {}
+    tokens_by_layer: dict[str, Tokens] = {}
     for layer in model.model.layers:
-        layer.mlp = Featured(layer.mlp, router_features(name, 32, window=4), told)
+        layer.mlp = Featured(layer.mlp, router_features(name, 32, window=4), tokens_by_layer)
     watch_tokens(
         model.base_model,
         lambda rows: lengths.repeat_interleave(rows // len(lengths)),
-        lambda tokens: told.update(tokens=tokens),
+        lambda tokens: tokens_by_layer.update(tokens=tokens),
     )
     return model
 
@@ -125,13 +127,13 @@ def test_a_sentence_in_pieces_is_the_sentence(model: LlamaForCausalLM):
 
 def test_padding_on_either_side_changes_nothing(model: LlamaForCausalLM):
     rows = [[*prompt, 20, 21, 22] for prompt in PROMPTS]
-    found = []
+    results = []
     for side in ("left", "right"):
         ids, mask = padded(rows, side)
-        found.append(model(ids, attention_mask=mask).logits[mask.bool()])
-    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+        results.append(model(ids, attention_mask=mask).logits[mask.bool()])
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
     without_mask = model(torch.tensor(rows[:1]).repeat(3, 1)).logits[0]
-    torch.testing.assert_close(without_mask, found[0][: len(rows[0])], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(without_mask, results[0][: len(rows[0])], atol=1e-5, rtol=1e-4)
 
 
 def cache_in_use() -> tuple[DynamicCache, nn.Module]:

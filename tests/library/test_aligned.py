@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from polylect.layers.adapters import align
 from polylect.library import Adapter, AdapterLibrary, LowRank
-from polylect.library.aligned import FILE, AlignedLibrary
+from polylect.library.aligned_library import FILE, AlignedLibrary
 from polylect.library.folder import ABOUT
 from polylect.library.peft_format import CONFIG, WEIGHTS
 
@@ -117,9 +117,9 @@ def test_where_nothing_can_be_written_it_stays_in_memory(library, capsys):
     for name in library.names:
         (library.path / name / FILE).mkdir()  # a file cannot take its place, even for root
     aligned, made = prepared(library)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1
-    assert "cannot be written" in said[0] and "memory" in said[0]
+    stdout = capsys.readouterr().out.splitlines()
+    assert len(stdout) == 1
+    assert "cannot be written" in stdout[0] and "memory" in stdout[0]
     assert made == [True, True]
     assert not aligned.prepare("de")
     update = library.load("de").modules[DOWN]

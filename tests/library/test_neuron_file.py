@@ -18,7 +18,7 @@ def neurons(**changes: object) -> NeuronFile:
     specific[0, 1, 3] = True
     specific[1, 0, 1] = True  # layer 2: neuron 1 is of the first
     general = torch.tensor([[True, True, False, False], [True, False, False, False]])
-    found = NeuronFile(
+    neuron_file = NeuronFile(
         directions=("en-de", "en-hi"),
         layers=(0, 2),
         selected=torch.tensor([[True, True], [True, False]]),
@@ -30,7 +30,7 @@ def neurons(**changes: object) -> NeuronFile:
         base_fingerprint="ab" * 32,
         about={"tokens": {"source": [30, 10], "target": [10, 30]}, "note": "हिन्दी"},
     )
-    return dataclasses.replace(found, **changes)
+    return dataclasses.replace(neuron_file, **changes)
 
 
 def same(one: NeuronFile, other: NeuronFile) -> bool:
@@ -46,9 +46,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path, file = tmp_path / "new" / "neurons.safetensors", neurons()
     file.write(path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    found, written = NeuronFile.read(path), path.read_bytes()
-    assert same(found, file)
-    found.write(path)
+    neuron_file, written = NeuronFile.read(path), path.read_bytes()
+    assert same(neuron_file, file)
+    neuron_file.write(path)
     assert path.read_bytes() == written
 
 

@@ -93,9 +93,9 @@ def test_a_file_that_is_not_whole_is_named(
     name: str, content: bytes, sentence: str, folder: Path
 ) -> None:
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=sentence) as caught:
+    with pytest.raises(ValueError, match=sentence) as error:
         load_backbone(str(folder))
-    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_code_in_pickled_weights_does_not_run(folder: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
 
 
 def test_a_hub_model_that_cannot_be_had_offline_is_said() -> None:
-    with pytest.raises(FileNotFoundError, match="hf download nobody/nothing") as caught:
+    with pytest.raises(FileNotFoundError, match="hf download nobody/nothing") as error:
         load_backbone("nobody/nothing")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -146,14 +146,14 @@ def test_learned_translations_come_back_and_stop(name: str, style: str, tmp_path
     learn(model, rows, pad)
     asked = collate([Example(r.prompt, [], r.direction) for r in rows], pad, "left")
     with torch.no_grad():
-        told = model.generate(
+        generated = model.generate(
             input_ids=asked.input_ids, attention_mask=asked.attention_mask,
             max_new_tokens=100, do_sample=False, eos_token_id=ends,
         )  # fmt: skip
-    told = told[:, asked.input_ids.shape[1] :]
-    for answer, row, (_, target) in zip(told, rows, PAIRS, strict=True):
+    generated = generated[:, asked.input_ids.shape[1] :]
+    for answer, row, (_, target) in zip(generated, rows, PAIRS, strict=True):
         stop = len(row.target)
         assert answer[:stop].tolist() == row.target
         assert set(answer[stop:].tolist()) <= {pad}
         assert tokenizer.decode(answer, skip_special_tokens=True).strip() == target
-    assert told.shape[1] == max(len(row.target) for row in rows)
+    assert generated.shape[1] == max(len(row.target) for row in rows)

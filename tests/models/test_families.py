@@ -34,10 +34,10 @@ def test_paths_lead_to_linear_layers_and_miss_none(name: str) -> None:
 def test_targets_are_endings_of_module_names(name: str) -> None:
     model, _ = tiny_backbone(name)
     linears = {path for path, m in model.named_modules() if isinstance(m, nn.Linear)}
-    found = {p for p in linears for t in FAMILIES[name].targets() if p.endswith("." + t)}
+    targets = {p for p in linears for t in FAMILIES[name].targets() if p.endswith("." + t)}
     head = {p for p in linears if model.get_submodule(p) is model.get_output_embeddings()}
-    assert found == linears - head
-    assert len(found) == 2 * len(FAMILIES[name].targets())
+    assert targets == linears - head
+    assert len(targets) == 2 * len(FAMILIES[name].targets())
 
 
 @names
@@ -72,9 +72,9 @@ def test_family_of_a_model_is_the_one_it_was_made_from(name: str) -> None:
 def test_unknown_model_type_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match=r"'opt' belongs to no known family .*llama, qwen2"
-    ) as told:
+    ) as message:
         family_of(AutoConfig.for_model("opt"))
-    assert "strategy.targets" in str(told.value)
+    assert "strategy.targets" in str(message.value)
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

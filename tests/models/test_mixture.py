@@ -143,8 +143,8 @@ def test_a_saved_mixture_is_the_mixture(
     moved(model)
     save_mixture(model, mixture, tokenizer, tmp_path)
     loaded, its_tokenizer = load_mixture(tmp_path)
-    found = loaded(input_ids=IDS, attention_mask=LEFT).logits
-    assert torch.equal(found, logits(model, context))
+    actual = loaded(input_ids=IDS, attention_mask=LEFT).logits
+    assert torch.equal(actual, logits(model, context))
     assert its_tokenizer("The cat.").input_ids == tokenizer("The cat.").input_ids
     assert not loaded.training
     options = {"attention_mask": LEFT, "max_new_tokens": 6, "num_beams": 2, "do_sample": False}
@@ -239,8 +239,8 @@ def test_a_mixture_that_is_no_choice_is_a_plain_model(
     expected = logits(model, context)
     dense_copy(model).save_pretrained(tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
-    found = plain(input_ids=IDS, attention_mask=LEFT).logits
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    actual = plain(input_ids=IDS, attention_mask=LEFT).logits
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert AutoConfig.from_pretrained(tmp_path).model_type == plain.config.model_type
     assert torch.equal(logits(model, context), expected)
 

@@ -50,9 +50,11 @@ def test_it_learns_and_writes_a_folder_that_loads(tmp_path: Path) -> None:
     # A tag says which language follows: "D…" after <2de>, "T…" after <2en>.
     for tag, word in (("<2de>", "D"), ("<2en>", "The")):
         start = torch.tensor([[1, tokenizer.convert_tokens_to_ids(tag)]])
-        told = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=60)[0]
-        assert tokenizer.decode(told, skip_special_tokens=True).startswith(word)
-        assert int(told[-1]) == tokenizer.eos_token_id
+        generated = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=60)[
+            0
+        ]
+        assert tokenizer.decode(generated, skip_special_tokens=True).startswith(word)
+        assert int(generated[-1]) == tokenizer.eos_token_id
 
 
 def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
@@ -144,12 +146,12 @@ def documents(context: int, tagged: float = 0.0) -> tuple[Documents, list[list[i
 
 
 def rows_of(made: Documents, batch_tokens: int) -> list[list[int]]:
-    found = []
+    results = []
     for ids, labels in made.epoch(batch_tokens, np.random.default_rng(1)):
         assert ids.numel() <= batch_tokens or len(ids) == 1
         assert torch.equal(ids[labels != -100], labels[labels != -100])
-        found += [row[row != -100].tolist() for row in labels]
-    return found
+        results += [row[row != -100].tolist() for row in labels]
+    return results
 
 
 def test_an_epoch_holds_every_document_once_alone_in_its_row() -> None:

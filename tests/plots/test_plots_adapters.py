@@ -18,8 +18,8 @@ LAYERS = ("model.layers.0.self_attn.q_proj", "model.layers.10.mlp.up_proj")
 
 def row(direction: str, side: str, tokens: int, shares: dict[str, float], **more: Any) -> dict:
     own = shares.get(direction, 0.0) if direction != "en-ta" else None
-    found = {"library": "library", "layer": LAYERS[0], "direction": direction, "side": side}
-    return {**found, "tokens": tokens, "shares": shares, "agreement": own, **more}
+    row = {"library": "library", "layer": LAYERS[0], "direction": direction, "side": side}
+    return {**row, "tokens": tokens, "shares": shares, "agreement": own, **more}
 
 
 @pytest.fixture
@@ -110,9 +110,12 @@ def test_more_adapters_than_colours_are_drawn_all_the_same() -> None:
 
 def test_similarity_is_drawn_from_the_file_of_a_comparison(tmp_path: Path) -> None:
     values = [[1.0, 0.5, None], [0.5, 1.0, 0.25], [None, 0.25, 1.0]]
-    found = {"adapters": ["a", "b", "c"], **dict.fromkeys(("update", "arrow", "subspace"), values)}
+    similarity = {
+        "adapters": ["a", "b", "c"],
+        **dict.fromkeys(("update", "arrow", "subspace"), values),
+    }
     path = tmp_path / "similarity.json"
-    path.write_text(json.dumps(found), encoding="utf-8")
+    path.write_text(json.dumps(similarity), encoding="utf-8")
     panels = maps(plots.similarity(path))
     assert len(panels) == 3
     none = math.nan

@@ -26,8 +26,8 @@ def routing(logits: torch.Tensor, gate: torch.Tensor | None = None) -> Routing:
 
 def row(direction: str, side: str, tokens: int, first: float, **more: Any) -> dict[str, Any]:
     """Two LM experts, of which the first has this share."""
-    found = {"layer": "layer_0", "direction": direction, "side": side, "tokens": tokens}
-    return found | {"lm": [first, 1 - first], "entropy/lm": first / 2} | more
+    row = {"layer": "layer_0", "direction": direction, "side": side, "tokens": tokens}
+    return row | {"lm": [first, 1 - first], "entropy/lm": first / 2} | more
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ SENTENCE = {
 def test_a_tally_has_the_means_over_all_tokens_of_all_batches() -> None:
     """Against means over the same tokens taken one by one."""
     tally = RoutingTally(["en-de", "en-fr", "de"], GROUPS)
-    found: dict[tuple[str, str], list[list[float]]] = {}
+    series: dict[tuple[str, str], list[list[float]]] = {}
     for directions, prompts in ((["en-de", "en-fr"], [2, 3]), (["en-de", "en-de"], [1, 4])):
         logits, gate = torch.randn(2 * 6, 5), torch.randn(2 * 6)
         real = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]]).bool()
@@ -66,38 +66,44 @@ def test_a_tally_has_the_means_over_all_tokens_of_all_batches() -> None:
             if real[line, position]:
                 side = "source" if position < prompts[line] else "target"
                 parts = [token[g.start : g.stop].softmax(0) for g in GROUPS.values()]
-                told = [value for p in parts for value in (*p, -(p * p.log()).sum())]
-                told.append(gate[place].double().sigmoid())
-                found.setdefault((directions[line], side), []).append([float(v) for v in told])
+                values = [value for p in parts for value in (*p, -(p * p.log()).sum())]
+                values.append(gate[place].double().sigmoid())
+                series.setdefault((directions[line], side), []).append([float(v) for v in values])
     rows = {(r["direction"], r["side"]): r for r in tally.rows()}
-    assert rows.keys() == found.keys()
-    for key, told in found.items():
-        of = rows[key]
-        shown = [*of["lm"], of["entropy/lm"], *of["mt"], of["entropy/mt"], of["gate"]]
-        assert of["tokens"] == len(told)
-        np.testing.assert_allclose(shown, np.mean(told, 0), rtol=1e-4)
+    assert rows.keys() == series.keys()
+    for key, values in series.items():
+        entry = rows[key]
+        shown = [
+            *entry["lm"],
+            entry["entropy/lm"],
+            *entry["mt"],
+            entry["entropy/mt"],
+            entry["gate"],
+        ]
+        assert entry["tokens"] == len(values)
+        np.testing.assert_allclose(shown, np.mean(values, 0), rtol=1e-4)
 
 
 def test_a_tally_without_a_gate_or_mt_experts_says_nothing_of_them() -> None:
     tally = RoutingTally(["de"], {"lm": range(2)})
     logits = torch.randn(3, 2)
-    of = Routing(torch.arange(2).expand(3, -1), logits.softmax(1), logits)
-    tally.add("layer_0", of, torch.ones(1, 3).bool(), torch.tensor([1]), ["de"])
-    assert {key for of in tally.rows() for key in of} == {
+    routing = Routing(torch.arange(2).expand(3, -1), logits.softmax(1), logits)
+    tally.add("layer_0", routing, torch.ones(1, 3).bool(), torch.tensor([1]), ["de"])
+    assert {key for routing in tally.rows() for key in routing} == {
         *("layer", "direction", "side", "tokens", "lm", "entropy/lm")
     }
 
 
 def test_languages_are_means_over_the_tokens_of_their_directions(rows: list[dict]) -> None:
-    found = plots.by_language(rows, "lm")
-    assert {name: of[0].item() for name, of in found["layer_0"].items()} == pytest.approx(
+    actual = plots.by_language(rows, "lm")
+    assert {name: entry[0].item() for name, entry in actual["layer_0"].items()} == pytest.approx(
         {"en source": (3 * 0.5 + 0.9) / 4, "de target": 0.25, "de alone": 1.0}
     )
     assert plots.by_language(rows, "gate") == {"layer_3": {"de target": torch.tensor(0.25)}}
 
 
 def test_every_expert_has_a_map_of_layers_by_languages(rows: list[dict]) -> None:
-    rows = [of | {"mt": [0.2, 0.3, 0.5]} for of in rows]
+    rows = [row | {"mt": [0.2, 0.3, 0.5]} for row in rows]
     panels = maps(plots.expert_shares(rows))
     assert [axes.get_title() for axes in panels] == [
         *("LM expert 0", "LM expert 1", "MT expert 0", "MT expert 1", "MT expert 2")
@@ -112,7 +118,7 @@ def test_every_expert_has_a_map_of_layers_by_languages(rows: list[dict]) -> None
 
 
 def test_entropy_has_a_map_for_each_group(rows: list[dict]) -> None:
-    lm, mt = maps(plots.expert_entropy([of | {"mt": [1.0], "entropy/mt": 0.0} for of in rows]))
+    lm, mt = maps(plots.expert_entropy([row | {"mt": [1.0], "entropy/mt": 0.0} for row in rows]))
     np.testing.assert_allclose(cells(lm)[0], [0.5, 0.3, 0.125], rtol=1e-6)
     assert lm.images[0].get_clim() == pytest.approx((0, math.log(2)))
     assert (cells(mt)[0] == 0).all()
@@ -135,17 +141,20 @@ def test_stages_leave_numbers_and_pictures(tmp_path: Path) -> None:
     few = ("strategy=mix_moe", "trainer.max_steps=2", "logger=none")
     one = train(tmp_path, *few, "strategy.stage=monolingual", "data.directions=[de]")
     assert drawn(one) == {"experts", "expert_entropy", "data"}
-    told = plots.by_language(plots.expert_metrics(one)["rows"], "lm")
-    assert all(set(of) == {"de alone"} for of in told.values())
+    message = plots.by_language(plots.expert_metrics(one)["rows"], "lm")
+    assert all(set(shares_of_layer) == {"de alone"} for shares_of_layer in message.values())
 
     two = train(tmp_path, *few)
     assert drawn(two) == {"experts", "expert_entropy", "expert_gate", "data"}
     report = plots.expert_metrics(two)
-    assert {of["direction"] for of in report["rows"]} == {"en-de", "en-fr"}
+    assert {shares_of_layer["direction"] for shares_of_layer in report["rows"]} == {
+        "en-de",
+        "en-fr",
+    }
     for sentence in report["sentences"]:
         for gate in sentence["gate"].values():
             assert len(gate) == len(sentence["tokens"]) > sentence["prompt"]
-    shares = torch.tensor([of["lm"] for of in report["rows"]])
+    shares = torch.tensor([shares_of_layer["lm"] for shares_of_layer in report["rows"]])
     torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
 
 

@@ -256,7 +256,7 @@ def test_detection_and_training_leave_pictures(tmp_path: Path) -> None:
     of_every_run = {"training", "directions", "data"}
     own = {"neurons", "overlap", "gates", "gates_over_steps"}
     assert drawn(trained) == own | of_every_run
-    told = plots.openness(trained)
-    assert list(told) == [0, 1]
-    assert set(told[0]) == {"en-de", "en-fr"}
-    assert [step for step, _ in told[0]["en-de"]][-1] == 5  # the last of six steps
+    openness = plots.openness(trained)
+    assert list(openness) == [0, 1]
+    assert set(openness[0]) == {"en-de", "en-fr"}
+    assert [step for step, _ in openness[0]["en-de"]][-1] == 5  # the last of six steps

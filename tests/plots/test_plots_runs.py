@@ -177,7 +177,7 @@ def make_font(path: Path) -> None:
 
 
 def labelled(text: str) -> Any:
-    picture = plots.drawing.new_figure(2.0, 2.0)
+    picture = plots.figures.new_figure(2.0, 2.0)
     picture.subplots().set_xticks([0], [text])
     return picture
 
@@ -206,6 +206,6 @@ def test_a_script_without_a_font_is_told_once_with_the_package(
     ]
     for _ in range(2):
         plots.save(labelled("लड़का தமிழ் 語 ok"), tmp_path / "a.png")
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[7] for line in said] == ["Devanagari", "Tamil", "Cjk"]
-    assert ["fonts-noto-cjk" in line for line in said] == [False, False, True]
+    stdout = capsys.readouterr().out.splitlines()
+    assert [line.split()[7] for line in stdout] == ["Devanagari", "Tamil", "Cjk"]
+    assert ["fonts-noto-cjk" in line for line in stdout] == [False, False, True]

@@ -70,21 +70,21 @@ def test_what_was_answered_is_scored_and_recorded(
     folder = answer(tmp_path, *routed(libraries))
     answered, questions = lines(folder), Facts(size=3).questions()
     assert [(a["id"], a["gold"]) for a in answered] == [(q.id, [*q.answers]) for q in questions]
-    found = record(folder)
-    assert found["status"] == "done"
-    test = found["metrics"]["test"]
-    assert {name: (of["task"], of["metric"]) for name, of in test.items()} == {
+    run_record = record(folder)
+    assert run_record["status"] == "done"
+    test = run_record["metrics"]["test"]
+    assert {name: (entry["task"], entry["metric"]) for name, entry in test.items()} == {
         "facts": ("question_answering", "exact_match"),
         "slots": ("slot_filling", "accuracy"),
     }
-    for name, of in test.items():
+    for name, entry in test.items():
         own = [a for a in answered if a["data_set"] == name]
         hits = sum(exact_match(a["answer"], a["gold"]) for a in own)
-        assert of["exact_match"] == pytest.approx(100 * hits / len(own))
-        assert of["questions"] == len(own)
-        assert of["score"] == of[of["metric"]]
-    assert found["metrics"]["objective"] == sum(of["score"] for of in test.values()) / 2
-    routing = found["metrics"]["routing"]
+        assert entry["exact_match"] == pytest.approx(100 * hits / len(own))
+        assert entry["questions"] == len(own)
+        assert entry["score"] == entry[entry["metric"]]
+    assert run_record["metrics"]["objective"] == sum(entry["score"] for entry in test.values()) / 2
+    routing = run_record["metrics"]["routing"]
     assert routing["agreement"].keys() == set(LIBRARIES)
     layers = {(row["library"], row["layer"], row["side"]) for row in routing["layers"]}
     assert len(layers) == len(routing["layers"])
@@ -101,10 +101,10 @@ def test_the_oracle_has_the_right_adapters_and_shares_are_taken_of_it(
     # Random weights answer nothing right, so the scores are put in by hand.
     with pytest.raises(ConfigError, match="has no right answer in facts"):
         answer(tmp_path, *routed(libraries), f"oracle={oracle}")
-    found = record(oracle)
+    run_record = record(oracle)
     for name, score in (("facts", 50.0), ("slots", 25.0)):
-        found["metrics"]["test"][name]["score"] = score
-    (oracle / "record.json").write_text(json.dumps(found))
+        run_record["metrics"]["test"][name]["score"] = score
+    (oracle / "record.json").write_text(json.dumps(run_record))
     fixed = {"exact_match": 40.0, "accuracy": 20.0, "token_f1": 1.0}
     monkeypatch.setattr(
         "polylect.programs.answer.answer_score", lambda metric, texts, gold: fixed[metric]
@@ -128,12 +128,12 @@ def test_questions_that_leave_no_room_for_an_answer_are_counted(
 ) -> None:
     passages = ["retrieval=passage", "passage_words=30", "+model.context=120"]
     folder = answer(tmp_path, *passages)
-    found = record(folder)["metrics"]["test"]
-    assert all(0 < of["too_long"] <= of["questions"] for of in found.values())
+    run_record = record(folder)["metrics"]["test"]
+    assert all(0 < entry["too_long"] <= entry["questions"] for entry in run_record.values())
     empty = sum(not a["answer"] for a in lines(folder))
-    assert empty >= sum(of["too_long"] for of in found.values())
-    told = f"questions, {found['facts']['too_long']} too long for the model"
-    assert told in capsys.readouterr().out
+    assert empty >= sum(entry["too_long"] for entry in run_record.values())
+    message = f"questions, {run_record['facts']['too_long']} too long for the model"
+    assert message in capsys.readouterr().out
 
 
 def test_calibrated_scores_are_measured_once(libraries: dict[str, Path], tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_bm25_finds_the_article_of_a_question() -> None:
     right = sum(q.named == q.articles[0] for q in named)
     assert right > 0.9 * len(named)
     shown = retrieve(questions, data, "passage", 200)
-    told = sum(any(answer in q.passage for answer in q.answers) for q in shown)
-    assert told > 0.9 * len(shown)
+    answerable = sum(any(answer in q.passage for answer in q.answers) for q in shown)
+    assert answerable > 0.9 * len(shown)
     assert [replace(q, passage="") for q in shown] == questions
 
 
@@ -240,7 +240,7 @@ def test_only_the_right_adapters_know_the_answers(
 ) -> None:
     folder = stages_here(tmp_path / "recipe", monkeypatch)
     metrics = {stage: record(folder / stage)["metrics"] for stage in ANSWERING}
-    score = {stage: of["objective"] for stage, of in metrics.items()}
+    score = {stage: scores["objective"] for stage, scores in metrics.items()}
     monkeypatch.setattr("polylect.programs.answer.retrieve", next_article)
     parts = {"task": folder / "task" / "adapters", "knowledge": folder / "knowledge" / "adapters"}
     asked = [*routed(parts), "strategy.router=oracle", "retrieval=adapter", FEW, "name=wrong"]

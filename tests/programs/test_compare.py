@@ -42,12 +42,15 @@ def test_runs_stand_beside_each_other(
     out = tmp_path / "made" / "table.json"
     command = ["compare", str(base_scores), str(tiny_run), str(better), f"out={out}", "samples=50"]
     assert run(command) == 0
-    said = capsys.readouterr().out
-    found = json.loads(out.read_text(encoding="utf-8"))
-    assert base_scores.name in said and "baseline: " in said and "* p (Holm) < 0.05" in said
-    tests = {(c["direction"], c["name"]): c for c in found["comparisons"]}
+    stdout = capsys.readouterr().out
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert (
+        base_scores.name in stdout and "baseline: " in stdout and "p (Holm) over 4 tests" in stdout
+    )
+    assert f"{better.name} against {base_scores.name}: " in stdout
+    tests = {(c["direction"], c["name"]): c for c in report["comparisons"]}
     directions = {direction for direction, _ in tests}
-    assert len(tests) == 2 * len(directions) == 2 * len(found["runs"][better.name]["scores"])
+    assert len(tests) == 2 * len(directions) == 2 * len(report["runs"][better.name]["scores"])
     for (_, name), test in tests.items():
         if name == better.name:
             assert test["system"] == 100 and test["p_holm"] < 0.25
@@ -58,7 +61,7 @@ def test_the_tests_are_those_of_the_same_lines(
 ) -> None:
     out = tmp_path / "table.json"
     assert run(["compare", str(base_scores), str(tiny_run), f"out={out}", "samples=40"]) == 0
-    found = json.loads(out.read_text(encoding="utf-8"))["comparisons"]
+    report = json.loads(out.read_text(encoding="utf-8"))["comparisons"]
     data = build_data(config("evaluate", *MODEL, "data=tongues", *DATA))
     data.setup("test")
     lines = {}
@@ -71,10 +74,10 @@ def test_the_tests_are_those_of_the_same_lines(
         references = [[store[i].target] for i in range(len(store))]
         lines[direction] = Outputs(outputs[0], {"x": outputs[1]}, references)
     expected = compare(lines, samples=40)
-    assert [c["p_holm"] for c in found] == [c.p_holm for c in expected]
-    assert [c["system"] for c in found] == [c.system for c in expected]
+    assert [c["p_holm"] for c in report] == [c.p_holm for c in expected]
+    assert [c["system"] for c in report] == [c.system for c in expected]
     stored = json.loads((tiny_run / "scores.json").read_text(encoding="utf-8"))
-    assert [c["system"] for c in found] == [
+    assert [c["system"] for c in report] == [
         stored[c.direction]["chrf++"]["value"] for c in expected
     ]
 
@@ -93,16 +96,16 @@ def test_an_evaluation_compares_itself(
 ) -> None:
     evaluate(config("evaluate", f"runs={tmp_path}", f"run={tiny_run}", f"compare={base_scores}"))
     (folder,) = folders(tmp_path)
-    said = capsys.readouterr().out
-    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    assert "p (Holm)" in said and len(found["runs"]) == 2
+    stdout = capsys.readouterr().out
+    report = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert "p (Holm)" in stdout and len(report["runs"]) == 2
 
 
 def complaint(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     assert run(["compare", *map(str, arguments)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    return said
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1, stderr
+    return stderr
 
 
 def test_what_cannot_be_compared_is_a_sentence(
@@ -133,8 +136,8 @@ def test_other_lines_are_not_compared(
     direction = next(iter(record["data"]["read"]["test"]))
     record["data"]["read"]["test"][direction]["sha256"] = "0" * 64
     (other / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    said = complaint(capsys, base_scores, other)
-    assert f"translated different {direction} sets" in said
+    stderr = complaint(capsys, base_scores, other)
+    assert f"translated different {direction} sets" in stderr
 
 
 def test_folders_of_a_sweep_and_odd_names_are_taken(
@@ -144,10 +147,10 @@ def test_folders_of_a_sweep_and_odd_names_are_taken(
     copied(tiny_run, tmp_path / 'O\'Brien, "two"')
     monkeypatch.chdir(tmp_path)
     assert run(["compare", "000_seed=1", 'O\'Brien, "two"', "samples=10", "out=table.json"]) == 0
-    found = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
-    assert list(found["runs"]) == ["000_seed=1", 'O\'Brien, "two"']
-    low, high = found["comparisons"][0]["interval"]
-    assert low <= found["comparisons"][0]["difference"] <= high
+    report = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert list(report["runs"]) == ["000_seed=1", 'O\'Brien, "two"']
+    low, high = report["comparisons"][0]["interval"]
+    assert low <= report["comparisons"][0]["difference"] <= high
 
 
 def test_other_signatures_are_not_compared(
@@ -156,5 +159,5 @@ def test_other_signatures_are_not_compared(
     other = copied(tiny_run, tmp_path / "other")
     path = other / "scores.json"
     path.write_text(path.read_text(encoding="utf-8").replace("tok:13a", "tok:intl"), "utf-8")
-    said = complaint(capsys, base_scores, other)
-    assert "BLEU cannot hold both" in said and "tok:intl" in said and "other" in said
+    stderr = complaint(capsys, base_scores, other)
+    assert "BLEU cannot hold both" in stderr and "tok:intl" in stderr and "other" in stderr

@@ -17,22 +17,22 @@ def report(tmp_path: Path, *settings: str) -> dict:
 
 
 def test_a_report_on_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = report(
+    data_report = report(
         tmp_path,
         "data.directions=[en-de,de-ta]",
         "data.train=garden.{lang}",
         'data.test={en-de: "{pair}/dev.{lang}.gz", de-ta: null}',
         "data.max_length=64",
     )
-    assert found["counts"]["val"] == {} and set(found["fertility"]) == {
+    assert data_report["counts"]["val"] == {} and set(data_report["fertility"]) == {
         "en",
         "de",
         "ta",
     }
-    counts = found["counts"]["train"]["de-ta"]
+    counts = data_report["counts"]["train"]["de-ta"]
     assert counts["read"] == 6 == counts["left"] + counts["too_long"] and counts["too_long"] > 0
-    assert any("data.max_length=64" in sentence for sentence in found["warnings"])
-    assert found["texts"]["train"]["de-ta"]["target"]["own_script"] == 1
+    assert any("data.max_length=64" in sentence for sentence in data_report["warnings"])
+    assert data_report["texts"]["train"]["de-ta"]["target"]["own_script"] == 1
     shown = capsys.readouterr().out
     assert "warning: train de-ta" in shown and "tokens per word" in shown
 
@@ -53,8 +53,8 @@ def test_a_base_is_asked_for_its_tokenizer_alone(
     backbone.config.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     base = ["model=local", f"model.path={tmp_path / 'base'}"]
-    found = report(tmp_path, *base, "data.directions=[en-de]", "data.train=garden.{lang}")
-    assert found["counts"]["train"]["en-de"]["left"] == 6
+    data_report = report(tmp_path, *base, "data.directions=[en-de]", "data.train=garden.{lang}")
+    assert data_report["counts"]["train"]["en-de"]["left"] == 6
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import ModuleNeurons
 from polylect.models.backbone import tiny_backbone
 from polylect.programs import detect as program
-from polylect.run import measuring
+from polylect.run import awareness
 from polylect.run.build import build_data
 from polylect.strategies.loss import target_losses
 
@@ -68,25 +68,27 @@ def test_loggers_are_told_what_was_found(done: Path, tmp_path: Path) -> None:
         assert run(["detect", scores, "logger=csv"]) == 0
     (folder,) = (tmp_path / "runs" / "detect").iterdir()
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
-        (told,) = csv.DictReader(file)
+        (row,) = csv.DictReader(file)
     nats = neurons(done).about["nats_per_token"]
     for direction, counts in neurons(folder).counts().items():
-        assert {kind: float(told[f"neurons/{kind}/{direction}"]) for kind in counts} == counts
-        assert float(told[f"nats_per_token/{direction}"]) == pytest.approx(nats[direction])
+        assert {kind: float(row[f"neurons/{kind}/{direction}"]) for kind in counts} == counts
+        assert float(row[f"nats_per_token/{direction}"]) == pytest.approx(nats[direction])
 
 
 def test_a_detection_leaves_a_file_a_record_and_nothing_else(done: Path) -> None:
     assert {path.name for path in done.iterdir()} == {program.FILE, "record.json"}
-    file, found = neurons(done), record(done)
+    file, run_record = neurons(done), record(done)
     assert file.directions == ("en-de", "en-fr")
     assert file.layers == (0, 1)
     assert file.selected.all()
     assert file.general.sum(1).tolist() == [44, 44]  # of 64
-    assert found["status"] == "done"
-    assert found["metrics"]["neurons"] == file.counts()
-    assert found["data"]["val"]["en-de"]["measured"] == 6
-    assert found["metrics"]["nats_per_token"]["en-fr"] == pytest.approx(6.2, abs=0.5)  # log 512
-    assert file.about["tokens"] == found["metrics"]["tokens"]
+    assert run_record["status"] == "done"
+    assert run_record["metrics"]["neurons"] == file.counts()
+    assert run_record["data"]["val"]["en-de"]["measured"] == 6
+    assert run_record["metrics"]["nats_per_token"]["en-fr"] == pytest.approx(
+        6.2, abs=0.5
+    )  # log 512
+    assert file.about["tokens"] == run_record["metrics"]["tokens"]
     assert file.about["measured"]["split"] == "val"
     assert file.about["chosen"]["categories"]["rho"] == 0.7
 
@@ -109,7 +111,7 @@ def test_the_scores_are_those_of_sentences_measured_one_by_one(done: Path) -> No
     meter = AwarenessMeter([layer.mlp.down_proj for layer in model.model.layers], 2)
     for i, direction in enumerate(data.directions):
         for example in data.examples(direction, "val"):
-            measuring.count_in(meter, model, i, collate([example], pad_id(tokenizer), "right"))
+            awareness.add_batch(meter, model, i, collate([example], pad_id(tokenizer), "right"))
     file = neurons(done)
     for side, scores in meter.awareness().items():
         assert scores.min() > 0
@@ -124,7 +126,7 @@ class Interruption:
 
     def __init__(self, after: int, number: int | None = None) -> None:
         self.left, self.number = after, number
-        self.count_in = measuring.count_in
+        self.add_batch = awareness.add_batch
 
     def __call__(self, *arguments: Any, **labels: bool) -> tuple[float, int]:
         if self.left == 0:
@@ -132,14 +134,14 @@ class Interruption:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), self.number)
         self.left -= 1
-        return self.count_in(*arguments, **labels)
+        return self.add_batch(*arguments, **labels)
 
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A detection that has saved its sums twice and then lost a batch."""
     with monkeypatch.context() as patch:
-        patch.setattr(measuring, "count_in", Interruption(5))
+        patch.setattr(awareness, "add_batch", Interruption(5))
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path, "save_every=2")
     (folder,) = folders(tmp_path)
@@ -162,7 +164,7 @@ def test_nothing_is_measured_twice_after_an_interruption(
     interrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = Interruption(-1)
-    monkeypatch.setattr(measuring, "count_in", counter)
+    monkeypatch.setattr(awareness, "add_batch", counter)
     detect(interrupted.parents[1], f"resume={interrupted}")
     left = sum(map(len, batches())) - 4
     assert -1 - counter.left == left
@@ -198,15 +200,15 @@ def test_what_is_not_finite_is_not_detected(
             return grad * float("nan")
 
     def losses(backbone: Any, batch: Any) -> Any:
-        found, rows = target_losses(backbone, batch)
+        target_loss, rows = target_losses(backbone, batch)
         if batch.directions[0] == "en-fr":
-            found = found * float("nan") if part == "loss" else Spoil.apply(found)
-        return found, rows
+            target_loss = target_loss * float("nan") if part == "loss" else Spoil.apply(target_loss)
+        return target_loss, rows
 
-    monkeypatch.setattr(measuring, "target_losses", losses)
+    monkeypatch.setattr(awareness, "target_losses", losses)
     assert run(["detect", *SMALL, f"runs={tmp_path}", "save_every=1"]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(words, said) and "model.dtype=float32" in said
+    stderr = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(words, stderr) and "model.dtype=float32" in stderr
     (folder,) = folders(tmp_path)
     assert record(folder)["status"] == "failed"
     assert not (folder / program.FILE).exists()
@@ -215,7 +217,7 @@ def test_what_is_not_finite_is_not_detected(
 
 
 def test_sigterm_ends_with_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "count_in", Interruption(1, signal.SIGTERM))
+    monkeypatch.setattr(awareness, "add_batch", Interruption(1, signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
         begin(tmp_path, "save_every=1")
     assert stop.value.code == 128 + signal.SIGTERM
@@ -392,11 +394,11 @@ def test_rows_of_modules_are_found_beside_or_without_neurons_and_sorted_anew(
 ) -> None:
     overrides = ["neurons=[ffn,self_attn.q_proj,input_layernorm]", "layers.rule=[1]"]
     folder = detect(tmp_path, "data.directions=[de,fr]", *overrides)
-    found = ModuleNeurons.read(folder / program.FILE)
-    assert list(found.kinds) == ["ffn", "self_attn.q_proj", "input_layernorm"]
-    assert found.any.directions == ("de", "fr")
-    assert {file.layers for file in found.kinds.values()} == {(1,)}
-    q = found.kinds["self_attn.q_proj"]
+    neuron_file = ModuleNeurons.read(folder / program.FILE)
+    assert list(neuron_file.kinds) == ["ffn", "self_attn.q_proj", "input_layernorm"]
+    assert neuron_file.any.directions == ("de", "fr")
+    assert {file.layers for file in neuron_file.kinds.values()} == {(1,)}
+    q = neuron_file.kinds["self_attn.q_proj"]
     assert q.general.shape == (1, 32)
     assert int(q.general.sum()) == 22  # floor(0.7 x 32)
     again = detect(
@@ -414,7 +416,7 @@ def test_an_interrupted_detection_of_rows_goes_on_to_the_same_bytes(
     rows = ["neurons=rows", "data.directions=[de,fr]", *published]
     whole = detect(tmp_path / "whole", *rows)
     with monkeypatch.context() as patch:
-        patch.setattr(measuring, "count_in", Interruption(3))
+        patch.setattr(awareness, "add_batch", Interruption(3))
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path / "runs", *rows, "save_every=1")
     (begun,) = folders(tmp_path / "runs")

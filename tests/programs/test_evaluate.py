@@ -38,11 +38,11 @@ def test_a_run_is_scored_as_at_its_end(tiny_run: Path, tmp_path: Path) -> None:
     folder = evaluate(tmp_path, f"run={tiny_run}")
     assert scores(folder) == scores(tiny_run)
     assert outputs(folder) == outputs(tiny_run)
-    found = record(folder)
-    assert found["status"] == "done"
-    assert found["metrics"]["objective"] == record(tiny_run)["metrics"]["objective"]
+    run_record = record(folder)
+    assert run_record["status"] == "done"
+    assert run_record["metrics"]["objective"] == record(tiny_run)["metrics"]["objective"]
     left = {p.name for p in folder.iterdir()}
-    assert left == {"outputs", "plots", "scores.json", "record.json"}
+    assert left == {"outputs", "plots", "scores.json", "record.json", "passport.json"}
 
 
 def test_what_becomes_of_the_data_is_said_and_recorded(
@@ -100,9 +100,9 @@ def test_what_is_given_goes_on_top_of_the_data_of_the_run(
     whole = outputs(tiny_run)
     for name in ("folder", "checkpoint"):
         (folder,) = (tmp_path / "runs" / name).iterdir()
-        found = record(folder)["config"]["data"]
+        run_record = record(folder)["config"]["data"]
         own = record(tiny_run)["config"]["data"]
-        assert found == own | {"test": own["test"] | {"size": 2}}
+        assert run_record == own | {"test": own["test"] | {"size": 2}}
         assert outputs(folder) == {k: first_lines(text, 2) for k, text in whole.items()}
 
 
@@ -131,11 +131,11 @@ def load_and_score(folder: Path) -> None:
 
 def test_every_score_has_its_signature(tiny_run: Path) -> None:
     for direction in ("en-de", "en-fr"):
-        found = scores(tiny_run)[direction]
-        assert found["sentences"] == 5
+        actual = scores(tiny_run)[direction]
+        assert actual["sentences"] == 5
         for metric in ("bleu", "chrf++", "ter"):
-            assert "version:" in found[metric]["signature"]
-        assert found["diagnosis"]
+            assert "version:" in actual[metric]["signature"]
+        assert actual["diagnosis"]
 
 
 def test_outputs_are_in_input_order_whatever_the_batching(tiny_run: Path, tmp_path: Path) -> None:
@@ -192,9 +192,9 @@ def test_a_base_is_scored_zero_shot_few_shot_and_with_a_memory(tmp_path: Path) -
     zero = evaluate(tmp_path / "zero", *settings)
     few = evaluate(tmp_path / "few", *settings, "shots=3")
     near = evaluate(tmp_path / "near", *settings, "memory.corpus=train", "memory.threshold=0.1")
-    found = record(few)["metrics"]["shots"]
-    assert {d: len(pairs) for d, pairs in found["pairs"].items()} == {"en-de": 3, "en-fr": 3}
-    assert found["counts"]["en-de"]["sentences"] == 5
+    run_record = record(few)["metrics"]["shots"]
+    assert {d: len(pairs) for d, pairs in run_record["pairs"].items()} == {"en-de": 3, "en-fr": 3}
+    assert run_record["counts"]["en-de"]["sentences"] == 5
     assert record(near)["metrics"]["memory"]["counts"]["en-de"]["matched"] > 0
     assert outputs(zero).keys() == outputs(few).keys() == outputs(near).keys()
     assert "shots" not in record(zero)["metrics"]

@@ -47,10 +47,10 @@ def test_a_run_becomes_a_plain_model_for_each_direction(
 ) -> None:
     out = tmp_path / "sub" / "merged"
     assert export(out, f"run={tiny_run}") == 0
-    said = capsys.readouterr().out
+    stdout = capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == ["en-de", "en-fr"]
     for direction in ("en-de", "en-fr"):
-        assert f"{direction}: loaded with transformers, its logits differ by at most 0.0" in said
+        assert f"{direction}: loaded with transformers, its logits differ by at most 0.0" in stdout
         ids, expected = of_run(tiny_run, direction)
         torch.testing.assert_close(logits(plain(out / direction), ids), expected)
         assert AutoTokenizer.from_pretrained(out / direction)(TEXT)["input_ids"]

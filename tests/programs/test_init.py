@@ -69,8 +69,8 @@ def test_the_project_runs_as_its_readme_says(project: Path) -> None:
         for command in (evaluate, translate)
     )
     assert "en-fr" in polylect(project, *evaluate, "limit=2")
-    said = polylect(project, *translate, stdin="The child sleeps.\n")
-    assert said.count("\n") == 1
+    printed = polylect(project, *translate, stdin="The child sleeps.\n")
+    assert printed.count("\n") == 1
 
 
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +79,8 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (folder / "README.md").unlink()
     capsys.readouterr()
     assert run(["init", str(folder)]) == 2
-    told = capsys.readouterr().err
-    assert "nothing is overwritten" in told and told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert "nothing is overwritten" in stderr and stderr.count("\n") == 1
     assert (folder / "own.py").read_text() == "mine" and not (folder / "README.md").exists()
 
 

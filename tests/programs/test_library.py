@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from polylect.cli import run
 from polylect.library import Adapter, AdapterLibrary, LowRank
-from polylect.library.aligned import FILE
+from polylect.library.aligned_library import FILE
 from polylect.library.folder import ABOUT
 from polylect.library.peft_format import CONFIG, WEIGHTS
 from polylect.models.backbone import tiny_backbone
@@ -66,10 +66,10 @@ def test_what_cannot_be_used_is_told(
     tokenizer.save_pretrained(tmp_path / "tiny")
     base = ["model=local", f"model.path={tmp_path / 'tiny'}"]
     assert call(library, "action=check", *base) == 2
-    said = capsys.readouterr()
-    assert f"it  {library.path / 'it' / WEIGHTS}: {Q} is 32 x 32 here" in said.out
-    assert "note: en-de is served by de and it: take it out of 'directions'" in said.out
-    assert "1 of 4 adapters cannot be used" in said.err
+    output = capsys.readouterr()
+    assert f"it  {library.path / 'it' / WEIGHTS}: {Q} is 32 x 32 here" in output.out
+    assert "note: en-de is served by de and it: take it out of 'directions'" in output.out
+    assert "1 of 4 adapters cannot be used" in output.err
     (library.path / "it" / WEIGHTS).unlink()
     assert call(library, "action=check") == 2
     assert "it has no adapter_model.safetensors" in capsys.readouterr().out
@@ -79,12 +79,12 @@ def tensors(**changes: Callable[[torch.Tensor], torch.Tensor] | None) -> Callabl
     """Changes the factors "a" and "b" of the first module, or leaves them out."""
 
     def change(folder: Path) -> None:
-        found = load_file(folder / WEIGHTS)
-        for letter, of in changes.items():
+        tensors = load_file(folder / WEIGHTS)
+        for letter, entry in changes.items():
             key = f"base_model.model.{Q}.lora_{letter.upper()}.weight"
-            factor = found.pop(key)
-            found |= {} if of is None else {key: of(factor).contiguous()}
-        save_file(found, folder / WEIGHTS)
+            factor = tensors.pop(key)
+            tensors |= {} if entry is None else {key: entry(factor).contiguous()}
+        save_file(tensors, folder / WEIGHTS)
 
     return change
 
@@ -93,8 +93,8 @@ def keys(old: str, new: str) -> Callable[[Path], None]:
     """Gives tensors other names."""
 
     def change(folder: Path) -> None:
-        found = load_file(folder / WEIGHTS)
-        save_file({k.replace(old, new): t for k, t in found.items()}, folder / WEIGHTS)
+        tensors = load_file(folder / WEIGHTS)
+        save_file({k.replace(old, new): t for k, t in tensors.items()}, folder / WEIGHTS)
 
     return change
 
@@ -103,8 +103,8 @@ def config(part: str = CONFIG, **changes: Any) -> Callable[[Path], None]:
     """Changes keys of a JSON file."""
 
     def change(folder: Path) -> None:
-        found = json.loads((folder / part).read_text())
-        (folder / part).write_text(json.dumps(found | changes))
+        report = json.loads((folder / part).read_text())
+        (folder / part).write_text(json.dumps(report | changes))
 
     return change
 
@@ -132,9 +132,9 @@ def pickle_it(folder: Path) -> None:
 def tie(folder: Path) -> None:
     """As PEFT saves an adapter of a head with ensure_weight_tying."""
     config(ensure_weight_tying=True)(folder)
-    found = load_file(folder / WEIGHTS)
+    tensors = load_file(folder / WEIGHTS)
     embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(3, 40)}
-    save_file(found | embedding, folder / WEIGHTS)
+    save_file(tensors | embedding, folder / WEIGHTS)
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
@@ -191,15 +191,15 @@ def test_each_fault_of_a_broken_adapter_is_named(
     tokenizer.save_pretrained(tmp_path / "tiny")
     before = contents(library.path)
     assert call(library, "action=check", "model=local", f"model.path={tmp_path / 'tiny'}") == 2
-    said = capsys.readouterr()
-    lines = dict(line.split("  ", 1) for line in said.out.splitlines() if "  " in line)
+    output = capsys.readouterr()
+    lines = dict(line.split("  ", 1) for line in output.out.splitlines() if "  " in line)
     assert lines.keys() == BROKEN.keys() | {"de", "fr", "hi"}
     assert {name for name, line in lines.items() if line == "good"} == {"de", "fr", "hi"}
     for name, (_, file, words) in BROKEN.items():
         assert str(library.path / name) in lines[name] and file in lines[name], lines[name]
         assert re.search(words, lines[name]), lines[name]
-    assert f"{len(BROKEN)} of {len(BROKEN) + 3} adapters cannot be used" in said.err
-    assert "Traceback" not in said.err
+    assert f"{len(BROKEN)} of {len(BROKEN) + 3} adapters cannot be used" in output.err
+    assert "Traceback" not in output.err
     assert contents(library.path) == before
 
 
@@ -224,9 +224,9 @@ def test_alignments_are_made_once(
 ) -> None:
     library.save("nil", Adapter({Q: LowRank(torch.randn(2, 32), torch.zeros(32, 2), 1.0)}))
     assert call(library, "action=align") == 0
-    said = capsys.readouterr().out
-    assert f"nil does nothing in 1 of 1 modules (such as {Q})." in said
-    assert "4 adapters aligned, 0 were so before." in said
+    stdout = capsys.readouterr().out
+    assert f"nil does nothing in 1 of 1 modules (such as {Q})." in stdout
+    assert "4 adapters aligned, 0 were so before." in stdout
     assert all((library.path / name / FILE).is_file() for name in library.names)
     assert call(library, "action=align") == 0
     assert "0 adapters aligned, 4 were so before." in capsys.readouterr().out
@@ -236,7 +236,7 @@ def test_alignments_are_made_once(
 
 def test_similarities_are_means_over_common_layers(library: AdapterLibrary) -> None:
     library.save("both", Adapter({Q: library.load("fr").modules[Q], UP: update(2, 64)}))
-    found = similarities(library)
+    actual = similarities(library)
     names = library.names
     dense = {
         name: {p: u.scaling * u.b @ u.a for p, u in library.load(name).modules.items()}
@@ -246,20 +246,20 @@ def test_similarities_are_means_over_common_layers(library: AdapterLibrary) -> N
         for j, other in enumerate(names):
             common = dense[one].keys() & dense[other].keys()
             if not common:
-                assert all(table[i][j] is None for table in found.values())
+                assert all(table[i][j] is None for table in actual.values())
                 continue
             pairs = [(dense[one][path], dense[other][path]) for path in common]
             cosines = [torch.cosine_similarity(x.flatten(), y.flatten(), dim=0) for x, y in pairs]
-            assert found["update"][i][j] == pytest.approx(
+            assert actual["update"][i][j] == pytest.approx(
                 float(sum(cosines) / len(pairs)), abs=1e-5
             )
             tops = [tuple(torch.linalg.svd(m).Vh[0] for m in pair) for pair in pairs]
             angles = sum(float((x @ y).abs()) for x, y in tops) / len(pairs)
-            assert found["arrow"][i][j] == pytest.approx(angles, abs=1e-5)
+            assert actual["arrow"][i][j] == pytest.approx(angles, abs=1e-5)
             if i == j:
-                assert found["subspace"][i][j] == pytest.approx(1, abs=1e-5)
-    assert found["update"][names.index("de")][names.index("fr")] == pytest.approx(-1, abs=1e-5)
-    assert found["arrow"][names.index("de")][names.index("fr")] == pytest.approx(1, abs=1e-5)
+                assert actual["subspace"][i][j] == pytest.approx(1, abs=1e-5)
+    assert actual["update"][names.index("de")][names.index("fr")] == pytest.approx(-1, abs=1e-5)
+    assert actual["arrow"][names.index("de")][names.index("fr")] == pytest.approx(1, abs=1e-5)
 
 
 def test_adapters_are_compared(
@@ -274,10 +274,10 @@ def test_adapters_are_compared(
         ["fr", "1.00", "1.00", "-"],
         ["hi", lines[2].split()[3], "-", "1.00"],
     ]
-    found = json.loads(out.read_text(encoding="utf-8"))
-    assert found["adapters"] == ["de", "fr", "hi"]
-    assert set(found) == {"adapters", "update", "arrow", "subspace"}
-    assert found["update"][1][2] is None
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert report["adapters"] == ["de", "fr", "hi"]
+    assert set(report) == {"adapters", "update", "arrow", "subspace"}
+    assert report["update"][1][2] is None
 
 
 def test_an_adapter_is_added_and_nothing_else_changes(

@@ -27,11 +27,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Path]]:
 
     Their settings are no real ones and pass unchecked.
     """
-    found: list[tuple[list[str], Path]] = []
+    stages_run: list[tuple[list[str], Path]] = []
 
     def run(command: list[str], log: None, environment: dict[str, str]) -> int:
         folder = Path(environment[recipe.RUN_FOLDER])
-        found.append((command[3:], folder))
+        stages_run.append((command[3:], folder))
         folder.mkdir()
         if "fail=1" in command:
             (folder / "checkpoints").mkdir()
@@ -42,7 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Path]]:
 
     monkeypatch.setattr(recipe, "run_subprocess", run)
     monkeypatch.setattr(recipe, "resolve_overrides", lambda program, overrides, conf: [])
-    return found
+    return stages_run
 
 
 TWO = {
@@ -57,8 +57,8 @@ def test_a_stage_gets_the_folder_of_an_earlier_one(tmp_path: Path, calls: list) 
     assert first == ["pretrain", "a=1", "c=3", "seed=5", f"out={first_folder}"]
     assert second == ["train", f"model.path={first_folder}/model", "c=3", "b=2", "seed=5"]
     assert first_folder.parent == second_folder.parent
-    found = record(first_folder.parent)
-    assert (found["status"], found["metrics"]["objective"]) == ("done", 7.0)
+    run_record = record(first_folder.parent)
+    assert (run_record["status"], run_record["metrics"]["objective"]) == ("done", 7.0)
 
 
 def test_what_stages_share_is_said_once(tmp_path: Path, calls: list) -> None:
@@ -131,8 +131,8 @@ def test_a_recipe_is_swept_over_what_a_stage_is_given(
     monkeypatch.setattr(sweep, "run_subprocess", job)
     extra = "extra.train=[strategy=lora,trainer.max_steps=2],[strategy=full]"
     assert cli.run(["recipe", "-m", f"runs={tmp_path}", extra]) == 0
-    found = [list(config("recipe", *own[:-1]).extra.train) for own in jobs]
-    assert found == [["strategy=lora", "trainer.max_steps=2"], ["strategy=full"]]
+    trained = [list(config("recipe", *own[:-1]).extra.train) for own in jobs]
+    assert trained == [["strategy=lora", "trainer.max_steps=2"], ["strategy=full"]]
 
 
 def test_a_failed_stage_ends_it_and_it_goes_on_from_there(tmp_path: Path, calls: list) -> None:

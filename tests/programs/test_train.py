@@ -71,9 +71,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     uninterrupted: Path, tmp_path: Path, hook: str, after: int, number: int
 ) -> None:
     stop = stopping(hook=hook, after=after, number=int(number))
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as error:
         attempt(tmp_path, *LONG, *stop)
-    assert caught.value.code == 143
+    assert error.value.code == 143
     (first,) = folders(tmp_path)
     assert record(first)["status"] == "interrupted"
     assert record(first)["data"]["drawn"]["batches"] >= 1
@@ -201,20 +201,20 @@ def test_the_best_by_chrf_is_kept_and_counts_when_the_run_goes_on(
 
 
 def test_a_run_is_recorded(tiny_run: Path) -> None:
-    found = record(tiny_run)
-    assert found["status"] == "done"
-    assert found["config"]["strategy"]["rank"] == 16
-    assert found["command"]
-    assert found["seconds"] > 0
-    assert found["environment"]["packages"]["torch"]
-    assert found["data"]["read"]["train"]["en-de"]["kept"] == 60
-    assert found["data"]["drawn"]["batches"] == 6
-    assert found["metrics"]["steps"] == 6
-    assert found["metrics"]["train"]["val/loss"] > 0
+    run_record = record(tiny_run)
+    assert run_record["status"] == "done"
+    assert run_record["config"]["strategy"]["rank"] == 16
+    assert run_record["command"]
+    assert run_record["seconds"] > 0
+    assert run_record["environment"]["packages"]["torch"]
+    assert run_record["data"]["read"]["train"]["en-de"]["kept"] == 60
+    assert run_record["data"]["drawn"]["batches"] == 6
+    assert run_record["metrics"]["steps"] == 6
+    assert run_record["metrics"]["train"]["val/loss"] > 0
     for part in ("base", "test"):
-        assert found["metrics"][part]["en-de"]["bleu"]["signature"].startswith("nrefs:1")
+        assert run_record["metrics"][part]["en-de"]["bleu"]["signature"].startswith("nrefs:1")
     scores = json.loads((tiny_run / "scores.json").read_text(encoding="utf-8"))
-    assert scores == found["metrics"]["test"]
+    assert scores == run_record["metrics"]["test"]
     assert len((tiny_run / "outputs" / "en-fr.txt").read_text().splitlines()) == 5
     assert (tiny_run / "config.yaml").is_file()
 
@@ -250,9 +250,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     (folder,) = folders(tmp_path)
     last = folder / "checkpoints" / "last.ckpt"
     way = f"go on with resume={last}" if good else "give the same command again"
-    (said,) = capsys.readouterr().err.strip().splitlines()
-    assert said == f"polylect: {last} cannot be written (No space left on device): make room, " + (
-        f"then {way}."
+    (stderr,) = capsys.readouterr().err.strip().splitlines()
+    assert (
+        stderr
+        == f"polylect: {last} cannot be written (No space left on device): make room, "
+        + (f"then {way}.")
     )
     assert record(folder)["status"] == "failed"
     assert {p.name for p in last.parent.iterdir()} == {"best.ckpt", *(["last.ckpt"] * good)}
@@ -277,10 +279,10 @@ def spoil_losses(patch: pytest.MonkeyPatch, after: int) -> None:
     calls = itertools.count()
 
     def losses(backbone: object, batch: object) -> object:
-        found, rows = target_losses(backbone, batch)
+        target_loss, rows = target_losses(backbone, batch)
         fr = torch.tensor([d == "en-fr" for d in batch.directions])
         bad = torch.is_grad_enabled() and next(calls) >= after
-        return torch.where(fr[rows] & bad, torch.nan, found), rows
+        return torch.where(fr[rows] & bad, torch.nan, target_loss), rows
 
     patch.setattr(training, "target_losses", losses)
 
@@ -291,13 +293,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     spoil_losses(monkeypatch, after=3)
     assert run(["train", *TRAIN, f"runs={tmp_path}"]) != 0
     (folder,) = folders(tmp_path)
-    said = capsys.readouterr().err.strip().splitlines()[-1]
+    stderr = capsys.readouterr().err.strip().splitlines()[-1]
     last = folder / "checkpoints" / "last.ckpt"
     assert re.fullmatch(
         r"polylect: the loss is not finite \(step 4, direction en-fr, learning rate [0-9.e-]+\), "
         rf"so the training has ended: begin from the last good checkpoint, init_from={last}, with "
         r"a lower optim.optimizer.lr.",
-        said,
+        stderr,
     )
     assert record(folder)["status"] == "diverged"
     assert checkpoint(folder)["global_step"] == 2
@@ -309,9 +311,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
 def test_from_that_checkpoint_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         spoil_losses(patch, after=3)
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(RuntimeError) as error:
             attempt(tmp_path)
-    way = re.search(r"init_from=\S+(?=,)", str(caught.value))[0]
+    way = re.search(r"init_from=\S+(?=,)", str(error.value))[0]
     second = train(tmp_path / "second", way, "optim.optimizer.lr=1e-4")
     assert record(second)["status"] == "done"
 
@@ -405,9 +407,9 @@ def test_a_run_does_not_go_on_from_what_is_not_finite(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_stopped_while_it_loads_says_so(tmp_path: Path, number: int) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as error:
         attempt(tmp_path, *stopping(hook="setup", number=int(number)))
-    assert caught.value.code == 143
+    assert error.value.code == 143
     (folder,) = folders(tmp_path)
     assert record(folder)["status"] == "interrupted"
     assert not (folder / "checkpoints").exists()
@@ -420,9 +422,9 @@ def test_a_run_stopped_while_it_scores_says_so(
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("polylect.run.results.scoring.score_module", stopped)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit) as error:
         attempt(tmp_path, "evaluate_base=true")
-    assert caught.value.code == 143
+    assert error.value.code == 143
     assert record(*folders(tmp_path))["status"] == "interrupted"
 
 
@@ -440,8 +442,8 @@ def test_a_test_line_longer_than_the_model_takes_is_counted_and_costs_nothing_el
     assert "too long for the 128 tokens that the model takes, the first of them pair 2;" in shown
     assert record(folder)["status"] == "done"
     for direction in ("en-de", "en-fr"):
-        found = record(folder)["metrics"]["test"][direction]["diagnosis"]
-        assert found["too_long"] == {"count": 1, "of": 3, "rate": 1 / 3, "lines": [2]}
+        run_record = record(folder)["metrics"]["test"][direction]["diagnosis"]
+        assert run_record["too_long"] == {"count": 1, "of": 3, "rate": 1 / 3, "lines": [2]}
         written = (folder / "outputs" / f"{direction}.txt").read_text(encoding="utf-8")
         assert written.count("\n") == 3 and written.split("\n")[1] == ""
 
@@ -508,13 +510,13 @@ def test_a_dry_run_needs_no_weights(
     for file in (tmp_path / "base").glob("*.safetensors"):
         file.unlink()
     main(config("train", *own, "+trainer.max_epochs=0"))
-    told = capsys.readouterr().out.splitlines()
-    assert "no weights here" in told.pop(next(i for i, t in enumerate(told) if t[:4] == "base"))
+    stdout = capsys.readouterr().out.splitlines()
+    assert "no weights here" in stdout.pop(next(i for i, t in enumerate(stdout) if t[:4] == "base"))
     expected = with_weights.splitlines()
-    steps = next(i for i, line in enumerate(told) if line.startswith("steps"))
-    assert told[steps].startswith("steps       0, at most 0 tokens")
-    measured = {steps, *(i for i, t in enumerate(told) if t.startswith(("memory", "  process")))}
-    assert [t for i, t in enumerate(told) if i not in measured] == [
+    steps = next(i for i, line in enumerate(stdout) if line.startswith("steps"))
+    assert stdout[steps].startswith("steps       0, at most 0 tokens")
+    measured = {steps, *(i for i, t in enumerate(stdout) if t.startswith(("memory", "  process")))}
+    assert [t for i, t in enumerate(stdout) if i not in measured] == [
         t for i, t in enumerate(expected) if i not in measured
     ]
 
@@ -588,10 +590,10 @@ def test_a_run_says_and_records_what_becomes_of_the_data(
 def test_what_does_not_go_together_is_one_sentence(
     overrides: list[str], sentence: str, tmp_path: Path
 ) -> None:
-    with pytest.raises((ValueError, InstantiationException)) as caught:
+    with pytest.raises((ValueError, InstantiationException)) as error:
         attempt(tmp_path, *overrides)
-    wrapped = isinstance(caught.value, InstantiationException)
-    message = str(caught.value.__cause__ if wrapped else caught.value)
+    wrapped = isinstance(error.value, InstantiationException)
+    message = str(error.value.__cause__ if wrapped else error.value)
     assert sentence in message
     assert len(message.splitlines()) == 1
 
@@ -600,6 +602,7 @@ def test_what_does_not_go_together_is_one_sentence(
     ("overrides", "check"),
     [
         (["trainer.val_check_interval=200"], lambda f: len(logged_values(f, "val/loss")) == 1),
+        (["trainer.log_every_n_steps=50"], lambda f: len(logged_values(f, "train/loss")) == 2),
         (["data.val=null"], lambda f: record(f)["metrics"]["objective"] is None),
         (["data.test=null", "evaluate=true", "evaluate_base=true"], lambda f: True),
         (["callbacks.checkpoint=null"], lambda f: not (f / "checkpoints/best.ckpt").exists()),
@@ -657,10 +660,10 @@ def test_code_of_ones_own_is_named_in_the_command_and_not_by_a_file(
     for how in (["--config", str(first)], [f"resume={first}"]):
         command = ["train", *how, f"runs={tmp_path / 'b'}"]
         assert run(command) == 2
-        told = capsys.readouterr().err
-        assert "names helpers.tiny.Stop, which is not on the list" in told
+        stderr = capsys.readouterr().err
+        assert "names helpers.tiny.Stop, which is not on the list" in stderr
         typed = f"type polylect train {' '.join(how)} 'packages=[helpers]'"
-        assert typed in told and told.count("\n") == 1
+        assert typed in stderr and stderr.count("\n") == 1
         assert not (tmp_path / "b").exists()
     assert run([*command, "packages=[helpers]", "trainer.max_steps=3"]) == 0
 
@@ -678,5 +681,5 @@ def test_a_configuration_that_cannot_be_taken_is_a_sentence(
     given: list[str], said: str, tiny_run: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert run(["train", *(text.replace("RUN", str(tiny_run)) for text in given)]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert said in stderr and stderr.count("\n") == 1

@@ -235,8 +235,8 @@ def test_an_output_that_cannot_be_is_told_before_anything_is_loaded(
     write_text(tmp_path / "in.txt", "We read.\n")
     settings = [f"input={tmp_path}/in.txt", f"output={tmp_path}/{output}", "direction=en-de"]
     assert translate(tmp_path / "no_run", *settings) == 2
-    said = f"output={tmp_path}/{output}: there is no folder {tmp_path}/{folder}: make it first."
-    assert said in capsys.readouterr().err
+    message = f"output={tmp_path}/{output}: there is no folder {tmp_path}/{folder}: make it first."
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

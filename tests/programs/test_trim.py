@@ -12,7 +12,7 @@ from polylect.models.backbone import load_backbone
 from polylect.models.embedded import embedded_base
 from polylect.programs import trim as program
 from polylect.programs.train import main as train
-from polylect.run.untrained import build_untrained
+from polylect.run.untrained_model import build_untrained
 from polylect.translator import Translator
 
 SETTINGS = ["model=tongues", "data=tongues", *DATA, "+data.train.seed=1", "lines=4"]

@@ -37,11 +37,11 @@ def test_scores_and_order_are_those_of_the_definition(k1: float, b: float) -> No
     for _ in range(10):
         query = [draw.choice(WORDS) for _ in range(draw.randint(1, 5))]  # two are in no text
         expected = bm25(query, texts, k1, b)
-        found = ranking.best(" ".join(query), 40)
-        assert [i for i, _ in found] == sorted(
+        hits = ranking.best(" ".join(query), 40)
+        assert [i for i, _ in hits] == sorted(
             (i for i in range(40) if expected[i]), key=lambda i: (-round(expected[i], 5), i)
         )
-        assert [s for _, s in found] == pytest.approx([expected[i] for i, _ in found], rel=1e-5)
+        assert [s for _, s in hits] == pytest.approx([expected[i] for i, _ in hits], rel=1e-5)
 
 
 def test_equal_texts_stand_in_their_order_however_many_are_asked_for() -> None:

@@ -34,7 +34,7 @@ def test_matches_are_those_of_a_search_through_all_pairs(tmp_path: Path) -> None
     sources = [" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(60)]
     sources = list(dict.fromkeys(sources))
     pairs = [(source, f"t{number}") for number, source in enumerate(sources)]
-    found = memory(tmp_path, pairs, matches=4, threshold=0.4, candidates=60)
+    translation_memory = memory(tmp_path, pairs, matches=4, threshold=0.4, candidates=60)
     for _ in range(20):
         sentence = " ".join(draw.choices(WORDS, k=6))
         scored = []
@@ -45,7 +45,9 @@ def test_matches_are_those_of_a_search_through_all_pairs(tmp_path: Path) -> None
             if abs(score - 0.4) > 1e-9 and score > 0.4 and source != sentence:
                 scored.append((-round(score, 6), number))
         expected = [f"t{number}" for _, number in sorted(scored)[:4]]
-        assert [m.target for m in found.find(sentence, "en-de") if m.score > 0.4001] == expected
+        assert [
+            m.target for m in translation_memory.find(sentence, "en-de") if m.score > 0.4001
+        ] == expected
 
 
 def test_the_sentence_itself_is_shown_only_where_it_may_be(tmp_path: Path) -> None:
@@ -85,8 +87,8 @@ def test_repeated_and_empty_pairs_take_no_place(tmp_path: Path) -> None:
     pairs = [("we read a book", "t"), ("We read a book.", "T"), ("", "x"), ("we read", ""), *[
         ("we read a book", "u")
     ]]  # fmt: skip
-    found = memory(tmp_path, pairs, matches=5).find("we read a newspaper", "en-de")
-    assert [m.target for m in found] == ["t", "u"]
+    translation_memory = memory(tmp_path, pairs, matches=5).find("we read a newspaper", "en-de")
+    assert [m.target for m in translation_memory] == ["t", "u"]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,9 @@ def test_one_corpus_serves_both_directions(tmp_path: Path) -> None:
 
 def test_a_sentence_is_looked_up_as_it_is_translated(tmp_path: Path) -> None:
     pairs = [("we read an old book", "t"), ("we read a\u00adnother book", "u")]
-    found = memory(tmp_path, pairs)
-    plain = found.find("we read another book", "en-de")
-    assert found.find("\ufeff we read another\u00ad book\0\r\n", "en-de") == plain
+    translation_memory = memory(tmp_path, pairs)
+    plain = translation_memory.find("we read another book", "en-de")
+    assert translation_memory.find("\ufeff we read another\u00ad book\0\r\n", "en-de") == plain
     assert [(m.source, m.target) for m in plain] == [("we read an old book", "t")]
 
 

@@ -163,9 +163,9 @@ def test_evaluate_shows_matches_with_any_strategy(
     ]
     main(config("evaluate", *settings))
     (folder,) = folders(tmp_path)
-    found = record(folder)["metrics"]["memory"]
-    assert found["corpus"] == {"kind": "tongues", "split": "train", "size": 60}
-    for counts in found["counts"].values():
+    run_record = record(folder)["metrics"]["memory"]
+    assert run_record["corpus"] == {"kind": "tongues", "split": "train", "size": 60}
+    for counts in run_record["counts"].values():
         assert 0 < counts["matched"] <= counts["sentences"] == 2
         assert counts["matches"] > 0 and counts["same"] == 0
 
@@ -190,6 +190,6 @@ def test_translate_shows_matches(
     settings = [f"run={adapters}", "device=cpu", "direction=en-de", f"memory.corpus={corpus}"]
     assert run(["translate", *settings, *files]) == 0
     assert (tmp_path / "out.txt").read_text(encoding="utf-8").count("\n") == 2
-    told = capsys.readouterr().err
-    assert "memory: 2 of 2 sentences with a match, 5 matches shown, 0 dropped" in told
-    assert "1 in the memory themselves" in told
+    stderr = capsys.readouterr().err
+    assert "memory: 2 of 2 sentences with a match, 5 matches shown, 0 dropped" in stderr
+    assert "1 in the memory themselves" in stderr

@@ -149,9 +149,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_notes_that_it_has_learnt_from_examples(taught: Path, tiny_run: Path) -> None:
-    found = record(taught)
-    counts = found["metrics"]["memory"]["counts"]
-    assert found["config"]["memory"]["corpus"] == "train"
+    run_record = record(taught)
+    counts = run_record["metrics"]["memory"]["counts"]
+    assert run_record["config"]["memory"]["corpus"] == "train"
     assert all(0 < c["matched"] <= c["sentences"] for c in counts.values()) and len(counts) == 2
     assert checkpoint(taught)["polylect"]["about"]["config"]["memory"]["share"] == 0.7
     for folder, corpus in ((taught, "train"), (tiny_run, None)):

@@ -81,6 +81,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_SILENT", "true")
         settings = ["logger=[wandb,tensorboard]", "logger.wandb.project=mine"]
+        settings += ["callbacks=ledger", "strategy=lora"]
         return train(tmp_path_factory.mktemp("logged"), *settings, "evaluate_base=true")
 
 
@@ -97,8 +98,9 @@ def test_wandb_offline_gets_config_metrics_and_translations(logged: Path) -> Non
     assert written["run"].project == "mine"
     assert not written["run"].run_group and not written["run"].tags
     assert written["config"]["strategy"]["rank"] == 16
-    told = [name for line in written["history"] for name in line]
-    assert {"train/loss", "val/loss/en-de", "train/running/en-hi"} <= set(told)
+    message = [name for line in written["history"] for name in line]
+    assert {"train/loss", "val/loss/en-de", "train/running/en-hi"} <= set(message)
+    assert {"ledger/cosine/en-de/en-hi", "ledger/cancelled/en-de"} <= set(message)
     summary, test = written["summary"], record["metrics"]["test"]
     assert summary["test/chrf++/en-de"] == test["en-de"]["chrf++"]["value"]
     mean = (test["en-de"]["chrf++"]["value"] + test["en-hi"]["chrf++"]["value"]) / 2

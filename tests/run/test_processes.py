@@ -157,3 +157,17 @@ def test_two_processes_end_if_one_is_told_to_stop_while_it_loads(tmp_path: Path)
     assert ended.returncode == 143, ended.stderr
     (folder,) = folders(tmp_path)
     assert record(folder)["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("mixing", ["mixed", "by_direction"])
+def test_two_processes_keep_one_ledger(mixing: str, tmp_path: Path) -> None:
+    # With one direction per batch no process sees both, and all have to end a measurement together.
+    ledger = ["strategy=lora", "callbacks=ledger", "callbacks.ledger.every=2"]
+    done = run(*TWO, *ledger, f"+data.mixing={mixing}", f"runs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (folder,) = folders(tmp_path)
+    assert record(folder)["metrics"]["ledger"]["steps"] == [0, 2, 4]
+    written = (folder / "ledger" / "cosines.csv").read_text(encoding="utf-8").splitlines()
+    cosines = [line.rpartition(",")[2] for line in written if ",all," in line]
+    assert len(cosines) == 3
+    assert all(cosines)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from polylect.data.batch import Example, collate
 from polylect.layers.neurons.awareness import AwarenessMeter
 from polylect.layers.neurons.categories import categorise, choose_layers
-from polylect.run.measuring import count_in
+from polylect.run.awareness import add_batch
 
 SURE = 100.0  # a logit beside zeros
 PAD = 0
@@ -43,7 +43,7 @@ def scores(
     """Sums of |h dL/dh| by token, over all texts in one batch."""
     meter = AwarenessMeter([model.down], 1, by_sentence=by_sentence)
     batch = collate([Example([], ids, "en") for ids in texts], PAD, "right")
-    count_in(meter, model, 0, batch, **labels)
+    add_batch(meter, model, 0, batch, **labels)
     tokens = torch.tensor(list(meter.tokens().values()))
     both = torch.stack([side[0, 0] for side in meter.awareness().values()])
     return (both if by_sentence else both * tokens).sum(0).float()

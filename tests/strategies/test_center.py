@@ -69,9 +69,9 @@ def test_what_is_centred_is_scored_as_if_it_had_no_mean(router: str, form: str) 
     expected = select(x, bank, settings)
     unaware = select(x + mean, bank, settings)
     bank.center = mean
-    found = select(x + mean, bank, settings)
-    assert torch.equal(found.indices, expected.indices)
-    torch.testing.assert_close(found.weights, expected.weights, atol=1e-4, rtol=1e-4)
+    actual = select(x + mean, bank, settings)
+    assert torch.equal(actual.indices, expected.indices)
+    torch.testing.assert_close(actual.weights, expected.weights, atol=1e-4, rtol=1e-4)
     assert not torch.equal(unaware.indices, expected.indices)
 
 
@@ -83,8 +83,8 @@ def test_the_adapters_themselves_are_given_the_whole_input(library: AdapterLibra
     with torch.no_grad():
         expected = logits(lag(library), batch)
         for strategy in ("lag", "arrow", "spectr"):
-            found = logits(lag(library, "strategy.center=true", strategy=strategy), batch)
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            actual = logits(lag(library, "strategy.center=true", strategy=strategy), batch)
+            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -176,5 +176,5 @@ def test_what_cannot_be_measured_is_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["library", f"path={library.path}", "action=inputs", *settings]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert sentence in stderr and stderr.count("\n") == 1

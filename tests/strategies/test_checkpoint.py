@@ -66,8 +66,8 @@ def test_the_random_state_is_that_of_the_checkpoint_when_training_goes_on() -> N
     expected = [torch.rand(3).tolist(), numpy.random.normal(size=3).tolist(), random.gauss(0, 1)]
     module.on_load_checkpoint(checkpoint)
     module.on_train_start()
-    found = [torch.rand(3).tolist(), numpy.random.normal(size=3).tolist(), random.gauss(0, 1)]
-    assert found == expected
+    actual = [torch.rand(3).tolist(), numpy.random.normal(size=3).tolist(), random.gauss(0, 1)]
+    assert actual == expected
 
 
 def test_accumulated_gradients_come_back() -> None:

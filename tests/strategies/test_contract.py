@@ -189,14 +189,14 @@ def test_a_caller_that_is_refused_changes_nothing(module: TranslationModule) -> 
 
     with torch.no_grad():
         expected = logits(module, batch)
-        told = module.auxiliary_loss(), module.telemetry()
+        metrics = module.auxiliary_loss(), module.telemetry()
         handle = module.backbone.model.layers[1].register_forward_pre_hook(intrude)
-        found = logits(module, batch)
+        actual = logits(module, batch)
     handle.remove()
     assert refused
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)
     if not module.routing_rows():  # which adds up what it is told
-        assert (module.auxiliary_loss(), module.telemetry()) == told
+        assert (module.auxiliary_loss(), module.telemetry()) == metrics
 
 
 def test_threads_wait_for_one_another(module: TranslationModule) -> None:
@@ -206,8 +206,8 @@ def test_threads_wait_for_one_another(module: TranslationModule) -> None:
 
     def several(index: int) -> bool:
         with torch.no_grad():
-            found = [logits(module, batches[index]) for _ in range(6)]
-        return all(torch.equal(each, expected[index]) for each in found)
+            actual = [logits(module, batches[index]) for _ in range(6)]
+        return all(torch.equal(each, expected[index]) for each in actual)
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(several, range(3)))

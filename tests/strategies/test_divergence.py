@@ -31,11 +31,11 @@ class Trainer:
 
 def guard(losses: list[float], rows: list[int]) -> StepGuard:
     """That has seen two micro-batches, the second one with these losses."""
-    found = StepGuard()
-    found.observe(("en-hi",), torch.ones(1), torch.zeros(1, dtype=torch.long))
-    found.observe(("en-de", "en-fr"), torch.tensor(losses), torch.tensor(rows))
-    found.loss = torch.cat([torch.ones(1), torch.tensor(losses)]).mean()
-    return found
+    step_guard = StepGuard()
+    step_guard.observe(("en-hi",), torch.ones(1), torch.zeros(1, dtype=torch.long))
+    step_guard.observe(("en-de", "en-fr"), torch.tensor(losses), torch.tensor(rows))
+    step_guard.loss = torch.cat([torch.ones(1), torch.tensor(losses)]).mean()
+    return step_guard
 
 
 UNITS = {"en-de": 0, "en-fr": 1, "en-hi": 2}
@@ -47,9 +47,9 @@ GOOD = {unit: torch.tensor(1.0) for unit in range(3)}
 
 @pytest.mark.parametrize("value", [NAN, float("inf")])
 def test_a_loss_that_is_not_finite_ends_the_training(value: float) -> None:
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(RuntimeError) as error:
         guard([1.0, value, 2.0], [0, 1, 0]).check(Trainer(), GOOD, UNITS)
-    assert str(caught.value) == (
+    assert str(error.value) == (
         "the loss is not finite (step 7, direction en-fr, learning rate 0.25), so the training has "
         "ended: begin again with a lower optim.optimizer.lr."
     )
@@ -65,22 +65,22 @@ def test_a_gradient_that_is_not_finite_ends_it_too() -> None:
 
 
 def test_what_is_finite_passes_and_the_next_step_begins_anew() -> None:
-    found = guard([NAN], [0])
+    message = guard([NAN], [0])
     with pytest.raises(RuntimeError, match="direction en-de,"):
-        found.check(Trainer(), GOOD, UNITS)
-    found.loss = torch.tensor(1.0)
-    found.check(Trainer(), GOOD, UNITS)
-    found.loss = torch.tensor(NAN)  # of another process
+        message.check(Trainer(), GOOD, UNITS)
+    message.loss = torch.tensor(1.0)
+    message.check(Trainer(), GOOD, UNITS)
+    message.loss = torch.tensor(NAN)  # of another process
     with pytest.raises(RuntimeError, match=r"\(step 7, learning rate"):
-        found.check(Trainer(), GOOD, UNITS)
+        message.check(Trainer(), GOOD, UNITS)
 
 
 def test_processes_tell_each_other_whose_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
 
-    def gather(found: list[Any], own: Any) -> None:
-        found[:] = [own, ["en-hi"]]
+    def gather(result: list[Any], own: Any) -> None:
+        result[:] = [own, ["en-hi"]]
 
     monkeypatch.setattr(dist, "all_gather_object", gather)
     with pytest.raises(RuntimeError, match="direction en-de, en-hi"):
@@ -115,11 +115,11 @@ def test_a_good_step_waits_for_one_number() -> None:
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = torch.ones_like(parameter)
-    found = guard([1.0, 2.0], [0, 1])
+    message = guard([1.0, 2.0], [0, 1])
     for clip in (None, 1.0):
         waits.clear()
         with Count():
-            found.check(Trainer(), clip_units(groups, clip, "norm"), module.units())
+            message.check(Trainer(), clip_units(groups, clip, "norm"), module.units())
         assert len(waits) == 1
 
 
@@ -135,10 +135,10 @@ def test_norms_are_those_before_clipping(value: float | None, algorithm: str | N
             parameter.grad = torch.randn_like(parameter)
     own = {unit: [p for g in groups if g["unit"] == unit for p in g["params"]] for unit in range(3)}
     before = {unit: [p.grad.clone() for p in ps if p.grad is not None] for unit, ps in own.items()}
-    found = clip_units(groups, value, algorithm)
+    clipped = clip_units(groups, value, algorithm)
     for unit, gradients in before.items():
         norm = torch.cat([torch.zeros(1), *gradients]).norm()
-        torch.testing.assert_close(found[unit], norm)
+        torch.testing.assert_close(clipped[unit], norm)
         for parameter, gradient in zip(own[unit], gradients, strict=False):
             expected = gradient
             if value and algorithm == "value":

@@ -136,9 +136,9 @@ def test_a_text_longer_than_the_model_takes_is_empty_and_marked(
     alone = module.translate([module.prompt("It.", "en-de")])
     monkeypatch.setattr(module.backbone.config, "max_position_embeddings", 12)
     short, long = module.prompt("It.", "en-de"), module.prompt(SOURCES[1], "en-de")
-    found = module.translate([long, short, long])
-    assert found == [Translation("", 0, False, too_long=True), *alone, found[0]]
-    assert len(short.prompt) + found[1].tokens <= 12
+    translations = module.translate([long, short, long])
+    assert translations == [Translation("", 0, False, too_long=True), *alone, translations[0]]
+    assert len(short.prompt) + translations[1].tokens <= 12
     with pytest.raises(ValueError, match=r"text 2 has \d+ tokens with its prompt, and the model"):
         check_room(module, {0: short, 1: long})
 
@@ -183,10 +183,10 @@ def test_a_translation_ends_where_the_end_token_is(
     words, more = ids(module, "Die Katze"), ids(module, " das Haus")
     row = [*words, end, *more]
     scripted(module, monkeypatch, [row, [end] * len(row), [*words, *more, words[0]]])
-    found = module.translate([module.prompt("It.", "en-de")] * 3)
-    assert [f.text for f in found[:2]] == ["Die Katze", ""]
-    assert [f.tokens for f in found[:2]] == [len(words), 0]
-    assert [f.capped for f in found] == [False, False, True]
+    translations = module.translate([module.prompt("It.", "en-de")] * 3)
+    assert [f.text for f in translations[:2]] == ["Die Katze", ""]
+    assert [f.tokens for f in translations[:2]] == [len(words), 0]
+    assert [f.capped for f in translations] == [False, False, True]
 
 
 def test_a_translation_is_one_line_without_special_tokens(
@@ -218,9 +218,9 @@ def test_the_end_is_looked_for_within_a_rows_own_cap(
     monkeypatch.setattr(module, "generation", Generation(ratio=1, extra=0))
     row = (ids(module, SOURCES[1]) * 3)[: len(long.prompt) - 1] + module.ends()
     asked = scripted(module, monkeypatch, [row, row])
-    found = module.translate([short, long])
-    assert [f.tokens for f in found] == [len(short.prompt), len(long.prompt) - 1]
-    assert [f.capped for f in found] == [True, False]
+    translations = module.translate([short, long])
+    assert [f.tokens for f in translations] == [len(short.prompt), len(long.prompt) - 1]
+    assert [f.capped for f in translations] == [True, False]
     settings = asked["generation_config"]
     assert settings.max_new_tokens == len(long.prompt)
     assert settings.do_sample is False
@@ -297,10 +297,10 @@ def test_every_row_of_a_mixed_batch_is_as_alone(beams: int) -> None:
             sort=draw.choice([True, False]),
         )
         made = Bare(model, generation)
-        found = dict(translate(made, [Example(p, [], "en-de") for p in asked], ends))
+        translations = dict(translate(made, [Example(p, [], "en-de") for p in asked], ends))
         for index, prompt in enumerate(asked):
             text, tokens, capped = alone(made, prompt, ends)
-            assert found[index] == Translation(text, tokens, capped), (seed, index)
+            assert translations[index] == Translation(text, tokens, capped), (seed, index)
             seen.add((tokens, capped))
     assert len({tokens for tokens, capped in seen if capped}) > 6
     assert len({tokens for tokens, capped in seen if not capped}) > 3

@@ -12,7 +12,7 @@ from helpers.tiny import MODEL, config
 
 from polylect.layers.neurons.ffn import neuron_banks
 from polylect.models.backbone import tiny_backbone
-from polylect.models.checkpointing import checkpoint_layers, is_checkpointed
+from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.run.build import build_strategy, load_backbone_into
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
@@ -79,12 +79,12 @@ def test_the_gradients_are_the_same_and_less_is_remembered(
     assert not is_checkpointed(plain.backbone)
     assert is_checkpointed(checkpointed.backbone)
     expected, all_bytes, once = gradients(plain)
-    found, fewer_bytes, twice = gradients(checkpointed)
+    grads, fewer_bytes, twice = gradients(checkpointed)
     assert (once, twice) == (1, 2)
     assert fewer_bytes < 0.7 * all_bytes
-    assert found.keys() == expected.keys()
+    assert grads.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, msg=name)
+        torch.testing.assert_close(grads[name], gradient, msg=name)
 
 
 def test_a_model_that_cannot_is_refused() -> None:

@@ -200,9 +200,9 @@ def test_arrow_is_that_of_peft(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = peer(input_ids=batch.input_ids).logits[0]
         plain = base()[0](input_ids=batch.input_ids).logits[0]
-    found = logits(module, batch)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert (found - plain).abs().max() > 0.1
+    actual = logits(module, batch)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+    assert (actual - plain).abs().max() > 0.1
 
 
 def test_factors_may_be_mixed_before_they_are_multiplied(tmp_path: Path) -> None:
@@ -242,10 +242,10 @@ def test_decoding_with_a_cache_is_decoding_without(
     module = lag(library, f"strategy.level={level}", "strategy.k=2", strategy=strategy)
     prompts = [module.prompt(source, direction) for direction, source, _ in ROWS]
     batch = collate(prompts, pad_id(module.tokenizer), "left")
-    found = []
+    results = []
     for cached in (True, False):
         with torch.no_grad(), module.routing(batch):
-            found.append(
+            results.append(
                 module.backbone.generate(
                     input_ids=batch.input_ids,
                     attention_mask=batch.attention_mask,
@@ -256,7 +256,7 @@ def test_decoding_with_a_cache_is_decoding_without(
                     use_cache=cached,
                 )
             )
-    assert torch.equal(*found)
+    assert torch.equal(*results)
 
 
 def test_all_layers_together_take_whom_most_tokens_of_the_prompt_chose(tmp_path: Path) -> None:
@@ -381,9 +381,9 @@ def test_weak_arrows_and_new_alignments_are_told_once(
     AdapterLibrary(tmp_path).save("nil", Adapter(modules))
     (tmp_path / "en-de" / "aligned.safetensors").unlink(missing_ok=True)
     lag(tmp_path)
-    said = capsys.readouterr().out
-    assert "2 adapters aligned" in said
-    assert "of 1 adapters arrows say little: nil does nothing in 14 of 14 modules" in said
+    stdout = capsys.readouterr().out
+    assert "2 adapters aligned" in stdout
+    assert "of 1 adapters arrows say little: nil does nothing in 14 of 14 modules" in stdout
     lag(tmp_path)
     assert "aligned" not in capsys.readouterr().out
     shutil.rmtree(tmp_path / "en-de")
@@ -408,12 +408,12 @@ def test_a_thousand_adapters_are_paged(tmp_path: Path) -> None:
         save_file(factors, folder / WEIGHTS)
     module = lag(tmp_path, "strategy.k=5", "strategy.budget_mib=0.12")
     batch = batch_of(module, ROWS[:2])
-    found = logits(module, batch)
+    actual = logits(module, batch)
     pages = module.pages
     tokens = int(batch.attention_mask.sum())
     assert 0 < pages.loads <= 6 * tokens < 2000
     assert pages.bytes <= pages.budget_bytes == int(0.12 * 2**20)
-    assert found.isfinite().all()
+    assert actual.isfinite().all()
     chosen = {name for row in module.routing_rows() for name in row["shares"]}
     assert len(chosen) > tokens / 2
 
@@ -450,10 +450,10 @@ def test_shares_are_told_by_layer_and_side(library: Path) -> None:
     assert all(sum(row["shares"].values()) == pytest.approx(1) for row in rows)
     assert all(row["shares"].get(row["direction"], 0) == row["agreement"] for row in rows)
     json.dumps(rows)
-    told = module.telemetry()
+    metrics = module.telemetry()
     side = "routing/model.layers.0.mlp.up_proj/library/source"
-    assert sum(v for n, v in told.items() if n.startswith(f"{side}/share/")) == pytest.approx(1)
-    assert 0 <= told[f"{side}/agreement"] <= 1
+    assert sum(v for n, v in metrics.items() if n.startswith(f"{side}/share/")) == pytest.approx(1)
+    assert 0 <= metrics[f"{side}/agreement"] <= 1
     module.counts.clear()
     assert module.telemetry() == {}
     silent = lag(library, "+strategy.count=false")

@@ -162,13 +162,13 @@ def test_exported_rows_make_the_base_the_tuned_model(neurons: Path, tmp_path: Pa
 def test_the_openness_of_gates_is_told_by_layer_and_direction(neurons: Path) -> None:
     module = make(neurons)
     logits(module, batch_of(module))
-    told = module.telemetry()
-    assert set(told) == {
+    metrics = module.telemetry()
+    assert set(metrics) == {
         f"routing/layer_{layer}/openness/{d}"
         for layer in (0, 1)
         for d in ("en-de", "en-fr", "en-hi")
     }
-    assert all(value == 1.0 for value in told.values())  # cut: logits of zero are open
+    assert all(value == 1.0 for value in metrics.values())  # cut: logits of zero are open
 
 
 def test_a_direction_can_be_written_into_a_plain_model(neurons: Path, tmp_path: Path) -> None:

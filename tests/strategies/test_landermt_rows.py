@@ -106,8 +106,8 @@ def test_exported_rows_make_the_base_the_tuned_model(family: str, tmp_path: Path
     base = base_fingerprint(model)
     batch = batch_of(module, [row for row in ROWS if row[0] == "en-fr"])
     former = NeuronRows.read(tmp_path / "rows" / "en-fr.safetensors").put_on(model)
-    found = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    torch.testing.assert_close(found, logits(module, batch), atol=2e-5, rtol=1e-4)
+    actual = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    torch.testing.assert_close(actual, logits(module, batch), atol=2e-5, rtol=1e-4)
     former.put_on(model)
     assert base_fingerprint(model) == base == module.base_fingerprint
 
@@ -162,17 +162,17 @@ def gradients(directions: tuple[str, ...], **how: object) -> dict[str, Tensor | 
 
 
 def test_gradients_are_scaled_by_the_awareness_of_each_rows_languages() -> None:
-    found = gradients(("en-de", "en-fr"), awareness=AWARENESS)
+    grads = gradients(("en-de", "en-fr"), awareness=AWARENESS)
     first, second = torch.tensor([[1.0, 10.0]]), torch.tensor([[100.0, 1000.0]])
-    assert torch.equal(found["general"], 2 * first + 4 * second)  # (1 + 3) / 2, (1 + 7) / 2
-    assert torch.equal(found["of_de"], 5 * first)
-    assert torch.equal(found["of_fr"], 2 * second)
+    assert torch.equal(grads["general"], 2 * first + 4 * second)  # (1 + 3) / 2, (1 + 7) / 2
+    assert torch.equal(grads["of_de"], 5 * first)
+    assert torch.equal(grads["of_fr"], 2 * second)
 
 
 def test_shared_rows_are_gone_through_by_all_and_taught_by_their_own() -> None:
-    found = gradients(("en-de", "en-fr"), shared=True)
-    assert torch.equal(found["of_de"], torch.tensor([[1.0, 10.0]]))
-    assert torch.equal(found["general"], torch.tensor([[101.0, 1010.0]]))
+    grads = gradients(("en-de", "en-fr"), shared=True)
+    assert torch.equal(grads["of_de"], torch.tensor([[1.0, 10.0]]))
+    assert torch.equal(grads["general"], torch.tensor([[101.0, 1010.0]]))
     assert gradients(("en-de",), shared=True)["of_fr"] is None  # no step, no decay
 
 

@@ -47,17 +47,17 @@ def run(module: LoRALibrary, batch: TranslationBatch) -> torch.Tensor:
 
 def test_a_row_goes_through_the_adapter_that_is_named_for_it(library: Path) -> None:
     module = make(library)
-    of = {}
+    by_name = {}
     for name in ("", *DIRECTIONS):
         with module.use_adapter(name):
-            of[name] = run(module, batch_of(module))
+            by_name[name] = run(module, batch_of(module))
     own, given = ("en-de", "en-de", "en-fr", "en-hi"), ("en-hi", "", None, "en-de")
-    found = run(module, named(module, *given))
+    actual = run(module, named(module, *given))
     for row, (name, direction) in enumerate(zip(given, own, strict=True)):
-        torch.testing.assert_close(found[row], of[direction if name is None else name][row])
+        torch.testing.assert_close(actual[row], by_name[direction if name is None else name][row])
     with pytest.raises(ValueError, match="no adapter is named 'en-dd'; did you mean en-de"):
         run(module, named(module, "en-dd", None, None, None))
-    assert torch.equal(run(module, named(module, *given)), found)
+    assert torch.equal(run(module, named(module, *given)), actual)
 
 
 # Two adapters that serve one direction
@@ -187,8 +187,8 @@ def test_nothing_is_loaded_unloaded_or_evicted_within_a_route(library: Path) -> 
         for act in (lambda: module.store.unload("en-fr"), lambda: module.store.acquire(["en-hi"])):
             with pytest.raises(ValueError, match=r"in use|the budget is"):
                 act()
-        found = module.backbone(french.input_ids, french.attention_mask).logits
-    assert torch.equal(found, expected)
+        actual = module.backbone(french.input_ids, french.attention_mask).logits
+    assert torch.equal(actual, expected)
     assert module.store.resident == ("en-fr",)
     assert module.adapter_index.names == sorted(DIRECTIONS)
     module.unload("en-fr")

@@ -63,11 +63,11 @@ def test_trained_together_is_trained_alone(setting: str, shared: list[list[str]]
         alone = started(f"strategy.adapters={setting}")
         adapter = alone.adapter(directions[0])
         assert {alone.adapter(direction) for direction in directions} == {adapter}
-        found = train(alone, of_direction(alone, *directions))
-        mine = [name for name in found if name.endswith(f".{adapter}")]
+        actual = train(alone, of_direction(alone, *directions))
+        mine = [name for name in actual if name.endswith(f".{adapter}")]
         assert len(mine) == 2 * len(lora_layers(module.backbone))
         for name in mine:
-            torch.testing.assert_close(together[name], found[name], **CLOSE)
+            torch.testing.assert_close(together[name], actual[name], **CLOSE)
             assert not torch.allclose(together[name], start[name], atol=1e-3)
 
 

@@ -100,14 +100,14 @@ def test_an_adapted_head_knows_whose_row_a_target_is_of(
     with module.routing(batch):
         losses, of_rows = target_losses(module.backbone, batch)
     losses.sum().backward()
-    found = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+    grads = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()
     for i, row in enumerate(rows):
         plain = plain_losses(module, row)
         torch.testing.assert_close(losses[of_rows == i], plain, **CLOSE)
         plain.sum().backward()
     assert len(losses) == batch.target_tokens
-    for name, gradient in found.items():
+    for name, gradient in grads.items():
         torch.testing.assert_close(gradient, module.get_parameter(name).grad, **CLOSE)
 
 
@@ -137,17 +137,17 @@ def gradients(module: TranslationModule, batches: list[TranslationBatch]) -> dic
 def test_accumulation_leaves_the_gradients(strategy: str, order: tuple[int, ...]) -> None:
     whole, parts = (train_a_little(build(strategy)).double() for _ in range(2))
     expected = gradients(whole, [batch_of(whole)])
-    found = gradients(parts, [batch_of(parts, [ROWS[i]]) for i in order])
-    assert found.keys() == expected.keys()
-    assert len(found) >= 20
+    actual = gradients(parts, [batch_of(parts, [ROWS[i]]) for i in order])
+    assert actual.keys() == expected.keys()
+    assert len(actual) >= 20
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, **CLOSE)
+        torch.testing.assert_close(actual[name], gradient, **CLOSE)
     torch.testing.assert_close(parts._losses.mean(), whole._losses.mean())
 
 
 def test_each_unit_learns_from_the_mean_over_its_own_tokens() -> None:
     module = train_a_little(build("lora_switch")).double()
-    found = gradients(module, [batch_of(module, [r]) for r in ROWS])
+    grads = gradients(module, [batch_of(module, [r]) for r in ROWS])
     for direction in module.directions:
         alone = train_a_little(build("lora_switch")).double()
         batch = batch_of(alone, [row for row in ROWS if row[0] == direction])
@@ -155,7 +155,7 @@ def test_each_unit_learns_from_the_mean_over_its_own_tokens() -> None:
             target_losses(alone.backbone, batch)[0].mean().backward()
         for name, parameter in alone.named_parameters():
             if name.endswith(direction):
-                torch.testing.assert_close(found[name], parameter.grad, **CLOSE)
+                torch.testing.assert_close(grads[name], parameter.grad, **CLOSE)
 
 
 def test_auxiliary_losses_weigh_by_tokens() -> None:
@@ -184,14 +184,16 @@ SOME_COME_LATER = [
 def test_each_units_auxiliary_loss_weighs_by_its_own_tokens(parts: list[Any]) -> None:
     def step(batches: list[Any]) -> torch.Tensor:
         """Gradients of one parameter per unit, which its tokens and auxiliary loss both reach."""
-        found = [torch.nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(3)]
+        parameters = [torch.nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(3)]
         steps = StepLoss(3)
         for tokens, auxiliary in batches:
             units = torch.arange(3).repeat_interleave(torch.as_tensor(tokens))
-            main = torch.stack(found).sin()[units]
-            steps.add(main, units, torch.stack(found).square() * torch.tensor(auxiliary)).backward()
-        steps.correct([{"params": [p], "unit": unit} for unit, p in enumerate(found)])
-        return torch.stack([p.grad for p in found])
+            main = torch.stack(parameters).sin()[units]
+            steps.add(
+                main, units, torch.stack(parameters).square() * torch.tensor(auxiliary)
+            ).backward()
+        steps.correct([{"params": [p], "unit": unit} for unit, p in enumerate(parameters)])
+        return torch.stack([p.grad for p in parameters])
 
     tokens, auxiliary = (torch.tensor(x, dtype=torch.float64) for x in zip(*parts, strict=True))
     mean = (tokens * auxiliary).sum(0) / tokens.sum(0).clamp(min=1)
@@ -243,8 +245,8 @@ def test_clipping_is_per_unit() -> None:
             parameter.grad = torch.randn_like(parameter)
         _scale(group["params"], norms[group["name"]])
     module.configure_gradient_clipping(optimizer, 1.0, "norm")
-    found = [_norm(group["params"]) for group in optimizer.param_groups]
-    torch.testing.assert_close(torch.tensor(found), torch.tensor([1.0, 0.5, 1.0]))
+    result = [_norm(group["params"]) for group in optimizer.param_groups]
+    torch.testing.assert_close(torch.tensor(result), torch.tensor([1.0, 0.5, 1.0]))
 
 
 def _norm(parameters: list[torch.nn.Parameter]) -> float:

@@ -52,9 +52,9 @@ def make(stage: str = "joint", **settings: Any) -> MixMoE:
 
 
 def saved(module: TranslationModule) -> dict[str, Any]:
-    found = {"state_dict": {name: t.clone() for name, t in module.state_dict().items()}}
-    module.on_save_checkpoint(found)
-    return found
+    checkpoint = {"state_dict": {name: t.clone() for name, t in module.state_dict().items()}}
+    module.on_save_checkpoint(checkpoint)
+    return checkpoint
 
 
 def steps(module: TranslationModule, batch: TranslationBatch, count: int = 3) -> None:
@@ -218,16 +218,18 @@ def test_decoding_with_a_cache_is_decoding_without(settings: dict[str, Any], bea
     module = train_a_little(make(**settings))
     batch = collate(examples(module), pad_id(module.tokenizer), "left")
     options = {"attention_mask": batch.attention_mask, "num_beams": beams, "max_new_tokens": 7}
-    found = []
+    results = []
     for use_cache in (True, False):
         with module.routing(batch):
-            found.append(module.backbone.generate(batch.input_ids, use_cache=use_cache, **options))
-    assert torch.equal(*found)
+            results.append(
+                module.backbone.generate(batch.input_ids, use_cache=use_cache, **options)
+            )
+    assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("top", [None, 1])
 def test_gradient_checkpointing_gives_the_same_gradients(top: int | None) -> None:
-    found = []
+    results = []
     for checkpointing in (False, True):
         module = train_a_little(make(features="fft_prompt", balance=1, top=top))
         if checkpointing:
@@ -240,9 +242,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(top: int | None) -> Non
             losses, _ = target_losses(module.backbone, batch)
             loss = losses.mean() + module.auxiliary_loss()
         loss.backward()
-        found.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient)
+        results.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient)
 
 
 # Losses and numbers.
@@ -253,13 +255,13 @@ def test_uniform_routers_are_balanced() -> None:
     logits(module, batch_of(module))
     z = 2 * torch.tensor(2.0).log().square()  # two groups of two logits of zero
     torch.testing.assert_close(module.auxiliary_loss(), 0.5 * 2 + 0.25 * z)
-    told = module.telemetry()
-    assert told["train/aux/balance"] == pytest.approx(2)
-    assert told["train/aux/z"] == pytest.approx(float(z))
-    assert told["routing/layer_1/mt/0"] == pytest.approx(0.5)
-    assert told["routing/layer_0/entropy/lm"] == pytest.approx(float(torch.tensor(2.0).log()))
-    assert told["routing/layer_0/gate/en-hi"] == pytest.approx(0.5)
-    assert len(told) == 2 + 2 * (2 * 3 + 3)
+    metrics = module.telemetry()
+    assert metrics["train/aux/balance"] == pytest.approx(2)
+    assert metrics["train/aux/z"] == pytest.approx(float(z))
+    assert metrics["routing/layer_1/mt/0"] == pytest.approx(0.5)
+    assert metrics["routing/layer_0/entropy/lm"] == pytest.approx(float(torch.tensor(2.0).log()))
+    assert metrics["routing/layer_0/gate/en-hi"] == pytest.approx(0.5)
+    assert len(metrics) == 2 + 2 * (2 * 3 + 3)
 
 
 def test_a_frozen_router_is_not_balanced_by_what_is_below_it() -> None:
@@ -282,9 +284,9 @@ def test_the_prior_pulls_replayed_text_to_the_lm_experts_and_nothing_else() -> N
         module.auxiliary_loss().backward()
         optimizer.step()
     logits(module, batch)
-    told = module.telemetry()
-    assert told["routing/layer_1/gate/de"] < 0.4
-    assert told["routing/layer_1/gate/de"] < told["routing/layer_1/gate/en-de"]
+    metrics = module.telemetry()
+    assert metrics["routing/layer_1/gate/de"] < 0.4
+    assert metrics["routing/layer_1/gate/de"] < metrics["routing/layer_1/gate/en-de"]
 
 
 @pytest.mark.parametrize(
@@ -315,9 +317,9 @@ def test_a_collapsed_expert_is_warned_of_once(caplog: pytest.LogCaptureFixture) 
         for _ in range(4):
             logits(module, batch_of(module))
             module.on_train_batch_end(None, None, 0)
-    (told,) = [r.getMessage() for r in caplog.records if "layer_1: LM" in r.getMessage()]
-    assert told.startswith("layer_1: LM expert 1 has had less than 0.1 of a fair share")
-    assert "for 2 batches; a larger strategy.balance" in told
+    (warning,) = [r.getMessage() for r in caplog.records if "layer_1: LM" in r.getMessage()]
+    assert warning.startswith("layer_1: LM expert 1 has had less than 0.1 of a fair share")
+    assert "for 2 batches; a larger strategy.balance" in warning
 
 
 @pytest.mark.parametrize(

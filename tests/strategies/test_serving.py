@@ -74,7 +74,7 @@ def test_a_direction_that_no_adapter_of_a_library_serves_has_none(
     libraries: dict[str, Path],
 ) -> None:
     both, task = (lag(libraries, "strategy.router=oracle") for _ in range(2))
-    only = {direction: {"task": of["task"]} for direction, of in SERVED.items()}
+    only = {direction: {"task": about["task"]} for direction, about in SERVED.items()}
     task.serve(only)
     alone = lag({"task": libraries["task"]}, "strategy.router=oracle")
     alone.serve(only)
@@ -201,9 +201,11 @@ def test_a_calibration_is_kept_for_the_adapters_that_were_measured(
         update.b.mul_(2)
     library.save("en-de", stronger, overwrite=True)
     module.calibrate([batch_of(module)])
-    found, read = measured(own, monkeypatch)
+    measurements, read = measured(own, monkeypatch)
     assert read
-    assert any(not torch.equal(found[key], of) for key, of in statistics(module).items())
+    assert any(
+        not torch.equal(measurements[key], value) for key, value in statistics(module).items()
+    )
 
 
 def test_where_nothing_can_be_kept_it_is_measured_again(

@@ -48,7 +48,7 @@ def test_text_does_not_depend_on_the_hash_seed():
         "print(stories('de', 'dev', 3), meanings('test', 3)); "
         "assert 'torch' not in sys.modules"
     )
-    said = {
+    meanings = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -57,7 +57,7 @@ def test_text_does_not_depend_on_the_hash_seed():
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(meanings) == 1
 
 
 def test_no_meaning_is_in_two_splits_whatever_the_seeds():
@@ -65,8 +65,8 @@ def test_no_meaning_is_in_two_splits_whatever_the_seeds():
         split: {str(m) for seed in range(3) for m in tongues.meanings(split, size, seed)}
         for split, size in (("train", 400), ("dev", 50), ("test", 50))
     }
-    for split, said in streams.items():
-        assert not any(said & other for name, other in streams.items() if name != split)
+    for split, meanings in streams.items():
+        assert not any(meanings & other for name, other in streams.items() if name != split)
         assert all(tongues.split_of(m) == split for m in tongues.meanings(split, 20, 9))
 
 
@@ -153,8 +153,8 @@ def test_one_word_for_one_concept(code):
 
 def test_parallel_text_is_aligned_and_monolingual_text_is_not():
     pairs = tongues.parallel("en-qaa", "dev", 50, synthetic={"qaa": {}})
-    said = tongues.meanings("dev", 50)
-    assert [source for source, _ in pairs] == [tongues.render(m, "en") for m in said]
+    meanings = tongues.meanings("dev", 50)
+    assert [source for source, _ in pairs] == [tongues.render(m, "en") for m in meanings]
     assert pairs == tongues.parallel(("en", "qaa"), "dev", 50, synthetic={"qaa": {}})
     english, german = (set(tongues.monolingual(code, "train", 200)) for code in ("en", "de"))
     translated = dict(tongues.parallel("de-en", "train", 200))

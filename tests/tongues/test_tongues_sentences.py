@@ -337,8 +337,8 @@ def test_small_differences_of_meaning_are_heard(code):
     """Number, definiteness, tense, negation, mood: each alone makes another sentence."""
     for base in (meaning for meaning, *_ in SHARED):
         variants = {str(v): v for v in _neighbours(base)}
-        said = {tongues.render(v, code) for v in variants.values()}
-        assert len(said) == len(variants) > 10
+        renderings = {tongues.render(v, code) for v in variants.values()}
+        assert len(renderings) == len(variants) > 10
 
 
 def _neighbours(base: Meaning):

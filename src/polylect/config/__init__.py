@@ -1,1 +1,1 @@
-"""What a configuration may say: typed roots, overrides, validation."""
+"""The configuration: typed roots, overrides, validation."""

@@ -1,4 +1,4 @@
-"""What a program is to use: a run, or a base model with a strategy that trains nothing."""
+"""Checks that a program is given either a run, or a base model with an untrained strategy."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +26,7 @@ def choose_strategy(cfg: DictConfig) -> None:
             "give run=FOLDER, or model=… for a base model as it is, with library=FOLDER for one "
             "with adapters."
         )
-    if cfg.library is None:
+    if not cfg.library:  # an empty name the validation refuses
         cfg.strategy = cfg.strategy or FROZEN
         return
     if cfg.strategy and "library" not in list(cfg.strategy.keys()):

@@ -1,4 +1,4 @@
-"""What no single part of the configuration can know, found before a weight is loaded."""
+"""Checks across sections of the configuration, made before a weight is loaded."""
 
 import os
 from collections.abc import Sequence, Sized
@@ -57,7 +57,7 @@ def missing_devices(cfg: DictConfig) -> str | None:
 
 
 def on_gpu(cfg: DictConfig) -> bool:
-    """Whether the run is to train on GPUs, of this machine or of another."""
+    """Return whether the run is to train on GPUs, of this machine or of another."""
     import torch
 
     accelerator = cfg.trainer.get("accelerator", "auto")
@@ -121,11 +121,14 @@ def check_data(data: Any, cfg: DictConfig) -> None:
     which no text is short enough.
     """
     data.setup("fit")
-    data.val_dataloader()
+    if data.tokenizer is not None:  # as it may be in a dry run
+        data.val_dataloader()
     if not cfg.evaluate:
         return
     data.setup("test")
-    if any("-" not in direction for direction in data.directions_of("test")):
+    if data.tokenizer is not None and any(
+        "-" not in direction for direction in data.directions_of("test")
+    ):
         data.test_dataloader()
 
 
@@ -141,7 +144,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def _check_monitor(key: str, monitor: str, module: Any) -> None:
-    """A metric that is never logged would be missed at the first validation only."""
+    """Raise ConfigError for a monitored metric that is never logged, before training starts."""
     parts = ["", *(f"/{direction}" for direction in module.directions)]
     names = ["train/loss", *(f"val/{what}{part}" for what in ("loss", "chrf") for part in parts)]
     if monitor.startswith(("val/", "train/")) and monitor not in names:

@@ -1,6 +1,5 @@
 """Choices of groups, such as `strategy=lag`: which a program takes, and which files there are."""
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import yaml
 from hydra.core.override_parser.types import Glob, Override
 
-from polylect.config.roots import SCHEMAS, ConfigError
+from polylect.config.roots import SCHEMAS, ConfigError, conf_folder
 from polylect.did_you_mean import did_you_mean
 
 
@@ -52,7 +51,18 @@ def _known_choices(override: Override, folders: Sequence[Path]) -> list[str]:
     return sorted(p.stem for p in files)
 
 
+def choices_with(group: str, key: str) -> list[str]:
+    """Return the choices of a group whose files have such a key, at most three."""
+    files = sorted((conf_folder() / group).glob("*.yaml"))
+    contents = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+    return [name for name, content in contents.items() if key in (content or {})][:3]
+
+
 _OWN_FILES = " A file of your own is found with --config-dir FOLDER."
+_OWN = {
+    "model": " A folder, GGUF file or hub id is given by model=local model.path=PATH.",
+    "data": " Files of your own are data=files data.train=FILE.",
+}
 
 
 def check_choice(override: Override, folders: Sequence[Path]) -> None:
@@ -63,8 +73,9 @@ def check_choice(override: Override, folders: Sequence[Path]) -> None:
         raise ConfigError(f"{override.input_line} matches nothing; {did_you_mean('', options)}")
     for choice in ",".join(choices).split(","):
         name = choice.strip("\"' []")
-        if re.fullmatch(r"[\w-]+", name) and name != "null" and name not in options:
+        has_file = any((folder / group / f"{name}.yaml").is_file() for folder in folders)
+        if name and name != "null" and "${" not in name and not has_file:
             raise ConfigError(
                 f"{group}={name} does not exist; {did_you_mean(name, options)}"
-                + ("" if len(folders) > 1 else _OWN_FILES)
+                + ("" if len(folders) > 1 else _OWN.get(group, _OWN_FILES))
             )

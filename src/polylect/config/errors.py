@@ -1,4 +1,4 @@
-"""What goes wrong, as the one sentence on standard error that a user needs, and an exit code."""
+"""Errors as one sentence on standard error, and an exit code."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def exit_code(program: Callable[[], int | None]) -> int:
 
 
 def _system_error(error: OSError) -> int:
-    """What the system refuses, such as a full disk or a folder that may not be read."""
+    """Return a sentence on what the system refuses, such as a full disk or an unreadable folder."""
     if error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EDQUOT):
         # Python would complain again when it flushes what is left at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,7 +48,7 @@ def _system_error(error: OSError) -> int:
 
 
 def _message_of(error: Exception) -> str:
-    """The message of an error, or of the system what is wrong with which file."""
+    """Return the message of an error; of a system error, what is wrong with which file."""
     if isinstance(error, OSError) and error.strerror:
         files = " and ".join(str(f) for f in (error.filename, error.filename2) if f is not None)
         return f"{files or 'a file or device'} cannot be used: {error.strerror}."
@@ -56,7 +56,7 @@ def _message_of(error: Exception) -> str:
 
 
 def _sentence(error: BaseException) -> str:
-    """What a user needs of an error that Hydra may have wrapped around that of a constructor."""
+    """Return what a user needs of an error, which Hydra may have wrapped around a constructor's."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -1,4 +1,4 @@
-"""What the configuration that the files give says of a key that the command line sets."""
+"""Looks up the keys of a command line in the configuration that the files give."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -64,7 +64,7 @@ def _current_value(value: Any) -> str:
 
 
 def _keys(node: DictConfig, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key below a node, except Hydra's own, with its value; None for one to be resolved."""
+    """Yield every key below a node, except Hydra's own, with its value; None if unresolved."""
     for name in node:
         path = f"{above}.{name}" if above else str(name)
         if path == "hydra" or str(name).startswith("_"):

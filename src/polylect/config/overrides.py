@@ -5,6 +5,7 @@ Hydra refuses `strategy.dropout=0.1` when the YAML file does not list `dropout` 
 by `_target_` takes gets its plus, and any other unknown key is an error.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from difflib import get_close_matches
@@ -18,9 +19,17 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from polylect.config.choices import check_choice, check_is_taken, choices_of, group_of, groups_of
+from polylect.config.choices import (
+    check_choice,
+    check_is_taken,
+    choices_of,
+    choices_with,
+    group_of,
+    groups_of,
+)
 from polylect.config.folders import folders_of
 from polylect.config.keys import is_text, keys_ending_in, takes_place
+from polylect.config.other_words import OTHER_WORDS
 from polylect.config.quoting import quote
 from polylect.config.roots import ConfigError
 from polylect.config.validation import target_parameters
@@ -65,7 +74,7 @@ def resolve_overrides(
 
 
 def _parse_override(text: str) -> tuple[str, Override]:
-    """The override, its value quoted where Hydra's grammar has no other way to take it.
+    """Return the override and its parse, the value quoted where Hydra's grammar needs it.
 
     So `data.train=my/train.{lang}` and `extra.train=[strategy.gate=none]` may be written as is.
     """
@@ -82,6 +91,8 @@ def _how_to_write(key: str, equals: str, value: str) -> str:
     open_, closed = (sum(map(value.count, signs)) for signs in ("[{", "]}"))
     if key and equals and open_ != closed:
         return "a bracket is missing; what has spaces needs quotes for the shell: 'key=[a, b]'"
+    if not equals and Path(key).is_dir():
+        return f"write key=value, as in run={key}, or path={key} for polylect library"
     return "write key=value, as in seed=3"
 
 
@@ -93,7 +104,7 @@ def _parse(text: str) -> Override:
 
 
 def _is_value(override: Override, groups: Collection[str]) -> bool:
-    """Whether this sets a value of ours: no group choice, not Hydra's own, no explicit + or ~."""
+    """Say whether this sets a value of ours: no group choice, not of Hydra, no explicit + or ~."""
     plain = not (override.is_add() or override.is_force_add() or override.is_delete())
     return plain and group_of(override) not in groups and not group_of(override).startswith("hydra")
 
@@ -105,7 +116,7 @@ def _configurations(
     folders: Sequence[Path],
     search: Sequence[str],
 ) -> dict[str, DictConfig]:
-    """What the group choices give, by their text.
+    """Return the configurations that the group choices compose, by the choices' text.
 
     In a sweep over groups, as many as it takes for each choice to be in one. Hydra itself then
     composes without the swept groups as well: that one has no text.
@@ -144,7 +155,7 @@ def _compose(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
 
 
 def _with_stored(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
-    """The configuration with the sections that a run has stored, as plain values."""
+    """Return the configuration with the sections that a run has stored, as plain values."""
     OmegaConf.set_struct(cfg, False)
     for key, value in stored.items():
         if key in cfg:
@@ -155,7 +166,7 @@ def _with_stored(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
 def _on_stored(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
-    """The override in a form that Hydra takes although its own files may lack the key."""
+    """Return the override in a form that Hydra takes although its own files may lack the key."""
     if _is_value(override, groups):
         _complete(text, override, cfgs, groups)  # or it is a mistake
         return [f"++{text}"]
@@ -170,7 +181,7 @@ def _on_stored(
 def _for_hydra(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> list[str]:
-    """The override as Hydra is to take it: a number stays text, a whole corpus takes its place."""
+    """Return the override as Hydra is to take it: numbers as text, a corpus replaced whole."""
     if override.is_sweep_override():  # its jobs settle theirs
         return [_complete(text, override, cfgs, groups)]
     key, _, value = text.partition("=")
@@ -184,7 +195,7 @@ def _for_hydra(
 def _complete(
     text: str, override: Override, cfgs: Mapping[str, DictConfig], groups: Collection[str]
 ) -> str:
-    """The override with the plus that it needs with every one of the configurations."""
+    """Return the override with the plus that it needs with every one of the configurations."""
     forms = set()
     for texts, cfg in cfgs.items():
         try:
@@ -216,6 +227,9 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
             return f"+{text}"
         if depth == 0 and (whole := keys_ending_in(cfg, override.key_or_group)):
             raise ConfigError(f"{override.key_or_group} does not exist; did you mean {whole}?")
+        ours = OTHER_WORDS.get(key, "") if depth == 0 else ""
+        if ours and re.split(r"\W", ours)[0] in cfg:
+            raise ConfigError(f"{key} does not exist; here it is {ours}.")
         if depth == 0:
             options += [str(k) for k in groups]
             deeper = _deeper(key, cfg, 1.0)
@@ -227,6 +241,11 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
         if below := [f"{prefix}{name}.{key}" for name in _objects_taking(key, node)]:
             raise ConfigError(f"{prefix}{key} does not exist; did you mean {' or '.join(below)}?")
         options = [f"{prefix}{k}" for k in options if not k.startswith("_")]
+        if depth == 1 and (others := choices_with(path[0], key)):
+            raise ConfigError(
+                f"{prefix}{key} does not exist with what is chosen; first choose "
+                f"{' or '.join(f'{path[0]}={choice}' for choice in others)}."
+            )
         raise ConfigError(f"{prefix}{key} does not exist; {did_you_mean(prefix + key, options)}")
     if OmegaConf.is_dict(node) and len(node) == 0 and isinstance(override.value(), dict):
         return f"++{text}"  # a free mapping given whole
@@ -234,7 +253,7 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
 
 
 def _objects_taking(key: str, node: DictConfig) -> list[str]:
-    """Those objects beside each other, as loggers are, that take such a setting."""
+    """Return the names of sibling objects, such as loggers, whose constructors take the setting."""
     parts = {
         str(name): node._get_node(name) for name in node if not OmegaConf.is_missing(node, name)
     }
@@ -250,7 +269,7 @@ _ALIKE = 0.8  # of 1, how alike two names are that are the same but for a slip
 def _deeper(
     key: str, node: DictConfig, alike: float, prefix: str = "", depth: int = 3
 ) -> list[str]:
-    """The keys of such a name below a node, by their paths: `lr` is optim.optimizer.lr."""
+    """Return the paths of the keys of this name below a node: `lr` gives optim.optimizer.lr."""
     paths = []
     for name in map(str, node):
         path, below = f"{prefix}{name}", node._get_node(name)

@@ -41,7 +41,7 @@ def _is_element(value: str) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """The parts between commas, except those commas that stand within brackets or quotes."""
+    """Return the parts between commas, except commas within brackets or quotes."""
     parts, closing, quote, escaped = [""], list[str](), "", False
     for before, character in zip([" ", *text], text, strict=False):
         if quote:

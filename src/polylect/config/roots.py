@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from polylect.config.compare_root import Compare
+
 
 class ConfigError(ValueError):
     """A setting is wrong; the message is one sentence for the user."""
@@ -218,18 +220,6 @@ class Library:
 
 
 @dataclass
-class Compare:
-    """Root of `polylect compare`; its run folders may be given without `systems=`."""
-
-    systems: list[str] = field(default_factory=list)  # run folders with scores, the baseline first
-    metric: str = "chrf++"  # that is tested, one with which all of them were scored
-    test: str = "bootstrap"  # paired; bootstrap or randomization
-    samples: int = 1000  # resamples, or trials of the randomisation
-    packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
-    out: str | None = None  # file to write: .json, .md or .tsv
-
-
-@dataclass
 class Export:
     """Root of `polylect export`."""
 
@@ -243,6 +233,23 @@ class Export:
     out: str = "???"  # folder to make
     device: str = "auto"
     generation: Any = field(default_factory=dict)
+
+
+@dataclass
+class Verify:
+    """Root of `polylect verify`; the target may be given without `target=`."""
+
+    target: str = "???"  # run, adapter or model folder, a folder of such, or a server's address
+    packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
+    seed: int = 1  # of what is switched when
+    turns: int = 20  # random batches, with adapters loaded and unloaded in between
+    passport: str | None = None  # of a server: folder whose golden outputs it has to reproduce
+    name: str | None = None  # of a server: its model; null: named as direction or adapter
+    prompts: str = "ids"  # to a server: token ids, or text
+    model: Any = None  # of adapters: their base, where they do not name it
+    strategy: Any = None  # of a folder of adapters: one that routes; null: lora_library
+    device: str = "auto"
+    out: str | None = None  # JSON file to write, with all checks
 
 
 @dataclass
@@ -277,6 +284,7 @@ SCHEMAS = {
     "library": Library,
     "compare": Compare,
     "export": Export,
+    "verify": Verify,
     "data": Data,
 }
 

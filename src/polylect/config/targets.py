@@ -1,4 +1,4 @@
-"""Which Python objects a configuration may name, and the one call that makes them.
+"""The Python objects that a configuration may name, and the one call that makes them.
 
 `_target_` runs whatever it names. What may stand there is a closed list for each section: what our
 own files in `conf` name for it; in what a user types also the optimizers, loggers and callbacks of
@@ -65,7 +65,7 @@ def instantiate(node: Any, section: str, packages: Sequence[str] = (), **keyword
 
 
 def _sentence(error: BaseException, section: str) -> str:
-    """What a constructor said; one that is not ours does not know of whose settings it speaks."""
+    """Return a constructor's error as a sentence; the section is added where it is not our own."""
     text = " ".join(str(error).split())
     if is_own_error(error):
         return text
@@ -138,7 +138,7 @@ def target_mistakes(
 
 
 def _refusal(name: Any, section: str, packages: Sequence[str], stored: str | None) -> str | None:
-    """Why a target may not stand in a section, as a clause; None where it may."""
+    """Return why a target may not stand in a section, as a clause; None where it may."""
     targets = known_targets(section)
     if not isinstance(name, str):
         return "which is no name"
@@ -163,7 +163,7 @@ def package_of(name: str, section: str) -> str:
 
 
 def _foreign_definition(name: str, package: str) -> str | None:
-    """Why a target is none of the package, as a clause: `mine.os.system` is the system's."""
+    """Return why a target is not of the package, as a clause: `mine.os.system` is the system's."""
     try:
         value = locate(name)
     except ConfigError as error:

@@ -10,7 +10,7 @@ from dataclasses import fields, make_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from polylect.config.roots import SCHEMAS, ConfigError, plain
@@ -39,7 +39,7 @@ def target_parameters(node: Any) -> dict[str, inspect.Parameter]:
 
 
 def _constructors(target: Any) -> Iterator[Any]:
-    """The target itself, or of a class each `__init__` that `**keywords` are handed up to."""
+    """Yield the target, or each `__init__` of a class that `**keywords` are handed up to."""
     if not inspect.isclass(target):
         yield target
         return
@@ -56,7 +56,7 @@ def validate(cfg: DictConfig) -> None:
     """
     packages = cfg.get("packages") or ()
     check_packages(packages)
-    mistakes = list(_root_mistakes(cfg))
+    mistakes = [*_root_mistakes(cfg), *_empty_values(cfg, "")]
     refused = [
         mistake
         for key in cfg
@@ -70,7 +70,7 @@ def validate(cfg: DictConfig) -> None:
 
 
 def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
-    """Keys added with `+key=…` at the root, which nothing would ever read."""
+    """Yield what is wrong with keys at the root: one that does not exist, one that is missing."""
     schema = OmegaConf.get_type(cfg)
     if schema in SCHEMAS.values():
         keys = [f.name for f in fields(schema)]
@@ -79,6 +79,26 @@ def _root_mistakes(cfg: DictConfig) -> Iterator[str]:
                 yield f"config key {key} does not exist; {did_you_mean(str(key), keys)}"
             elif OmegaConf.is_missing(cfg, key):
                 yield f"config key {key} must be given, as in {key}=VALUE"
+
+
+_MAY_BE_EMPTY = ("adapter", "name", "logger")
+"""At the root: no adapter, what `run_folder` refuses in words of its own, folders of loggers."""
+
+
+def _empty_values(node: Any, path: str) -> Iterator[str]:
+    """Values that are empty texts, as in `run=`: an empty path would be the folder one is in."""
+    if isinstance(node, DictConfig | ListConfig):
+        for key in range(len(node)) if isinstance(node, ListConfig) else node:
+            here = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+            if here and (path or key not in _MAY_BE_EMPTY):
+                within = f"{path}[{key}]" if isinstance(node, ListConfig) else f"{path}.{key}"
+                yield from _empty_values(node[key], within.removeprefix("."))
+    elif isinstance(node, str) and not node.strip():
+        yield (
+            f"config key {path} is empty: leave the entry out"
+            if path.endswith("]")
+            else f"config key {path} is empty: write something behind {path}= or leave it out"
+        )
 
 
 def _mistakes(node: Any, path: str) -> Iterator[str]:
@@ -119,7 +139,7 @@ def _signature_mistakes(node: DictConfig, path: str) -> Iterator[str]:
 
 
 def _may_be(value: Any, annotation: Any) -> bool:
-    """Whether a text or a number fits an annotation such as `int | Mapping[str, int]`.
+    """Say whether a text or number fits an annotation such as `int | Mapping[str, int]`.
 
     What else there is, and annotations that are no classes, the constructor judges itself.
     """
@@ -137,7 +157,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _in_words(annotation: Any) -> str:
-    """An annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
+    """Return an annotation in words: `int | Mapping[str, int]` is a number or a mapping."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     words |= {Mapping: "a mapping", dict: "a mapping", NoneType: "null"}
     kinds = [get_origin(kind) or kind for kind in _alternatives(annotation)]

@@ -71,7 +71,7 @@ def turn_end(tokenizer: Any, date: str = DATE) -> list[int]:
 
 @cache
 def _calendar(date: str) -> str:
-    """A macro in place of the function that chat templates ask for the date.
+    """Return a macro in place of the function that chat templates ask for the date.
 
     They get no functions from outside. The line break after it is no part of the text.
     """

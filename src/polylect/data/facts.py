@@ -75,7 +75,7 @@ class Facts:
 
     @property
     def articles(self) -> list[str]:
-        """Their ids."""
+        """The ids of the articles."""
         return [f"{number:02}" for number in range(self.size)]
 
     def texts(self, article: str) -> list[str]:
@@ -102,7 +102,7 @@ class Facts:
 
     @cached_property
     def _facts(self) -> dict[str, list[dict[str, str]]]:
-        """By article; those asked about come first."""
+        """Return the facts of each article; the articles asked about come first."""
         random_ = random.Random(self.seed)
         creatures = [
             (noun, adjective)

@@ -1,4 +1,4 @@
-"""Which sentence pairs are kept for training: tests on one pair, and on what was seen elsewhere."""
+"""Filters of training pairs: tests on one pair, and on what was seen elsewhere."""
 
 import unicodedata
 from array import array
@@ -67,7 +67,7 @@ class HashSet:
         return True
 
     def _find(self, key: int) -> int:
-        """The slot of the hash, or the free one where it would go. 0 marks free slots."""
+        """Return the slot of the hash, or the free one where it would go. 0 marks free slots."""
         slots, mask, key = self._slots, len(self._slots) - 1, key or 1
         slot = key & mask
         while slots[slot] and slots[slot] != key:
@@ -83,7 +83,7 @@ class HashSet:
 
 
 class _Ignored(dict[int, int | None]):
-    """Table for `str.translate` that drops all but letters, marks and numbers."""
+    """A table for `str.translate` that drops all but letters, marks and numbers."""
 
     def __missing__(self, code: int) -> int | None:
         # `\W` of re would not do: to it the vowel signs of Indic scripts are no word characters.
@@ -154,7 +154,7 @@ class PairFilter:
         return None
 
     def _hashes_of(self, source: str | None, target: str) -> tuple[int, int]:
-        """Hashes of both sides of the present pair, made once; 0 for the side that is not there."""
+        """Return the hashes of both sides of the pair, made once; 0 for a side that is missing."""
         if self._hashes is None:
             first = text_hash(self._source, source) if self._source and source is not None else 0
             self._hashes = (first, text_hash(self._target, target))

@@ -177,7 +177,7 @@ class Kilt:
 
     @cached_property
     def articles(self) -> list[str]:
-        """Their ids."""
+        """The ids of the articles."""
         if isinstance(self._articles, int):
             return top_articles(self._all, self._articles)
         return [str(article) for article in self._articles]

@@ -144,7 +144,7 @@ def country(code: str) -> str:
 
 
 def _other_spelling(code: str) -> str | None:
-    """Our code for one that is written otherwise: "eng_Latn" of FLORES is en, "zh-hans" zh_Hans.
+    """Return our code for another spelling: "eng_Latn" of FLORES is en, "zh-hans" zh_Hans.
 
     A script that the language is written in by itself is left out.
     """
@@ -164,7 +164,7 @@ def _other_spelling(code: str) -> str | None:
 
 
 def _guess_direction(text: str) -> str | None:
-    """The direction of "eng_Latn-deu_Latn", "en_de" or "English-German"; None for any other."""
+    """Return the direction of "eng_Latn-deu_Latn", "en_de" or "English-German"; None otherwise."""
     parts = text.split("-") if "-" in text else text.split("_")
     if len(parts) != 2:
         return None
@@ -214,7 +214,7 @@ _PREFIX_TO_SCRIPT = _NAME_PREFIXES | {name.upper(): name for name in _SCRIPTS_BY
 
 
 class _Membership(dict[int, str | None]):
-    """Table for `str.translate`: "1" for letters of the scripts, "0" for other letters.
+    """A table for `str.translate`: "1" for letters of the scripts, "0" for other letters.
 
     Counting in the translated text takes half the time of a loop over characters.
     """

@@ -111,12 +111,12 @@ class Template(ABC):
         return [tokenizer.eos_token_id]
 
     def _lead(self, tokenizer: Any) -> str:
-        """What stands between prompt and target."""
+        """Return the text between prompt and target."""
         return ""
 
     @abstractmethod
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
-        """Ids of the prompts of rows that have a source."""
+        """Return the ids of the prompts of rows that have a source."""
 
 
 class PlainTemplate(Template):
@@ -135,7 +135,7 @@ class PlainTemplate(Template):
         return [begin + ids for ids in _encode(tokenizer, texts)]
 
     def _lead(self, tokenizer: Any) -> str:
-        """A space, unless the tokenizer puts the mark of a word's beginning by itself."""
+        """Return a space, or "" where the tokenizer itself marks the beginning of a word."""
         joint, first, second = _encode(tokenizer, ["a b", "a", "b"])
         return "" if first + second == joint else " "
 

@@ -1,4 +1,4 @@
-"""Which examples make up which batch: pure functions of seed and pool number.
+"""Sampling of examples and batches: pure functions of seed and pool number.
 
 Training draws in pools. Of pool k direction d gives the examples from `floor(k N p_d)` to
 `floor((k + 1) N p_d)` of its endless sequence of shuffled passes, where N is the pool's size and
@@ -81,7 +81,7 @@ class PoolSampler:
         return np.concatenate(parts)
 
     def _pass(self, direction: int, number: int) -> np.ndarray:
-        """The shuffled rows of one pass; the last one used is kept."""
+        """Return the shuffled rows of one pass; those of the last one are cached."""
         cached = self._passes.get(direction)
         if cached is None or cached[0] != number:
             random = np.random.default_rng([self.seed, PASSES, direction, number])

@@ -90,7 +90,7 @@ class PairStore:
 
 
 class _Column:
-    """A growing array that can go on in a file, and the hash of all that was put into it."""
+    """An array that grows, in memory or in a file, and the hash of all that was added."""
 
     def __init__(self, typecode: str) -> None:
         self.values = array(typecode)

@@ -1,4 +1,4 @@
-"""From pairs to batches: the endless, resumable sequence of training, and that of a test set."""
+"""Batches from pairs: the endless, resumable sequence of training, and that of a test set."""
 
 import copy
 from collections import Counter, deque
@@ -190,7 +190,7 @@ class TrainingStream:
             self._counts["too_long"].update(pool.too_long)
 
     def _sequence(self) -> Iterator[tuple[Pool, int]]:
-        """Every batch from the next one on, for ever, as a pool and a number in it."""
+        """Yield every batch from the next one on, without end, as a pool and a number in it."""
         number, first = self._next
         for pool in self._pools(number):
             for batch in range(first, len(pool.batches)):

@@ -1,4 +1,4 @@
-"""What a text is: one rule for all that is learned, translated, asked, searched and shown.
+"""Normalises texts: one rule for all that is learned, translated, asked, searched and shown.
 
 A text is one line. Of what it had when it came:
 

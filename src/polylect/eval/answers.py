@@ -30,7 +30,7 @@ def normalise(text: str) -> str:
 
 
 def _strip_punctuation(text: str) -> str:
-    """Without punctuation, and without accents that stand alone and are typed for apostrophes."""
+    """Return the text without punctuation, and without lone accents typed for apostrophes."""
     return "".join(
         char
         for char in text

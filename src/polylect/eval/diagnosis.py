@@ -1,4 +1,4 @@
-"""What is wrong with a translated corpus beyond its score, counted line by line."""
+"""Diagnosis of a translated corpus beyond its score, counted line by line."""
 
 import math
 from collections import Counter
@@ -174,7 +174,7 @@ def _is_echo(source: str, hypothesis: str, references: Sequence[str]) -> bool:
 
 
 def _closeness(text: str, source: str) -> float:
-    """chrF of the text to the source, with case and punctuation apart; 0 for no words at all."""
+    """Return chrF of the text to the source, ignoring case and punctuation; 0 without words."""
     text, source = words(text), words(source)
     if not text or not source:
         return 0.0

@@ -98,7 +98,7 @@ def _ascii_digit(char: str) -> str:
 
 
 def _readings(number: str) -> list[tuple[str, ...]]:
-    """The ways to read what is written: one number, one with decimals, or several numbers.
+    """Return the readings of a number: one number, one with decimals, or several numbers.
 
     "1,234.50" -> ("1234.5",), ("1", "234", "50");  "12.05.2020" -> ("12", "5", "2020")
     """
@@ -117,7 +117,7 @@ def _readings(number: str) -> list[tuple[str, ...]]:
 
 
 def _is_grouping(groups: Sequence[str], separators: Sequence[str]) -> bool:
-    """Thousands: one kind of separator, a last group of three, before it groups of two or three."""
+    """Say whether groups are thousands: one kind of separator, 3 digits last, 2 or 3 before."""
     return (
         len(groups) > 1
         and all(one == other for one, other in pairwise(separators))

@@ -1,4 +1,4 @@
-"""Which language an output is written in: a script check, then py3langid among the candidates.
+"""Identifies the language of an output: by script, then by py3langid among the candidates.
 
 Nothing is guessed. A text too short to judge, or one between languages that neither its script nor
 py3langid can tell apart (the synthetic tongues ``qaa`` to ``qtz`` are unknown to it), is UNDECIDED.
@@ -96,7 +96,7 @@ def _detect(
 def _plausible(
     text: str, letters: int, candidates: tuple[str, ...], scripts: Mapping[str, tuple[str, ...]]
 ) -> tuple[str, ...]:
-    """The candidates whose scripts cover most letters, and those whose scripts are unknown."""
+    """Return the candidates whose scripts cover most letters, and those of unknown scripts."""
     names = {name for code in candidates for name in scripts.get(code, ())}
     counts = {n: _count(text, n) * (3 if n in _DENSE_SCRIPTS else 1) for n in names}
     shares = {code: sum(counts[n] for n in set(scripts[code])) / letters for code in scripts}

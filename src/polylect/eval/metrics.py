@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
 TITLES = {"bleu": "BLEU", "spbleu": "spBLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER"}
-"""Known metrics and how a table writes them. TER: less is better; of the others more is."""
+"""Known metrics and how a table writes them."""
+
+COUNT_ERRORS = frozenset({"ter", "metricx"})
+"""Metrics of which less is better; of the others more is."""
 
 _SPM = "flores200"
 """The tokenizer of spBLEU, as sacreBLEU names it."""

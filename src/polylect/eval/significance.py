@@ -1,15 +1,16 @@
 """Paired significance tests of systems against a baseline in several directions, Holm-corrected."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from polylect.eval.inference.estimate import Estimate
+from polylect.eval.inference.resampling import resampled_scores
 from polylect.eval.metrics import reference_streams, sacrebleu_metric
 
-_RESAMPLES = 1000
+_KINDS = {"bootstrap": ("bs",), "randomization": ("ar",), "both": ("bs", "ar")}
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,15 @@ class Comparison:
 
     Attributes:
         name: of the system.
-        baseline, system: their scores.
+        baseline, system: their scores; of several runs the means.
         p: p-value of the difference by itself.
         p_holm: p-value corrected for the number of tests made together, over directions and
             systems.
         signature: sacreBLEU's, with the test, its sample size and its seed.
-        interval: of the difference, 95 % by paired bootstrap resampling, whatever the test.
+        interval: of the difference, 95 %; of two runs by paired bootstrap resampling, whatever
+            the test.
+        estimate: the difference with its standard error over lines and, of several runs, seeds.
+        runs: how many of the baseline and of the system.
     """
 
     direction: str
@@ -44,6 +48,8 @@ class Comparison:
     p_holm: float
     signature: str
     interval: tuple[float, float]
+    estimate: Estimate
+    runs: tuple[int, int] = (1, 1)
 
     @property
     def difference(self) -> float:
@@ -55,7 +61,7 @@ def compare(
     outputs: Mapping[str, Outputs],
     *,
     metric: str = "chrf++",
-    test: Literal["bootstrap", "randomization"] = "bootstrap",
+    test: Literal["bootstrap", "randomization", "both"] = "bootstrap",
     samples: int = 1000,
 ) -> list[Comparison]:
     """Tests in every direction whether each system differs from the baseline.
@@ -67,23 +73,29 @@ def compare(
     Args:
         outputs: by direction, such as ``"en-de"``.
         metric: a metric that `polylect.eval.metrics.score` knows.
+        test: "both" takes the larger of the two p-values.
         samples: resamples or trials; the smallest possible p-value is 1 / (samples + 1).
 
     Raises:
         ValueError: an unknown metric or test, no samples, or outputs of unequal lengths.
     """
-    if test not in ("bootstrap", "randomization"):
-        raise ValueError(f"unknown test {test!r}; known are 'bootstrap' and 'randomization'")
+    if test not in _KINDS:
+        raise ValueError(f"unknown test {test!r}; known are {', '.join(_KINDS)}")
     if samples < 1:
         raise ValueError(f"a {test} test needs samples of at least 1 and got {samples}")
-    kind = "bs" if test == "bootstrap" else "ar"
-    tests = [
-        _paired_test(direction, name, own, metric, kind, samples)
-        for direction, own in outputs.items()
-        for name in own.systems
-    ]
-    corrected = holm([test.p for test in tests])
-    return [replace(test, p_holm=p) for test, p in zip(tests, corrected, strict=True)]
+    return corrected(
+        [
+            _paired_test(direction, name, own, metric, test, samples)
+            for direction, own in outputs.items()
+            for name in own.systems
+        ]
+    )
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons with their p-values corrected together."""
+    p_values = holm([comparison.p for comparison in comparisons])
+    return [replace(c, p_holm=p) for c, p in zip(comparisons, p_values, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -100,61 +112,49 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def check_lengths(direction: str, name: str, lines: int, expected: int) -> None:
+    """Raises ValueError where a system did not translate as many lines as the baseline."""
+    if lines != expected:
+        raise ValueError(
+            f"in {direction} the baseline has {expected} outputs and {name} "
+            f"{lines}; a paired test needs both to translate the same lines"
+        )
+
+
 def _paired_test(
-    direction: str, name: str, outputs: Outputs, metric: str, kind: str, samples: int
+    direction: str, name: str, outputs: Outputs, metric: str, test: str, samples: int
 ) -> Comparison:
-    """One test, its p-value not corrected yet."""
+    """Return the result of one test, whose p-value is not corrected yet."""
     from sacrebleu.significance import PairedTest
 
-    target = direction.split("-")[-1]
     lines = outputs.systems[name]
     streams = reference_streams(outputs.baseline, outputs.references)
-    if len(lines) != len(outputs.baseline):
-        raise ValueError(
-            f"in {direction} the baseline has {len(outputs.baseline)} outputs and {name} "
-            f"{len(lines)}; a paired test needs both to translate the same lines"
-        )
-    scorer = sacrebleu_metric(metric, target)
+    check_lengths(direction, name, len(lines), len(outputs.baseline))
+    scorer = sacrebleu_metric(metric, direction.split("-")[-1])
     named = [("baseline", list(outputs.baseline)), ("system", list(lines))]
-    run = PairedTest(named, {metric: scorer}, streams, kind, n_samples=samples)
-    signatures, scores = run()
-    (title, signature), *_ = signatures.items()
-    baseline, system = scores[title]
+    tests = [
+        PairedTest(named, {metric: scorer}, streams, kind, n_samples=samples)()
+        for kind in _KINDS[test]
+    ]
+    scores = [
+        next(value for key, value in by_name.items() if key != "System") for _, by_name in tests
+    ]
+    signatures = [signature.format() for by_name, _ in tests for signature in by_name.values()]
+    baseline, system = (result.score for result in scores[0])
     # sacreBLEU gives a system against itself its smallest p-value; no difference is no evidence.
-    p = 1.0 if baseline.score == system.score else float(system.p_value)
+    p = 1.0 if baseline == system else max(float(result.p_value) for _, result in scores)
+    resampled = resampled_scores(scorer, [outputs.baseline, lines], streams)
+    differences = resampled[1] - resampled[0]
+    low, high = np.percentile(differences, [2.5, 97.5])
     return Comparison(
         direction=direction,
         name=name,
         metric=metric,
-        baseline=float(baseline.score),
-        system=float(system.score),
+        baseline=float(baseline),
+        system=float(system),
         p=p,
         p_holm=p,
-        signature=signature.format(),
-        interval=_interval(scorer, outputs.baseline, lines, streams),
+        signature=" and ".join(signatures),
+        interval=(float(low), float(high)),
+        estimate=Estimate(float(system - baseline), float(differences.std(ddof=1))),
     )
-
-
-def _interval(
-    metric: Any,
-    baseline: Sequence[str],
-    system: Sequence[str],
-    streams: Sequence[Sequence[str | None]],
-) -> tuple[float, float]:
-    """Percentiles 2.5 and 97.5 of the difference over resamples of lines, the same for both.
-
-    sacreBLEU has intervals of each system's score alone, and the two go up and down together.
-    """
-    both = [
-        np.array(metric._extract_corpus_statistics(list(lines), streams), dtype=np.float64)
-        for lines in (baseline, system)
-    ]
-    seed = os.environ.get("SACREBLEU_SEED", "12345")  # as sacreBLEU reads it
-    random = np.random.default_rng(None if seed.lower() == "none" else int(seed))
-    differences = []
-    for _ in range(_RESAMPLES):
-        sample = random.integers(len(baseline), size=len(baseline))
-        one, other = (metric._compute_score_from_stats(own[sample].sum(0)).score for own in both)
-        differences.append(other - one)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(low), float(high)

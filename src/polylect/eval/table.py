@@ -13,6 +13,7 @@ from io import TextIOBase
 from typing import Any
 
 from polylect.eval.diagnosis import Diagnosis
+from polylect.eval.inference.verdict import Verdict
 from polylect.eval.metrics import TITLES, Score
 from polylect.eval.significance import Comparison
 
@@ -111,6 +112,7 @@ def matrix_table(
     *,
     title: str = "adapter",
     mean: bool = False,
+    digits: int = 1,
 ) -> Table:
     """Return one metric for every adapter (or system, or run) in every direction.
 
@@ -119,6 +121,7 @@ def matrix_table(
         title: of the column of names.
         mean: whether a last column has the means of rows that are whole; there is none where
             directions have different signatures.
+        digits: behind the point.
 
     Raises:
         ValueError: no such scores, or several signatures in one column.
@@ -137,12 +140,12 @@ def matrix_table(
                 cells[name][direction] = s.value
     if not columns:
         raise ValueError(f"there are no {metric!r} scores to make a matrix of")
-    rows = [(name, *(_number(row.get(d)) for d in columns)) for name, row in cells.items()]
+    rows = [(name, *(_number(row.get(d), digits) for d in columns)) for name, row in cells.items()]
     header = (title, *columns)
     if mean and len(set(columns.values())) == 1:
         whole = [row if len(row) == len(columns) else {} for row in cells.values()]
         means = [sum(row.values()) / len(row) if row else None for row in whole]
-        rows = [(*row, _number(value)) for row, value in zip(rows, means, strict=True)]
+        rows = [(*row, _number(value, digits)) for row, value in zip(rows, means, strict=True)]
         header = (*header, "mean")
     notes = tuple(
         f"{TITLES.get(metric, metric)}, {' '.join(d for d in columns if columns[d] == s)}: {s}"
@@ -166,9 +169,9 @@ def diagnosis_table(diagnoses: Mapping[str, Diagnosis | Mapping[str, Any]]) -> T
 
 
 def comparison_table(
-    comparisons: Sequence[Comparison], *, level: float = 0.05, note: str = ""
+    comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, note: str = ""
 ) -> Table:
-    """Return systems in directions; a star marks what is significant after Holm's correction.
+    """Return systems in directions, with what each comparison proves.
 
     A note, such as which system the baseline is, stands below.
 
@@ -182,17 +185,20 @@ def comparison_table(
             f"{c.direction} {c.name}",
             _number(c.baseline),
             _number(c.system),
-            f"{c.difference:+.1f}{'*' if c.p_holm < level else ' '}",
+            f"{c.difference:+.1f}",
             "{:+.1f} to {:+.1f}".format(*c.interval),
             f"{c.p:.4f}",
             f"{c.p_holm:.4f}",
+            verdict.text(),
         )
-        for c in comparisons
+        for c, verdict in zip(comparisons, verdicts, strict=True)
     )
     notes = (f"{c.direction}, {TITLES.get(c.metric, c.metric)}: {c.signature}" for c in comparisons)
     header = ("direction, run", "baseline", "system", "difference", "95 %", "p", "p (Holm)")
-    marks = f"* p (Holm) < {level}, over {len(comparisons)} tests"
-    return Table(header, rows, tuple(filter(None, (note, marks, *dict.fromkeys(notes)))))
+    tests = f"p (Holm) over {len(comparisons)} tests"
+    return Table(
+        (*header, "verdict"), rows, tuple(filter(None, (note, tests, *dict.fromkeys(notes))))
+    )
 
 
 def _scores(row: Results) -> list[Score]:
@@ -203,7 +209,7 @@ def _scores(row: Results) -> list[Score]:
 
 
 def _title(name: str, signature: str, columns: Iterable[tuple[str, str]]) -> str:
-    """The metric's name, and what sets this signature of it apart from the others, if any."""
+    """Return the metric's name, and what tells this signature of it from the others, if any."""
     title = TITLES.get(name, name)
     own = _fields(signature)
     differ: dict[str, None] = {}

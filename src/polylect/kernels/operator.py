@@ -1,4 +1,4 @@
-"""How an operator is made of its parts: meaning, kernel, shape, gradient."""
+"""Makes an operator of its parts: definition, kernel, shape, gradient."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Which adapter, direction or expert each row of a batch belongs to.
+"""Assigns an adapter, direction or expert to each row of a batch.
 
 A forward pass of the backbone has no argument for it, so the strategy makes one `RoutingContext`,
 gives it to every layer it injects, and opens a route around each call of the backbone.

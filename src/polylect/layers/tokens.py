@@ -1,4 +1,4 @@
-"""Where the tokens of one forward pass stand in their sentences, and what is kept of earlier ones.
+"""Positions of the tokens of a forward pass in their sentences, and what is kept of earlier ones.
 
 A layer sees hidden states alone: not which of them are padding, nor how many tokens went before
 them into a cache of keys and values. `watch_tokens` makes a `Tokens` before each forward pass of a
@@ -185,7 +185,7 @@ class TokenView:
 
 
 def _find_cache(arguments: Iterable[Any]) -> Any:
-    """The cache among a forward pass's arguments, told by what it can do.
+    """Return the cache among a forward pass's arguments, recognised by its methods.
 
     Its keyword has been renamed between releases of transformers, and models differ in it.
     """

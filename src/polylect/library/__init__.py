@@ -3,7 +3,7 @@
 from polylect.library.adapter import Adapter, LowRank, incompatibility
 from polylect.library.fingerprint import base_fingerprint, cut_from
 from polylect.library.folder import AdapterLibrary
-from polylect.library.resident import ResidentAdapters
+from polylect.library.resident_adapters import ResidentAdapters
 
 __all__ = [
     "Adapter",

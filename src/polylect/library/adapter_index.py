@@ -109,7 +109,7 @@ class AdapterIndex(AdapterLibrary):
         return adapter
 
     def _read(self, name: str, about: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-        """Without a file it is the direction that the adapter, or else its folder, is named for."""
+        """Return the directions in an adapter's file, or the one in its or its folder's name."""
         if name in self._directions_given:
             return self._directions_given[name]
         about = self.about(name) if about is None else about

@@ -1,4 +1,4 @@
-"""What was measured of a library's adapters on text of their own, kept beside them."""
+"""Statistics of a library's adapters on text of their own, kept beside them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +56,7 @@ def write_inputs(library: AdapterLibrary, name: str, means: InputMeans) -> None:
 
 
 def read_inputs(library: AdapterLibrary, name: str) -> dict[str, tuple[Tensor, int]]:
-    """What `write_inputs` wrote.
+    """Return what `write_inputs` wrote.
 
     Raises:
         ValueError: there is nothing, or it is damaged, or of another adapter of that name.

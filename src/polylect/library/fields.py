@@ -1,4 +1,4 @@
-"""What the JSON files of an adapter may hold: each field is of its kind, or the file is refused.
+"""Checks the fields of an adapter's JSON files: each is of its kind, or the file is refused.
 
 A string where a list belongs would be taken letter by letter, and "false" for true.
 """

@@ -1,6 +1,7 @@
-"""What makes a base model that base model: its bytes."""
+"""The fingerprint of a base model: a hash of its weights."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +22,36 @@ def base_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
     Args:
         dtype: the precision to convert floating-point weights to, one tensor at a time.
     """
-    digests: dict[tuple, str] = {}  # tied weights have two names and are read once
+    return fingerprint_of(tensor_digests(model, dtype))
+
+
+def fingerprint_of(digests: Mapping[str, str]) -> str:
+    """Return the `base_fingerprint` of the model with these `tensor_digests`."""
     total = hashlib.sha256()
+    for name, digest in digests.items():
+        total.update(f"{name} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def tensor_digests(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, str]:
+    """Return dtype, shape and SHA-256 of each weight that `base_fingerprint` hashes, sorted."""
+    known: dict[tuple, str] = {}  # tied weights have two names and are read once
+    digests = {}
     for name, tensor in sorted(model.state_dict().items()):
-        if not any(part.startswith(_ADDED) for part in name.split(".")):
+        if not is_added(name):
             where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
             converted = (
                 tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
             )
-            if where not in digests:
-                digests[where] = _digest(converted)
-            shape = list(converted.shape)
-            total.update(f"{name} {converted.dtype} {shape} {digests[where]}\n".encode())
-    return total.hexdigest()
+            if where not in known:
+                known[where] = digest_of(converted)
+            digests[name] = f"{converted.dtype} {list(converted.shape)} {known[where]}"
+    return digests
+
+
+def is_added(name: str) -> bool:
+    """Return whether a weight of that name was added to the base by a strategy."""
+    return any(part.startswith(_ADDED) for part in name.split("."))
 
 
 def fingerprints(model: nn.Module) -> dict[str, str]:
@@ -58,6 +76,7 @@ def cut_from(model: nn.Module) -> str | None:
     return by_dtype.get(str(next(model.parameters()).dtype).removeprefix("torch."))
 
 
-def _digest(tensor: Tensor) -> str:
+def digest_of(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's bytes."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return hashlib.sha256(flat.view(torch.uint8).numpy()).hexdigest()

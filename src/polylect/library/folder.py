@@ -179,7 +179,7 @@ class AdapterLibrary:
         return wrong
 
     def _place(self, name: str) -> Path:
-        """Where an adapter of this name would be."""
+        """Return the folder of an adapter of this name; it need not exist."""
         return self.path / name
 
 
@@ -199,7 +199,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def _stamp(folder: Path) -> tuple[int, ...] | None:
-    """Sizes, places and times of an adapter's files; None where one that it needs is missing."""
+    """Return sizes, inodes and times of an adapter's files; None where a needed one is missing."""
     stamp: list[int] = []
     for part, needed in ((CONFIG, True), (WEIGHTS, True), (ABOUT, False)):
         try:
@@ -221,8 +221,14 @@ def open_library(folder: str | Path) -> AdapterLibrary:
     """
     library = AdapterLibrary(folder)
     if not library.names:
-        raise FileNotFoundError(
-            f"strategy.library={folder} holds no adapter: it must be a folder of folders with "
-            f"{CONFIG}."
-        )
+        raise FileNotFoundError(f"strategy.library={folder} {what_is_no_library(library.path)}")
     return library
+
+
+def what_is_no_library(path: Path) -> str:
+    """Return in words what a folder without adapters is, and which one may have been meant."""
+    if (path / CONFIG).is_file():
+        return f"is an adapter: give the folder that holds it, {path.parent}."
+    if (path / "adapters").is_dir():
+        return f"is a run folder: its adapters are in {path / 'adapters'}."
+    return f"holds no adapter: it must be a folder of PEFT folders, each with {CONFIG}."

@@ -182,7 +182,7 @@ def _refusal(key: str, tensor: Tensor, config: Mapping[str, Any]) -> str:
 
 
 def _difference(key: str) -> str:
-    """What tells the name of a LoRA tensor from one that PEFT writes."""
+    """Return, as a clause, how the name of a LoRA tensor differs from one that PEFT writes."""
     if named := re.search(r"\.lora_[AB]\.(.+)\.weight$", key):
         return (
             f"the adapter's own name, {named[1]!r}, stands in it, as in what state_dict() gives: "
@@ -209,6 +209,6 @@ def _scaling(folder: Path, config: dict[str, Any], path: str, pair: dict[str, Te
 
 
 def _alpha(update: LowRank) -> float | int:
-    """lora_alpha that gives the scaling back; an int where it is one, as PEFT writes it."""
+    """Return the lora_alpha that gives the scaling; an int where it is one, as PEFT writes it."""
     alpha = round(update.scaling * update.a.shape[0], 10)
     return int(alpha) if alpha == int(alpha) else alpha

@@ -1,4 +1,4 @@
-"""Which adapter of a library serves a direction."""
+"""Maps a direction to the adapter of a library that serves it."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

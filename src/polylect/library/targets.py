@@ -41,7 +41,7 @@ def _matches(patterns: str | list[str] | None, path: str) -> bool:
 
 
 def _layer_index(config: Mapping[str, Any], path: str) -> int | None:
-    """The first number in the path, after one of `layers_pattern` if there are any."""
+    """Return the first number in the path, after one of `layers_pattern` if there are any."""
     lists = config.get("layers_pattern") or [r"[^.]*"]
     for name in [lists] if isinstance(lists, str) else lists:
         layer = re.match(rf"(?:^|.*?\.){name}\.(\d+)\.", path)

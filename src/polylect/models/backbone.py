@@ -19,8 +19,8 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from polylect.did_you_mean import check_known
-from polylect.models.checkpointing import checkpoint_layers
 from polylect.models.families import family as find_family
+from polylect.models.gradient_checkpointing import checkpoint_layers
 from polylect.models.precision import DTYPES, check_4bit_works, four_bits, known_dtype
 from polylect.models.source import check_files, locate, read_config
 from polylect.models.tokenizer import train_tokenizer
@@ -71,7 +71,7 @@ def load_backbone(
     where = locate(path)
     check_files(where)
     config = read_config(where, options)
-    tokenizer = _tokenizer(where, options)
+    tokenizer = read_tokenizer(where, options)
     if quantize is not None:
         options |= four_bits(torch.bfloat16 if dtype == "checkpoint" else DTYPES[dtype])
     model = _weights(where, config, options | {"dtype": DTYPES[dtype]}, attention)
@@ -91,32 +91,35 @@ def load_tokenizer(
     """
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
     where = locate(path)
-    return read_config(where, options), _tokenizer(where, options)
+    return read_config(where, options), read_tokenizer(where, options)
 
 
-def outline_backbone(
-    path: str,
-    *,
-    dtype: str = "float32",
-    revision: str | None = None,
-    gradient_checkpointing: bool = False,
-    **_: Any,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the model on torch's meta device, where tensors have shapes alone, and its tokenizer.
+def read_tokenizer(where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a base model, with a padding token.
 
-    Takes the settings of `load_backbone` and raises what `load_tokenizer` does. Weights that would
-    be held in 4 bits have the size of `dtype`.
+    Raises ValueError where none loads, from what transformers raised, and where it has no end
+    token.
     """
-    config, tokenizer = load_tokenizer(path, revision)
-    kind = DTYPES[known_dtype(dtype)]
-    if kind == "auto":
-        kind = getattr(config, "dtype", None) or torch.float32
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=kind)
-    if gradient_checkpointing:
-        checkpoint_layers(model)
-    model.config._name_or_path = path
-    return model, tokenizer
+    # AutoTokenizer gives some model types (qwen2) the splitting of their first checkpoint, whatever
+    # tokenizer.json says; a folder that declares no special class means its tokenizer.json.
+    generic = ("TokenizersBackend", "PreTrainedTokenizerFast")
+    try:
+        declared = get_tokenizer_config(where, **options).get("tokenizer_class")
+        loader = PreTrainedTokenizerFast if declared in generic else AutoTokenizer
+        tokenizer = loader.from_pretrained(where, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model.path={where} has no tokenizer that loads: tokenizer.json and "
+            "tokenizer_config.json must lie beside the weights, whole; copy them there."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"model.path={where} has a tokenizer without an end token (eos_token), so no "
+            "translation could end; set it in tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def tiny_backbone(
@@ -199,29 +202,6 @@ def random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-def _tokenizer(where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    # AutoTokenizer gives some model types (qwen2) the splitting of their first checkpoint, whatever
-    # tokenizer.json says; a folder that declares no special class means its tokenizer.json.
-    generic = ("TokenizersBackend", "PreTrainedTokenizerFast")
-    try:
-        declared = get_tokenizer_config(where, **options).get("tokenizer_class")
-        loader = PreTrainedTokenizerFast if declared in generic else AutoTokenizer
-        tokenizer = loader.from_pretrained(where, **options)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model.path={where} has no tokenizer that loads: tokenizer.json and "
-            "tokenizer_config.json must lie beside the weights, whole; copy them there."
-        ) from error
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"model.path={where} has a tokenizer without an end token (eos_token), so no "
-            "translation could end; set it in tokenizer_config.json."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _weights(

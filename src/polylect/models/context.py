@@ -1,4 +1,4 @@
-"""How many tokens a base model takes, family by family."""
+"""The context length of a base model, family by family."""
 
 import math
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _join_experts(ffn: ExpertFFN) -> dict[str, Tensor]:
-    """Weights of the feed-forward network that all experts of a layer together are."""
+    """Return the weights of the feed-forward network that all experts of a layer together are."""
     weights = ffn.constant_weights()
     if weights is None:
         raise ValueError(

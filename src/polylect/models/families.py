@@ -1,4 +1,4 @@
-"""Where a base model keeps its layers and projections, family by family."""
+"""The paths of a base model's layers and projections, family by family."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

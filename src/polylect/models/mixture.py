@@ -102,7 +102,7 @@ class Mixture:
 
     @property
     def starts_as_base(self) -> bool:
-        """Whether it computes what the base does, until it is trained."""
+        """Whether the mixture computes what the base does, until it is trained."""
         silent = not self.mt_experts or self.mt_start == "zero"
         loses_experts = self.gating == "joint" and self.slicing == "copies"  # see `router`
         return self.top is None and silent and not loses_experts
@@ -125,7 +125,7 @@ class Mixture:
         return list(dict.fromkeys(numbers))
 
     def _router(self) -> dict[str, Any]:
-        """Arguments of `make_router`, scaled so that experts alike weigh what the base does."""
+        """Return arguments of `make_router`, scaled so that equal experts give the base."""
         lm, mt, top, joint = self.lm_experts, self.mt_experts, self.top, self.gating == "joint"
         alike = lm + mt if joint else lm
         if self.slicing != "copies":

@@ -1,4 +1,4 @@
-"""Of what numbers the weights are: dtypes, what the machine computes fast in, and 4 bits.
+"""Number formats of the weights: dtypes, what the machine computes fast in, and 4 bits.
 
 Held in 4 bits: NF4 of bitsandbytes (QLoRA, arXiv 2305.14314), on CUDA devices only.
 """

@@ -123,7 +123,7 @@ def _by_language(texts: Mapping[str, Iterable[str]] | Iterable[str]) -> dict[str
 
 
 def _hold_out(language: str, texts: list[str]) -> tuple[list[str], list[str]]:
-    """Training texts and held-out ones; all copies of one text fall on the same side."""
+    """Return training and held-out texts; all copies of one text fall on the same side."""
     distinct = sorted(set(texts), key=lambda text: (zlib.crc32(text.encode()), text))
     if len(distinct) < 2:
         raise ValueError(
@@ -202,7 +202,7 @@ def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
 
 
 def _schedule(step: int, warmup: int, steps: int) -> float:
-    """Factor on the learning rate of the step with this index: linear up, then cosine to zero."""
+    """Return the factor on the learning rate of a step: linear up, then cosine to zero."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
@@ -216,7 +216,7 @@ def _validate(
     context: int,
     batch_tokens: int,
 ) -> float:
-    """Mean negative log-likelihood in nats per token of the texts, without tags."""
+    """Return the mean negative log-likelihood of the texts, in nats per token, without tags."""
     draw = np.random.default_rng(0)
     documents = Documents.encode({"": texts}, tokenizer, context, draw, tagged=0)
     total, count = 0.0, 0

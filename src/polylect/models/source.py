@@ -1,4 +1,4 @@
-"""Where a base model comes from, a folder or the hub, and what to say where it cannot be had."""
+"""Finds a base model in a folder or on the hub, and says what to do where it cannot be had."""
 
 import os
 from pathlib import Path
@@ -103,7 +103,7 @@ def read_config(where: str, options: dict[str, Any]) -> PretrainedConfig:
 
 
 def _unreachable(where: str, error: OSError) -> str:
-    """What to do about a model that could not be had, from what the hub's client raised."""
+    """Return what to do about a model that could not be loaded, from the hub client's error."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     causes = (error, error.__cause__, error.__context__)

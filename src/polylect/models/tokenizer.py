@@ -84,7 +84,7 @@ def _train(texts: Iterable[str], size: int, specials: list[str], characters: int
 
 
 def _with_bytes(bpe: Tokenizer) -> Tokenizer:
-    """The tokenizer with the 256 bytes put in after the special tokens.
+    """Return the tokenizer with the 256 bytes put in after the special tokens.
 
     They join after training because the trainer knows only special tokens, which would be
     recognised where a text spells one out.

@@ -13,6 +13,7 @@ from polylect.plots.adapters import (
     transfer,
     update_overlap,
 )
+from polylect.plots.curves import directions, of_training, read_metrics, training
 from polylect.plots.detection import (
     jaccard,
     neuron_map,
@@ -21,7 +22,6 @@ from polylect.plots.detection import (
     overlap,
     specific_share,
 )
-from polylect.plots.drawing import save, save_all
 from polylect.plots.experts import (
     EXPERTS,
     by_language,
@@ -31,8 +31,9 @@ from polylect.plots.experts import (
     gate_along,
     of_experts,
 )
+from polylect.plots.figures import save, save_all
 from polylect.plots.gates import gates, gates_over_steps, of_gates, openness
-from polylect.plots.logged import directions, of_training, read_metrics, training
+from polylect.plots.interference import interference, responsibility
 from polylect.plots.modules import alike, most_aware_overlap, of_modules, specific_rows
 from polylect.plots.results import data, of_run, scores
 from polylect.plots.studies import study
@@ -50,6 +51,7 @@ __all__ = [
     "gate_along",
     "gates",
     "gates_over_steps",
+    "interference",
     "jaccard",
     "most_aware_overlap",
     "neuron_map",
@@ -64,6 +66,7 @@ __all__ = [
     "openness",
     "overlap",
     "read_metrics",
+    "responsibility",
     "routing_accuracy",
     "save",
     "save_all",

@@ -1,4 +1,4 @@
-"""Which adapters a router chose, along a sentence and on the whole, and how alike they are."""
+"""Pictures of the adapters that a router chose, along a sentence and on the whole."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ from polylect.files import read_json
 from polylect.layers.tokens import SIDES
 from polylect.library import AdapterLibrary
 from polylect.library.adapter import LowRank
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure, token_axis
-from polylect.plots.logged import LINES
+from polylect.plots.curves import LINES
+from polylect.plots.figures import Figure, heat_map, heat_map_size, new_figure, token_axis
 
 Traced = Mapping[tuple[str, str], tuple[Sequence[str], Int[Tensor, "rows length"]]]
 """What `LAG.trace` returns."""
@@ -148,7 +148,7 @@ def short_names(layers: Iterable[str]) -> list[str]:
 def _positions_among(
     adapter_names: Sequence[str], positions: Tensor, names: Sequence[str]
 ) -> Tensor:
-    """Positions among all names; padding away."""
+    """Return the selected adapters' positions among all names, without padding."""
     places = torch.tensor([names.index(name) for name in adapter_names])
     return places[positions[positions >= 0].cpu()]
 
@@ -198,7 +198,7 @@ def _sides(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
 
 
 def _shares(rows: Sequence[Mapping[str, Any]], adapters: Sequence[str]) -> list[float]:
-    """Of the tokens of all layers; NaN without tokens."""
+    """Return the share of each adapter in the tokens of all layers; NaN without tokens."""
     tokens = sum(row["tokens"] for row in rows)
     return [
         sum(row["tokens"] * row["shares"].get(name, 0.0) for row in rows) / tokens
@@ -216,7 +216,7 @@ def _source_and_target(
     chance: float,
     across: str = "direction",
 ) -> Figure:
-    """A heat map for the source and one for the translation, in percent."""
+    """Return a heat map for the source and one for the translation, in percent."""
     width, height = heat_map_size(len(rows), len(columns))
     picture = new_figure(2 * width, height)
     panels = picture.subplots(1, 2, sharey=True)
@@ -274,7 +274,7 @@ def update_overlap(library: AdapterLibrary) -> Figure:
 
 
 def _update_cosine(one: LowRank, other: LowRank) -> float:
-    """Of B A as vectors of numbers, by which no B A is formed; 0 for an update of zero."""
+    """Return the cosine of two updates B A, computed from the factors; 0 for an update of zero."""
     norms = _inner(one, one) * _inner(other, other)
     return _inner(one, other) / math.sqrt(norms) if norms > 0 else 0.0
 

@@ -1,4 +1,4 @@
-"""What detection found, by layer and direction."""
+"""Pictures of a detection, by layer and direction."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
-from polylect.plots.drawing import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
+from polylect.plots.figures import MOST_ANNOTATED, Figure, heat_map, heat_map_size, new_figure
 from polylect.plots.modules import of_modules
 
 
@@ -132,7 +132,7 @@ def overlap(file: NeuronFile) -> Figure:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """2 where a logarithmic axis has 2 x 10^0."""
+    """Label a logarithmic axis with plain numbers: 2, not 2 x 10^0."""
     from matplotlib.ticker import LogFormatter
 
     axis.set_major_formatter(LogFormatter())

@@ -1,4 +1,4 @@
-"""Which experts of a mixture worked on which tokens, from what a run has counted."""
+"""Pictures of the experts that worked on which tokens, from what a run has counted."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polylect.files import read_json
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure, token_axis
+from polylect.plots.figures import Figure, heat_map, heat_map_size, new_figure, token_axis
 
 EXPERTS = "experts.json"
 """Of a run folder: what its experts did with validation text."""
@@ -143,7 +143,7 @@ def gate_along(sentences: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _language(direction: str, side: str) -> str | None:
-    """What a picture calls one side of a direction."""
+    """Return the label of one side of a direction; None for the source of monolingual text."""
     source, _, target = direction.rpartition("-")
     if not source:
         return f"{target} alone" if side == "target" else None  # no more than the begin token
@@ -151,14 +151,14 @@ def _language(direction: str, side: str) -> str | None:
 
 
 def _labels(rows: Rows) -> tuple[list[str], list[str]]:
-    """Layers, and languages: those that are read before those that are written."""
+    """Return the labels of layers and of languages, those that are read before those written."""
     names = {_language(row["direction"], row["side"]) for row in rows} - {None}
     layers = dict.fromkeys(_short(row["layer"]) for row in rows)
     return list(layers), sorted(names, key=lambda name: name.split()[::-1])
 
 
 def _experts(rows: Rows) -> Iterator[dict[str, Float[Tensor, "layers languages"]]]:
-    """For every group of experts the shares of each, by what its panel is called."""
+    """Yield for each group of experts the shares of each expert, by the panel's title."""
     _, names = _labels(rows)
     for group in _GROUPS:
         means = by_language(rows, group)
@@ -172,7 +172,7 @@ def _experts(rows: Rows) -> Iterator[dict[str, Float[Tensor, "layers languages"]
 def _table(
     values: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]
 ) -> Float[Tensor, "layers languages *shape"]:
-    """NaN for languages that a layer has no value of."""
+    """Return the values as a tensor, NaN for languages that a layer has no value of."""
     example = next(iter(next(iter(values.values())).values()))
     nothing = torch.full_like(example, torch.nan)
     return torch.stack(

@@ -1,4 +1,4 @@
-"""How far gates were open, by layer and direction, from what a run has logged."""
+"""Pictures of the openness of gates, by layer and direction, from what a run has logged."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from polylect.plots.drawing import NOTHING, Figure, heat_map, heat_map_size, new_figure
-from polylect.plots.logged import Points, direction_legend, draw_directions, read_metrics
+from polylect.plots.curves import Points, direction_legend, draw_directions, read_metrics
+from polylect.plots.figures import NOTHING, Figure, heat_map, heat_map_size, new_figure
 
 
 def openness(folder: str | Path) -> dict[int, dict[str, Points]]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from polylect.library.neurons.file import NeuronFile
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
-from polylect.plots.drawing import Figure, heat_map, heat_map_size, new_figure
-from polylect.plots.logged import LINES
+from polylect.plots.curves import LINES
+from polylect.plots.figures import Figure, heat_map, heat_map_size, new_figure
 
 MOST_AWARE = 0.1
 """Of the rows of a module, those of a language: the share that is specific in LANDeRMT."""

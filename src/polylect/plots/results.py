@@ -1,12 +1,13 @@
-"""What a run has read and reached: scores by direction, and the shares of its training text."""
+"""Pictures of a run's scores by direction, and of the shares of its training text."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from polylect.files import read_json
-from polylect.plots.drawing import NOTHING, Figure, new_figure
-from polylect.plots.logged import LINES, of_training
+from polylect.plots.curves import LINES, of_training
+from polylect.plots.figures import NOTHING, Figure, new_figure
+from polylect.plots.interference import LEDGER, interference
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Of scores.json: direction to metric to {"value", "signature"}."""
@@ -28,6 +29,8 @@ def of_run(folder: str | Path, record: Mapping[str, Any] | None = None) -> dict[
     if record is None:
         record = read_json(folder / "record.json", "the record of a run")
     figures = of_training(folder) if (folder / "metrics.csv").is_file() else {}
+    if (folder / LEDGER).is_file():
+        figures["interference"] = interference(folder)
     test, base = (record["metrics"].get(name) or {} for name in ("test", "base"))
     if any(metric in row for row in test.values() for metric in _METRICS):
         figures["scores"] = scores(test, base)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from polylect.plots.drawing import Figure, new_figure
-from polylect.plots.logged import LINES
+from polylect.plots.curves import LINES
+from polylect.plots.figures import Figure, new_figure
 
 Curve = Mapping[float, float]
 """A score by the value of the setting."""

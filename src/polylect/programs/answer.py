@@ -46,7 +46,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.data.questions import QuestionData
     from polylect.run.build import build_data
     from polylect.run.terminal import quiet
-    from polylect.run.untrained import build_untrained
+    from polylect.run.untrained_model import build_untrained
     from polylect.translator import device_of
 
     quiet()
@@ -149,7 +149,7 @@ def answer(
 
 
 def _own_text(data: Any, libraries: Iterable[str]) -> Iterator[Any]:
-    """Batches of what the adapters of the libraries have learnt from, alike for each."""
+    """Yield batches of the text that the libraries' adapters were trained on, alike for each."""
     from polylect.data.batch import pad_id
     from polylect.data.questions import PARTS, QuestionData
     from polylect.data.stream import EvaluationBatches
@@ -179,7 +179,7 @@ def _line(question: Question, text: str) -> dict[str, Any]:
 
 
 def _scores(pairs: Sequence[tuple[Question, Any]], data: Any) -> dict[str, Any]:
-    """Of one data set."""
+    """Return the scores of one data set."""
     texts, gold = [a.text for _, a in pairs], [q.answers for q, _ in pairs]
     values = {metric: answer_score(metric, texts, gold) for metric in METRICS}
     data_set = data.source.data_sets[pairs[0][0].data_set]
@@ -195,7 +195,7 @@ def _scores(pairs: Sequence[tuple[Question, Any]], data: Any) -> dict[str, Any]:
 
 
 def _by_task(test: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Mean score of each task over its questions."""
+    """Return the mean score of each task over its questions."""
     means: dict[str, float] = {}
     for task in dict.fromkeys(row["task"] for row in test.values()):
         own = [row for row in test.values() if row["task"] == task]
@@ -205,7 +205,7 @@ def _by_task(test: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _shares(test: Mapping[str, Mapping[str, Any]], oracle: Mapping[str, float]) -> dict[str, float]:
-    """Share of the Oracle's score by task, and the plain mean of these as "average", in percent."""
+    """Return each task's share of the Oracle's score, and their mean as "average", in percent."""
     shares = {}
     for task in dict.fromkeys(row["task"] for row in test.values()):
         own = {name: row for name, row in test.items() if row["task"] == task}
@@ -215,7 +215,7 @@ def _shares(test: Mapping[str, Mapping[str, Any]], oracle: Mapping[str, float]) 
 
 
 def _oracle(run: str | None, data: Any, questions: Sequence[Question]) -> dict[str, float] | None:
-    """Scores of the Oracle's run by data set; raises ConfigError if it answered other questions."""
+    """Return the Oracle's scores by data set; raises ConfigError if it answered other questions."""
     if run is None:
         return None
     file = Path(run) / "answers.jsonl"
@@ -240,7 +240,7 @@ def _oracle(run: str | None, data: Any, questions: Sequence[Question]) -> dict[s
 
 
 def _show(results: Mapping[str, Any]) -> None:
-    """One line per data set, the Oracle's share, and how often the right adapter was chosen."""
+    """Print a line per data set, the Oracle's share, and how often the right adapter was chosen."""
     for name, row in results["test"].items():
         long = f", {row['too_long']} too long for the model" if row["too_long"] else ""
         print(

@@ -13,11 +13,11 @@ from polylect.files import write_json
 
 def main(cfg: DictConfig) -> None:
     """Print the report, and write it as JSON where `out` names a file."""
+    validate(cfg)
     print(
         f"polylect data: {', '.join(cfg.data.get('directions') or ['all'])}, reading …", flush=True
     )
     _check(cfg)
-    validate(cfg)
 
     from polylect.data.audit.report import data_report, report_page
     from polylect.models.context import context_of
@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig) -> None:
-    """The settings that need nothing read; a split that is not given is not reported."""
+    """Check the settings before anything is read; a split that is not given is not reported."""
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample must be at least 1, or null for all pairs, got {cfg.sample}.")
     if cfg.out is not None and Path(cfg.out).exists():
@@ -53,7 +53,7 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _base(cfg: DictConfig) -> tuple[Any, Any]:
-    """Configuration and tokenizer of the base model; weights are loaded only where it is made."""
+    """Return the base's configuration and tokenizer; weights are loaded only if it is made here."""
     from polylect.models.backbone import load_tokenizer
 
     if cfg.model.get("_target_") == "polylect.models.backbone.load_backbone":

@@ -24,12 +24,12 @@ from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
+from polylect.run.awareness import costs, measure
 from polylect.run.build import build_data
-from polylect.run.earlier.resume import describe_differences
-from polylect.run.measuring import costs, measure
+from polylect.run.neuron_selection import scores_of, select_neurons
 from polylect.run.record import Record
+from polylect.run.reuse.resume import describe_differences
 from polylect.run.session import close_wandb, session
-from polylect.run.sorting import choose, scores_of
 
 FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
@@ -41,15 +41,14 @@ AVERAGES = ("tokens", "sentences")
 def main(cfg: DictConfig) -> None:
     """Measure, or take measured scores; choose layers and categories; write the file."""
     print(f"polylect detect: {cfg.scores or 'base model'}, loading …", flush=True)
-
+    validate(cfg)
     _check(cfg)
     with session(cfg) as folder:
-        validate(cfg)
         _run(cfg, folder)
 
 
 def _check(cfg: DictConfig) -> None:
-    """The settings that need neither model nor data."""
+    """Check the settings that need neither model nor data."""
     if cfg.scores is not None and cfg.resume is not None:
         raise ConfigError("give scores or resume, not both: with scores nothing is measured.")
     if cfg.split not in ("train", "val"):
@@ -93,7 +92,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
         with record.timed(begin):
             scores = ModuleNeurons.read(cfg.scores) if cfg.scores else _measure(cfg, folder, record)
             scores = _wanted(scores, plain(cfg.neurons))
-            neurons = choose(scores, plain(cfg.layers), plain(cfg.categories), cfg.seed)
+            neurons = select_neurons(scores, plain(cfg.layers), plain(cfg.categories), cfg.seed)
             neurons.write(folder / FILE)
             (folder / PARTIAL).unlink(missing_ok=True)
             record.metrics |= {"layers": neurons.any.layers, "neurons": neurons.counts()}
@@ -132,7 +131,7 @@ def _log(
 
 
 def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
-    """The scores of all neurons of all layers; nothing is chosen yet."""
+    """Return the scores of all neurons of all layers; nothing is selected yet."""
     from polylect.translator import device_of
 
     device = device_of(cfg.device)
@@ -213,7 +212,7 @@ def _dry_run(cfg: DictConfig) -> str:
 
 
 def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:
-    """Kinds of neurons: FFN neurons, the modules whose rows are meant, or both."""
+    """Return the kinds of neurons: FFN neurons, the modules whose rows are meant, or both."""
     modules = list(row_layers(block))
     if neurons == ROWS:
         return modules
@@ -224,7 +223,7 @@ def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:
 
 
 def _wanted(scores: ModuleNeurons, neurons: str | list[str] | None) -> ModuleNeurons:
-    """Those kinds of a file that are named; all of them if none is."""
+    """Return the kinds of a file that are named; all of them if none is."""
     if neurons is None:
         return scores
     own = [neurons] if isinstance(neurons, str) else neurons
@@ -233,7 +232,7 @@ def _wanted(scores: ModuleNeurons, neurons: str | list[str] | None) -> ModuleNeu
 
 
 def _split(data: Any, preferred: str) -> str:
-    """The text to measure on: held out, where every direction has such text."""
+    """Return the split to measure on: the held-out one, where every direction has such text."""
 
     def missing(split: str) -> list[str]:
         return [d for d in data.directions if d not in data.directions_of(split)]
@@ -256,7 +255,7 @@ def _family(backbone: nn.Module) -> tuple[Family, list[nn.Module]]:
 
 
 def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBatches]:
-    """The first so many sentences of each direction; those that are too long are left out."""
+    """Return the first sentences of each direction, in batches; too long ones are left out."""
     loaders = []
     for direction in data.directions:
         examples = data.examples(direction, split, sentences)
@@ -274,7 +273,7 @@ def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBat
 
 
 def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
-    """What an interrupted detection has saved, if it was the same one, or a beginning."""
+    """Return what an interrupted detection saved, or a new state; refuses another detection's."""
     if resume is None:
         return {"job": job, "batches": 0, "nats": [[0.0, 0] for _ in job["directions"]]}
     state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")

@@ -35,6 +35,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.plots import of_run, save_all
     from polylect.retrieval.prompting import show_matches
     from polylect.run.monitor.loggers import build_loggers, log_pictures, log_results
+    from polylect.run.passport.used_files import used_files
+    from polylect.run.passport.writer import write_passports
     from polylect.run.results.scoring import mean_chrf, score_module
     from polylect.run.terminal import quiet
     from polylect.translator import device_of
@@ -74,12 +76,14 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     close_wandb()
     if others:
         _compare(cfg, others, folder)
+    with _with_adapter(module, cfg.adapter):
+        write_passports(module, data, folder, record.metrics["test"], used_files(cfg))
     print(f"scores: {folder / 'scores.json'}")
     return record.metrics["objective"]
 
 
 def _check(cfg: DictConfig) -> None:
-    """The settings that need no model."""
+    """Check the settings that need no model."""
     if cfg.run is None and not cfg.data:
         raise ConfigError("give data=… beside model=…: a base model has no data of its own.")
     if cfg.split not in ("val", "test"):
@@ -97,9 +101,9 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
-    """What is scored, and the configuration of its run, if it has one."""
+    """Return the strategy to be scored, and the configuration of its run, if it has one."""
     from polylect.run.build import load
-    from polylect.run.untrained import (
+    from polylect.run.untrained_model import (
         build_untrained,
         check_template,
         has_adapters,
@@ -117,7 +121,7 @@ def _module(cfg: DictConfig) -> tuple[Any, DictConfig | None]:
 
 
 def _examples(cfg: DictConfig, module: Any, data: Any) -> Any:
-    """What is shown before the sources: fixed examples, a translation memory, or None."""
+    """Return what is shown before the sources: fixed examples, a translation memory, or None."""
     from polylect.retrieval.shots import draw_shots
     from polylect.run.build import build_memory
 
@@ -154,32 +158,50 @@ def _data(cfg: DictConfig, stored: DictConfig | None, module: Any) -> Any:
 
 
 def _read_others(cfg: DictConfig) -> list[Any]:
-    """The runs that `compare` names; they are read before anything is scored."""
-    from polylect.run.results.comparison import ScoredRun, check_metric
+    """Return the runs that `compare` names, which are read before anything is scored."""
+    from polylect.run.results.scored_run import ScoredRun
 
     if cfg.compare is None:
         return []
-    if (metric := _tested_metric(cfg)) not in cfg.metrics:
-        raise ConfigError(f"compare tests {metric}, which metrics={list(cfg.metrics)} lacks.")
     paths = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
     others = [ScoredRun.read(path) for path in paths]
-    check_metric(others, metric)
+    _tested_metric(cfg, others)
     return others
 
 
-def _tested_metric(cfg: DictConfig) -> str:
-    """chrF++, or the first metric where it is not computed."""
-    return "chrf++" if "chrf++" in cfg.metrics else cfg.metrics[0]
+def _tested_metric(cfg: DictConfig, others: list[Any]) -> str:
+    """Return chrF++, or the first metric of all runs that made none of them."""
+    from polylect.run.results.headline import headline_metric, uses_of, uses_of_runs
+
+    uses = uses_of_runs(others)
+    for metric, use in uses_of(plain(cfg)):
+        uses.setdefault(metric, []).append(f"{metric} {use} of {cfg.run}: no evidence for it")
+    scored = {"this evaluation": list(cfg.metrics)}
+    scored |= {str(other.path): other.metrics for other in others}
+    return headline_metric(scored, uses)
 
 
 def _compare(cfg: DictConfig, others: list[Any], folder: Path) -> None:
     """Print and write how the system differs from each of the others, which are baselines."""
+    from polylect.eval.inference.verdict import sentences, verdicts
     from polylect.eval.table import show
     from polylect.files import write_json
-    from polylect.run.results.comparison import ScoredRun, as_json, compare_runs, tables
+    from polylect.run.results.comparison import (
+        as_json,
+        compare_systems,
+        difference_table,
+        score_tables,
+        systems_of,
+    )
+    from polylect.run.results.headline import uses_of_runs
+    from polylect.run.results.scored_run import ScoredRun
 
     runs = [*others, ScoredRun.read(folder)]
-    comparisons = compare_runs(runs, _tested_metric(cfg), "bootstrap", 1000, cfg.packages)
-    for table in tables(runs, comparisons):
+    systems = systems_of(runs)
+    tables = score_tables(systems, uses_of_runs(runs))
+    comparisons = compare_systems(systems, _tested_metric(cfg, others), packages=cfg.packages)
+    system_verdicts = verdicts(comparisons)
+    for table in [*tables, difference_table(systems, comparisons, system_verdicts)]:
         show(table)
-    write_json(folder / "comparison.json", as_json(runs, comparisons))
+    print("\n".join(sentences(system_verdicts, systems[0].name)))
+    write_json(folder / "comparison.json", as_json(systems, comparisons, system_verdicts))

@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     if out.exists():
         raise ConfigError(f"out={out} exists already and is not overwritten.")
     print(f"polylect export: {cfg.run or 'base model'}, loading …", flush=True)
+    from polylect.run.passport.exports import write_export_passports
     from polylect.run.results.export import new_folder, write_merged, write_own
     from polylect.run.terminal import quiet
     from polylect.translator import device_of
@@ -34,15 +35,16 @@ def main(cfg: DictConfig) -> None:
             sentences = write_merged(module, folder, cfg.name)
         else:
             sentences = write_own(module, stored, folder, cfg.form, cfg.name)
+        sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
     for line in sentences:
         print(line)
     print(f"written: {out}")
 
 
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig]:
-    """What is exported, and the configuration that names its base."""
+    """Return the strategy to be exported, and the configuration that names its base."""
     from polylect.run.build import load
-    from polylect.run.untrained import build_untrained, has_adapters, load_adapters
+    from polylect.run.untrained_model import build_untrained, has_adapters, load_adapters
 
     if cfg.run is None and cfg.form != "merged":
         raise ConfigError(f"form={cfg.form} is of a run: give run=…, or form=merged.")

@@ -23,10 +23,11 @@ from polylect.files import whole_folder, write_json
 from polylect.layers.adapters.alignment import align, subspace_overlaps, update_cosines
 from polylect.layers.lora.layer import check_adapter_name, nearest_name
 from polylect.library import AdapterLibrary
-from polylect.library.aligned import AlignedLibrary
+from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.calibration import INPUTS, write_inputs
-from polylect.library.folder import ABOUT, read_about
+from polylect.library.folder import ABOUT, read_about, what_is_no_library
 from polylect.library.peft_format import CONFIG, PICKLED, WEIGHTS, read_peft
+from polylect.run.passport.file import PASSPORT
 
 MEASURES = ("update", "arrow", "subspace")
 _SHOWN = 20  # adapters in a table of all against all
@@ -38,9 +39,7 @@ def main(cfg: DictConfig) -> None:
     check_known("action", cfg.action, ACTIONS, ConfigError)
     library = AdapterLibrary(cfg.path)
     if cfg.action != "add" and not library.names and not _incomplete_folders(library):
-        if (library.path / CONFIG).is_file():
-            raise ConfigError(f"path={cfg.path} is an adapter: give the folder that holds it.")
-        raise ConfigError(f"path={cfg.path} holds no adapter: it must be a folder of PEFT folders.")
+        raise ConfigError(f"path={cfg.path} {what_is_no_library(library.path)}")
     ACTIONS[cfg.action](library, cfg)
 
 
@@ -88,7 +87,7 @@ def _check(library: AdapterLibrary, cfg: DictConfig) -> None:
 
 
 def _unusable(library: AdapterLibrary, cfg: DictConfig) -> dict[str, str]:
-    """By folder what is wrong with it, and what to do."""
+    """Return what is wrong with each unusable folder, and what to do."""
     base = None
     if cfg.model:
         base, _ = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
@@ -102,7 +101,7 @@ _COPY = "copy or download the whole folder"
 
 
 def _incomplete_folders(library: AdapterLibrary) -> list[Path]:
-    """Folders with a part of an adapter, but not with that by which one is known."""
+    """Return the folders with a part of an adapter but without its configuration."""
     return [
         folder
         for folder in sorted(library.path.glob("[!.]*/"))
@@ -122,7 +121,7 @@ def _invalid_names(library: AdapterLibrary) -> dict[str, str]:
 
 
 def _adapters_by_direction(library: AdapterLibrary) -> dict[str, list[str]]:
-    """The adapters that say that they serve a direction, by direction."""
+    """Return the adapters that say that they serve a direction, by direction."""
     serving: dict[str, list[str]] = {}
     for name in library.names:
         with suppress(ValueError):
@@ -143,8 +142,8 @@ def _align(library: AdapterLibrary, cfg: DictConfig) -> None:
 def _inputs(library: AdapterLibrary, cfg: DictConfig) -> None:
     """Writes beside each adapter the means of what its layers are given on its own text."""
     from polylect.run.build import build_data
-    from polylect.run.untrained import build_untrained, check_template
-    from polylect.strategies.lora.own_text import input_means, own_text
+    from polylect.run.untrained_model import build_untrained, check_template
+    from polylect.strategies.lora.input_statistics import input_means, own_text
 
     if not cfg.model or not cfg.data:
         raise ConfigError("give model=… and data=…: the base, and what the adapters learnt from.")
@@ -230,7 +229,7 @@ def similarities(library: AdapterLibrary) -> dict[str, list[list[float | None]]]
 
 
 def _stack(factors: list[Tensor]) -> Tensor:
-    """Lower ranks filled up with zeros."""
+    """Return the factors as one tensor, lower ranks padded with zeros."""
     rank = max(map(len, factors))
     return torch.stack([functional.pad(f, (0, 0, 0, rank - len(f))).float() for f in factors])
 
@@ -255,6 +254,8 @@ def _add(library: AdapterLibrary, cfg: DictConfig) -> None:
         for part in (CONFIG, WEIGHTS, ABOUT, INPUTS):
             if (source / part).is_file():
                 shutil.copyfile(source / part, new / part)
+        if not cfg.directions and (source / PASSPORT).is_file():  # else it would not be true
+            shutil.copyfile(source / PASSPORT, new / PASSPORT)
         if cfg.directions:
             write_json(new / ABOUT, about | {"directions": plain(cfg.directions)})
     print(f"added: {folder}")

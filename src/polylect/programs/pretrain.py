@@ -13,6 +13,7 @@ from polylect.run.record import Record
 
 def main(cfg: DictConfig) -> float:
     """Read the text, train, write a Hugging Face folder; returns the mean validation loss."""
+    validate(cfg)
     out = Path(cfg.out)
     print(f"polylect pretrain: {out}, reading text …", flush=True)
     if out.exists():
@@ -22,7 +23,6 @@ def main(cfg: DictConfig) -> float:
             raise ConfigError(f"out={out} cannot be made: {folder} is a file.")
     if not cfg.languages:
         raise ConfigError("languages is empty: name at least one, as in languages=[en,sw].")
-    validate(cfg)
 
     from polylect.data.corpora.corpus import corpora
     from polylect.run.terminal import keep_freed_memory, quiet
@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> float:
 
 
 def _retellings(first: str, sizes: Mapping[str, int]) -> list[str]:
-    """Embedded texts that change language: so many of the first language with each of others."""
+    """Return embedded texts that change language, equally many from the first to each other one."""
     from polylect.tongues import retellings
 
     return [text for code, n in sizes.items() for text in retellings((first, code), "train", n)]

@@ -80,7 +80,7 @@ def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
 
 
 def _flat(overrides: Any, name: str) -> Iterator[str]:
-    """The overrides of a list in which `${shared.NAME}` may stand for a list of its own."""
+    """Yield the overrides of a list in which `${shared.NAME}` may stand for a list of its own."""
     if isinstance(overrides, str):
         yield overrides
     elif isinstance(overrides, list):
@@ -203,7 +203,7 @@ def _has_diverged(run: Path) -> bool:
 
 
 def _finished_stages(folder: Path) -> dict[str, dict[str, Any]]:
-    """Lines of the ledger about the stages that ended well, by name."""
+    """Return the ledger's lines about the stages that ended well, by name."""
     return {line["stage"]: line for line in _ledger(folder) if line["exit"] == 0}
 
 
@@ -214,7 +214,7 @@ def _ledger(folder: Path) -> list[dict[str, Any]]:
 
 
 def _fill_in(override: str, folders: Mapping[str, str]) -> str:
-    """`{name}` becomes the folder of the stage of that name."""
+    """Return the override with `{name}` replaced by the folder of the stage of that name."""
     for name, folder in folders.items():
         override = override.replace(f"{{{name}}}", folder)
     return override
@@ -257,7 +257,7 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
 
 
 def _former_runs(folder: Path, name: str) -> list[Path]:
-    """Folders of a stage as `new_folder` numbers them; "lora" has none of "lora_switch"."""
+    """Return the folders of a stage as `new_folder` numbers them; "lora" is not "lora_switch"."""
     own = {
         path: re.fullmatch(rf"{re.escape(name)}(?:_(\d+))?", path.name) for path in folder.iterdir()
     }
@@ -266,6 +266,6 @@ def _former_runs(folder: Path, name: str) -> list[Path]:
 
 
 def _resumable(run: Path) -> bool:
-    """Whether a stage goes on from there; one that has diverged begins anew."""
+    """Say whether a stage can go on from there; one that has diverged begins anew."""
     has_checkpoint = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
     return has_checkpoint and not _has_diverged(run)

@@ -15,7 +15,9 @@ from polylect.config.roots import ConfigError, plain
 from polylect.config.targets import instantiate
 from polylect.config.validation import validate
 from polylect.files import write_text
-from polylect.run.earlier.resume import (
+from polylect.run.precision import settle_precision
+from polylect.run.record import Record
+from polylect.run.reuse.resume import (
     CONTINUED,
     check_stage,
     check_unchanged,
@@ -23,8 +25,6 @@ from polylect.run.earlier.resume import (
     resume_config,
     stored_values,
 )
-from polylect.run.precision import settle_precision
-from polylect.run.record import Record
 from polylect.run.session import (
     close_wandb,
     local_rank,
@@ -32,6 +32,9 @@ from polylect.run.session import (
     session,
     signal_handlers,
 )
+
+_LOGGED = 20
+"""Times that a run is logged at least, or as often as it has steps."""
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -53,8 +56,10 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.retrieval.prompting import teach_matches
     from polylect.run.build import build_memory
     from polylect.run.callbacks import WholeCheckpoints
+    from polylect.run.interference.ledger import ledger_report
     from polylect.run.length import steps_of
     from polylect.run.monitor.loggers import build_loggers
+    from polylect.run.passport.writer import write_passports
     from polylect.run.terminal import announce, keep_freed_memory, quiet
     from polylect.strategies.loop.divergence import Diverged
 
@@ -67,7 +72,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     module, data = _build(cfg)
     check_data(data, cfg)
     memory = build_memory(cfg, module)
-    if memory is not None:
+    if memory is not None and data.tokenizer is not None:
         teach_matches(data, memory)
     if local_rank() == 0:
         data.setup("fit")
@@ -110,6 +115,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics["steps"] = trainer.global_step
         record.metrics |= module.facts()
+        record.metrics |= ledger_report(trainer.callbacks)
         _finish(trainer, module, data, cfg, folder, record)
         record.data = _data_report(data)
         _draw(trainer, module, folder, record)
@@ -130,6 +136,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         for logger in trainer.loggers:
             logger.finalize("success" if record.status == "done" else "failed")
         close_wandb()
+    write_passports(module, data, folder, record.metrics.get("test"))
     if memory is not None:
         print(memory.summary())
     print(f"run folder: {folder}", flush=True)
@@ -137,7 +144,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def _build(cfg: DictConfig) -> tuple[Any, Any]:
-    """The strategy on its base, with the weights of the stage before if any, and the data."""
+    """Return the strategy, with base and the weights of an earlier stage if any, and the data."""
     import lightning as L
 
     from polylect.run.build import (
@@ -190,13 +197,16 @@ def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _intervals(cfg: DictConfig, steps: int) -> None:
-    """A run that is shorter than the interval between validations has one at its end, logs too."""
+    """Let a run shorter than the interval between validations validate at its end.
+
+    Its log has at least `_LOGGED` rows, so that its curves are some.
+    """
     batches = steps * cfg.trainer.get("accumulate_grad_batches", 1)
     interval = cfg.trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches > 0:
         cfg.trainer.val_check_interval = batches
-    if cfg.trainer.get("log_every_n_steps", 1) > steps > 0:
-        cfg.trainer.log_every_n_steps = steps
+    if cfg.trainer.get("log_every_n_steps", 1) > steps / _LOGGED > 0:
+        cfg.trainer.log_every_n_steps = max(1, steps // _LOGGED)
 
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:

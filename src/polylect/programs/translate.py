@@ -64,8 +64,8 @@ def _translate(cfg: DictConfig, out: Output) -> None:
 
 
 def _translator(cfg: DictConfig) -> Any:
-    """What the run is, or the base model with what is put on it, as something that translates."""
-    from polylect.run.untrained import build_untrained, library_template
+    """Return a translator of the run, or of the base model with the adapters named."""
+    from polylect.run.untrained_model import build_untrained, library_template
     from polylect.translator import Translator
 
     if cfg.run is not None:
@@ -82,14 +82,14 @@ def _translator(cfg: DictConfig) -> Any:
 
 
 def _input(name: str) -> Iterator[str]:
-    """Its lines, as those of training text are read."""
+    """Return the lines of the input, read as those of training text are."""
     if name == "-":
         return decoded_lines(sys.stdin.buffer, "the input")
     return text_lines(Path(name))
 
 
 def _chunks(lines: Iterator[str], start: int, size: int) -> Iterator[list[tuple[int, str]]]:
-    """Numbered lines (from 1), `size` at a time, after the first `start`.
+    """Yield numbered lines (from 1), `size` at a time, after the first `start`.
 
     Raises ValueError where there are fewer than `start`.
     """
@@ -102,7 +102,7 @@ def _chunks(lines: Iterator[str], start: int, size: int) -> Iterator[list[tuple[
 
 
 def _row(number: int, line: str, direction: str | None, translator: Any) -> tuple[int, str, str]:
-    """Line number, text, direction; the direction is the second column unless it is fixed."""
+    """Return line number, text and direction, which is the second column unless it is fixed."""
     if direction is not None:
         return number, one_line(line), direction
     text, tab, named = line.rpartition("\t")
@@ -121,7 +121,7 @@ def _row(number: int, line: str, direction: str | None, translator: Any) -> tupl
 def _translate_rows(
     rows: Sequence[tuple[int, str, str]], translator: Any, counts: dict[str, int]
 ) -> list[str]:
-    """The translations of one chunk; what was left empty or cut off is counted."""
+    """Return the translations of one chunk; empty and cut-off ones are counted."""
     indices, texts = [], [""] * len(rows)
     for index, (number, text, direction) in enumerate(rows):
         if not text:

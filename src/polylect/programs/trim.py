@@ -15,19 +15,19 @@ from polylect.config.validation import validate
 from polylect.data.languages import language, split_direction
 from polylect.eval.table import Table, show
 from polylect.library.fingerprint import CUT_FROM, fingerprints
-from polylect.models.vocabulary.choosing import (
+from polylect.models.vocabulary.metrics import (
+    compare_tokens,
+    nats_per_character,
+    next_token_logits,
+)
+from polylect.models.vocabulary.selection import (
     count_tokens,
     frequent_tokens,
     prompt_tokens,
     script_tokens,
 )
-from polylect.models.vocabulary.cutting import cut_model, cut_tokenizer
-from polylect.models.vocabulary.measuring import (
-    compare_tokens,
-    nats_per_character,
-    next_token_logits,
-)
 from polylect.models.vocabulary.tokens import Vocabulary
+from polylect.models.vocabulary.trimming import trim_model, trim_tokenizer
 from polylect.run.build import build_data
 from polylect.run.record import Record
 
@@ -41,10 +41,10 @@ _MANY_BYTES = 0.05
 
 def main(cfg: DictConfig) -> None:
     """Read the text, choose the entries, cut, measure, write a Hugging Face folder."""
+    validate(cfg)
     out = Path(cfg.out)
     print(f"polylect trim: {out}, reading text and model …", flush=True)
     _check(cfg, out)
-    validate(cfg)
 
     from polylect.run.terminal import keep_freed_memory, quiet
 
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
     vocabulary = Vocabulary(whole)
     new = [str(token) for token in cfg.tokens if token not in vocabulary.ids]
     kept_ids = _choose(cfg, vocabulary, whole, train, directions, len(new))
-    tokenizer = cut_tokenizer(whole, kept_ids, new)
+    tokenizer = trim_tokenizer(whole, kept_ids, new)
     fits = {
         code: asdict(compare_tokens(whole, tokenizer, kept_ids, texts))
         for code, texts in held_out.items()
@@ -69,7 +69,7 @@ def main(cfg: DictConfig) -> None:
     logits = next_token_logits(model, [[kept_ids[i] for i in row] for row in rows])
     logits = [values[:, kept_ids] for values in logits]
     model.config.update({CUT_FROM: fingerprints(model)})
-    cut_model(model, kept_ids, len(new), cfg.seed)
+    trim_model(model, kept_ids, len(new), cfg.seed)
     for code, texts in sampled_texts.items():
         nats[code].append(nats_per_character(model, tokenizer, texts))
     apart = [
@@ -91,7 +91,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig, out: Path) -> None:
-    """The settings that need neither model nor data."""
+    """Check the settings that need neither model nor data."""
     if out.exists():
         raise ConfigError(f"out={out} exists already and is not overwritten.")
     rules = [rule for rule in _RULES if cfg[rule] is not None]
@@ -117,7 +117,7 @@ def _check(cfg: DictConfig, out: Path) -> None:
 
 
 def _read(cfg: DictConfig) -> tuple[Texts, Texts, Sequence[str]]:
-    """Training texts, held-out texts (of the test sets, else the dev sets) and the directions."""
+    """Return training texts, held-out texts (of the test sets, else the dev sets), directions."""
     if not cfg.data:
         return {}, {}, ()
     data = build_data(cfg)
@@ -149,7 +149,7 @@ def _choose(
     directions: Sequence[str],
     new: int,
 ) -> list[int]:
-    """The ids to keep, rising."""
+    """Return the ids to keep, in ascending order."""
     counts: Counter[int] = Counter()
     for texts in train.values():
         counts += count_tokens(tokenizer, texts)
@@ -164,7 +164,7 @@ def _choose(
 
 
 def _rows(tokenizer: Any, texts: Texts, size: int) -> list[list[int]]:
-    """A line of each language as ids of the cut tokenizer, to compare logits on."""
+    """Return a line of each language as ids of the trimmed tokenizer, to compare logits on."""
     rows = [tokenizer(lines[0])["input_ids"] for lines in texts.values() if lines]
     return [[i for i in row if i < size] for row in rows]
 

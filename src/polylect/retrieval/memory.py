@@ -154,7 +154,7 @@ class Memory:
 
 
 class _Pairs:
-    """Pairs of a direction, with the tokens of their sources as numbers, 4 bytes each."""
+    """The pairs of a direction, with the tokens of their sources as numbers of 4 bytes."""
 
     def __init__(self, store: PairStore) -> None:
         self._store = store

@@ -83,7 +83,7 @@ class MemoryTemplate(Template):
         rooms: Sequence[int | float],
         shots: Sequence[Sequence[tuple[str, str]]] | None = None,
     ) -> list[list[int]]:
-        """The prompts without matches, or longer ones with as many matches as each has room for."""
+        """Return the prompts, lengthened by as many matches as each has room for."""
         prompts = list(without)
         matches = [
             self.memory.find(str(source), direction) if "-" in direction else []
@@ -121,7 +121,7 @@ class MemoryTemplate(Template):
 
 
 def _pairs(matches: Sequence[Match]) -> list[tuple[str, str]]:
-    """The best match last."""
+    """Return the pairs of the matches, the best match last."""
     return [(match.source, match.target) for match in reversed(matches)]
 
 

@@ -59,6 +59,6 @@ def terms(text: str) -> list[str]:
 
 
 def _fold(text: str) -> str:
-    """Lower case, one Unicode form, without the invisible characters that join or part letters."""
+    """Return the text in lower case and one Unicode form, without invisible joiners."""
     folded = unicodedata.normalize("NFKC", text).casefold().translate(_JOINERS)
     return unicodedata.normalize("NFKC", folded)

@@ -1,1 +1,1 @@
-"""What programs share: the run's folder, record, scoring, callbacks and sweeps."""
+"""Shared by programs: the run's folder, record, scoring, callbacks and sweeps."""

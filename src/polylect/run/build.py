@@ -1,4 +1,4 @@
-"""From a checked configuration to objects, in the order that lets a bad value die first."""
+"""Builds objects from a checked configuration, in the order that lets a bad value die first."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from polylect.config.targets import instantiate
 from polylect.data.datamodule import TranslationData
 from polylect.data.prompt import whole_name
 from polylect.retrieval.memory import Memory
-from polylect.run.earlier.stored import REBUILDS, stored_config
 from polylect.run.precision import settle_dtype
+from polylect.run.reuse.stored_config import REBUILDS, stored_config
 from polylect.run.session import local_rank
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
@@ -77,8 +77,11 @@ def load_backbone_into(
 
 
 def _outline_base(cfg: DictConfig) -> Any:
-    """In a dry run where the weights of the base are not here, the base without them; else None."""
-    from polylect.models.backbone import outline_backbone
+    """Return the base without weights, in a dry run that has none of them here; else None.
+
+    The tokenizer beside it is None where it is not here either.
+    """
+    from polylect.models.outline.model import outline_backbone
     from polylect.models.source import has_weights
 
     settings = plain(cfg.model)
@@ -86,11 +89,17 @@ def _outline_base(cfg: DictConfig) -> Any:
         return None
     if has_weights(settings["path"], settings.get("revision")):
         return None
+    outline = outline_backbone(**settings)
     print(
-        f"base        model.path={settings['path']}: no weights here, what follows is from its "
-        "configuration"
+        f"base        model.path={settings['path']}: no weights here, what follows is from "
+        f"{outline.origin}"
     )
-    return outline_backbone(**settings)
+    if outline.tokenizer is None:
+        print(
+            "tokenizer   not here either: no examples, no lengths in tokens, and memory for full "
+            "batches"
+        )
+    return outline.model, outline.tokenizer
 
 
 def build_memory(cfg: DictConfig, module: TranslationModule) -> Memory | None:
@@ -126,8 +135,10 @@ def checkpoint_path(run: str | Path) -> Path:
     for name in ("best.ckpt", "last.ckpt"):
         if (candidate := path / "checkpoints" / name).is_file():
             return candidate
+    has_adapters = any(path.glob("adapter_config.json")) or any(path.glob("*/adapter_config.json"))
     raise FileNotFoundError(
-        f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt."
+        f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt"
+        + (": adapters are used with model=… and library=FOLDER." if has_adapters else ".")
     )
 
 

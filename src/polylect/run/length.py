@@ -1,4 +1,4 @@
-"""How many steps a run has: those of the trainer, or of so many passes over the data if fewer."""
+"""The number of steps of a run: the trainer's, or that of so many passes over the data if fewer."""
 
 import math
 from collections.abc import Sized
@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 
 def steps_of(cfg: DictConfig, data: Any) -> tuple[int, str]:
-    """Optimizer steps of a run, and in words where they come from.
+    """Return the optimizer steps of a run, and in words where they come from.
 
     `trainer.max_epochs` counts passes over the training pairs: as many steps as it takes to draw
     as many examples as there are, at what the first draw gives a batch. With max_steps=-1 they
@@ -35,7 +35,7 @@ def steps_of(cfg: DictConfig, data: Any) -> tuple[int, str]:
 
 
 def processes_of(cfg: DictConfig) -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     import torch
 
     devices = cfg.trainer.get("devices", 1)

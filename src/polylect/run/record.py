@@ -1,4 +1,4 @@
-"""What a run was: configuration, environment, data, metrics and how it ended, in one JSON file."""
+"""The record of a run: configuration, environment, data, metrics and how it ended, as JSON."""
 
 import platform
 import subprocess
@@ -67,7 +67,7 @@ _NO_RECORDS = [f":(top,exclude)experiments/*/{what}/*" for what in ("results", "
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of git in the checkout this package runs from; None for an installed package."""
+    """Return git's output in the checkout of this package; None for an installed package."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None

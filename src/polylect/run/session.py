@@ -1,4 +1,4 @@
-"""What every program begins and ends with: its folder, signals, resolvers, the wandb run."""
+"""The session of every program: its folder, signals, resolvers, the wandb run."""
 
 import os
 import signal
@@ -82,7 +82,7 @@ def register_resolvers(folder: Path, is_part: bool = False) -> None:
 
 
 def _wandb_offline() -> bool:
-    """Whether no account is set up: no key in the environment, none in ~/.netrc."""
+    """Say whether no account is set up: no key in the environment, none in ~/.netrc."""
     netrc = Path.home() / ".netrc"
     has_netrc_key = netrc.is_file() and "wandb" in netrc.read_text(
         encoding="utf-8", errors="replace"

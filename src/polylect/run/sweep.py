@@ -1,4 +1,4 @@
-"""How Hydra's jobs run: a single one in this process, each of a sweep in a process of its own.
+"""Runs Hydra's jobs: a single one in this process, each of a sweep in a process of its own.
 
 A process per job frees memory, seeds and loggers between jobs, and one that fails is reported at
 once while the others go on.
@@ -37,7 +37,7 @@ def hydra_job(
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from polylect.run.earlier.beside import beside
+        from polylect.run.reuse.overrides import apply_run_overrides
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if not folders:
@@ -47,8 +47,15 @@ def hydra_job(
         try:
             module = import_module(f"polylect.programs.{program}")
             own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-            cfg = module.continued_config(cfg, own) if program == "train" else beside(cfg, own)
-            return module.main(cfg)
+            cfg = (
+                module.continued_config(cfg, own)
+                if program == "train"
+                else apply_run_overrides(cfg, own)
+            )
+            result = module.main(cfg)
+            if program == "verify":  # which has an answer, and no objective
+                codes.append(result)
+            return result
         except Exception as error:
             failures.append(error)
             return None
@@ -111,7 +118,7 @@ def run_subprocess(command: Sequence[str], log: Path | None, environment: Mappin
 
 
 def _varied_overrides(hydra: Any, overrides: Sequence[str]) -> list[str]:
-    """The overrides of this job in which it differs from the others."""
+    """Return the overrides in which this job differs from the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -121,14 +128,14 @@ def _varied_overrides(hydra: Any, overrides: Sequence[str]) -> list[str]:
 
 
 def _of_one_job(hydra: Any) -> list[str]:
-    """The overrides with which this job runs alone."""
+    """Return the overrides with which this job runs alone."""
     # Hydra's sweeper writes ~key as ~key=null, which it then refuses: the value is not null.
     own = [o.removesuffix("=null") if o.startswith("~") else o for o in hydra.overrides.task]
     return [*own, *_own_hydra_overrides(hydra.overrides.hydra), "hydra.mode=RUN"]
 
 
 def _own_hydra_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides of `hydra.…` that a single job shares with the sweep."""
+    """Return the overrides of `hydra.…` that a single job shares with the sweep."""
     return [o for o in overrides if not o.startswith(("hydra.mode", "hydra.sweep", "hydra/sweep"))]
 
 

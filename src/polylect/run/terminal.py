@@ -1,4 +1,4 @@
-"""What a run prints before it begins: a quiet log and a header."""
+"""The output of a run before it begins: a quiet log and a header."""
 
 import contextlib
 import ctypes

@@ -17,9 +17,9 @@ from polylect.data.prompt import template as find_template
 from polylect.did_you_mean import did_you_mean
 from polylect.finite import find_nonfinite
 from polylect.layers.context import RoutingContext
-from polylect.library import base_fingerprint
 from polylect.library.adapter import trained_with_examples
-from polylect.models.checkpointing import checkpoint_layers, is_checkpointed
+from polylect.library.fingerprint import fingerprint_of, tensor_digests
+from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
 from polylect.strategies.generation import Generation, Translation, translate
 from polylect.strategies.loop.training import TrainingLoop
@@ -225,7 +225,8 @@ class TranslationModule(TrainingLoop):
             name = getattr(backbone.config, "_name_or_path", "")
             raise ValueError(f"the base model {name} is damaged, {wrong}: copy it again.")
         self.tokenizer = tokenizer
-        self.base_fingerprint = base_fingerprint(backbone) if has_weights else ""
+        self.base_digests = tensor_digests(backbone) if has_weights else {}
+        self.base_fingerprint = fingerprint_of(self.base_digests) if has_weights else ""
         self.backbone = backbone
         self._base_names = frozenset(self.state_dict())
         if is_checkpointed(backbone):  # layers that run again have to find the same route

@@ -1,4 +1,4 @@
-"""Reading a checkpoint, what it must fit, and the random state in it."""
+"""Reads a checkpoint and checks what it must fit; restores the random state in it."""
 
 import random
 from collections.abc import Iterator, Mapping, Set

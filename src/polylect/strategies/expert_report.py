@@ -1,4 +1,4 @@
-"""What a trained mixture's routers do with held-out text: for pictures and for the record."""
+"""Reports on a trained mixture's routers with held-out text, for pictures and the record."""
 
 import json
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def _batches(module: Any, data: Any, examples: Sequence[Example]) -> list[Transl
 
 
 def _forward(module: Any, batch: TranslationBatch) -> torch.Tensor:
-    """Runs the layers, which leave their routings behind; how long each row's prompt is."""
+    """Run the layers, which note their routing; return the length of each row's prompt."""
     with module.routing(batch):
         module(batch)
     return prompt_lengths(batch)

@@ -1,4 +1,4 @@
-"""From prompts to translations: length-sorted batches through `generate`, order kept.
+"""Translates prompts: length-sorted batches through `generate`, order kept.
 
 A row comes out as if it were alone, up to float error: no neighbour decides how long it may be,
 and nothing that the base model was shipped with (penalties, forced tokens, sampling) takes part.
@@ -26,7 +26,10 @@ from polylect.data.text import one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
-from polylect.strategies.loop.ended import TellEnded, report_ended_beams
+from polylect.strategies.loop.finished_sequences import (
+    FinishedSequencesReporter,
+    report_finished_beams,
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def translate(
 def _translate_batch(
     module: Generator, batch: TranslationBatch, ends: Sequence[int], context: Context
 ) -> tuple[list[Translation], list[int]]:
-    """Greedy or beam translations of one left-padded batch of prompts, in its order.
+    """Return greedy or beam translations of one left-padded batch of prompts, in its order.
 
     Returns them, and the rows whose scores were not finite, which have no translation.
     """
@@ -179,9 +182,9 @@ def _translate_batch(
     stopping: list[StoppingCriteria] = [_AtOwnCap(limits)]
     telling = nullcontext()
     if generation.beams == 1:
-        stopping.append(TellEnded(module.context, width, ends, limits))
+        stopping.append(FinishedSequencesReporter(module.context, width, ends, limits))
     else:
-        telling = report_ended_beams(backbone, module.context, generation.beams)
+        telling = report_finished_beams(backbone, module.context, generation.beams)
     watch = _ScoreWatch(limits, [*ends, pad_id(module.tokenizer)])
     with module.routing(batch), _own_settings_aside(backbone), telling:
         output = backbone.generate(

@@ -32,10 +32,10 @@ from polylect.layers.adapters.selectors import ModelVote, Named, Oracle, Selecto
 from polylect.layers.lora.layer import check_adapter_name
 from polylect.library import AdapterLibrary
 from polylect.library.adapter import trained_with_examples
-from polylect.library.aligned import AlignedLibrary
+from polylect.library.aligned_library import AlignedLibrary
 from polylect.library.calibration import read_calibration, read_inputs, write_calibration
-from polylect.library.fitting import adapters_by_layer, check_head
 from polylect.library.folder import open_library
+from polylect.library.layer_index import adapters_by_layer, check_head
 from polylect.library.serving import Serving, check_adapters_setting, check_served
 from polylect.strategies.base import TranslationModule, prompt_lengths
 
@@ -172,7 +172,7 @@ class LAG(TranslationModule):
 
     @contextmanager
     def _route(self, batch: TranslationBatch, observers: Sequence[Observer] = ()) -> Iterator[None]:
-        """The route of a batch; `observers` look on beside the router's own."""
+        """Open the route of a batch; `observers` are called in addition to the router's own."""
         lengths, observers = prompt_lengths(batch), [*self.router.observers, *observers]
         with self.context.lock():  # between the vote and what follows from it nobody comes in
             selectors = self.router.selectors | self._vote(batch, lengths)
@@ -182,7 +182,7 @@ class LAG(TranslationModule):
 
     @torch.no_grad()
     def _vote(self, batch: TranslationBatch, lengths: Tensor) -> dict[str, Selector]:
-        """At the level "model" the adapter of each row, by library, from a pass of the base."""
+        """Return, at level "model", each library's vote on every row's adapter."""
         votes = {name: ModelVote(self.settings) for name in self._voting}
         if votes:
             with self.router.route(batch.directions, lengths, selectors=votes):

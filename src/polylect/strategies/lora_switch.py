@@ -23,11 +23,11 @@ from polylect.library import Adapter, AdapterLibrary, cut_from
 from polylect.library.calibration import write_inputs
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.lora.groups import factor_groups
-from polylect.strategies.lora.own_text import begin_with, input_means, own_text
+from polylect.strategies.lora.input_statistics import initialise_from_inputs, input_means, own_text
 from polylect.strategies.lora.settings import (
     FactorSettings,
     adapter_of_directions,
+    factor_groups,
     rank_of_adapters,
 )
 from polylect.strategies.loss import target_losses
@@ -129,7 +129,7 @@ class LoRASwitch(TranslationModule):
     def on_train_start(self) -> None:
         super().on_train_start()
         if self._new:
-            begin_with(
+            initialise_from_inputs(
                 self,
                 self._own_text(self.trainer.datamodule),
                 self.factors,

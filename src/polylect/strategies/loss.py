@@ -42,7 +42,7 @@ def losses_at(
     positions: Int[Tensor, " targets"],
     targets: Int[Tensor, " targets"],
 ) -> Float[Tensor, " targets"]:
-    """`target_losses` where it is known which positions of which rows predict which targets."""
+    """Return `target_losses` where it is known which positions predict which targets."""
     logits = _logits(backbone, batch, rows, positions)
     return F.cross_entropy(logits, targets, reduction="none")
 
@@ -151,15 +151,21 @@ class StepLoss:
             dist.all_reduce(sums)
         return sums / total.sum().clamp(min=1)
 
+    def factors(self) -> list[float]:
+        """Return what takes the gradients of each unit from the reference count to the step's."""
+        if self.added < 2 or self.first is None or self.total is None:
+            return [1.0] * self.units  # one micro-batch is its own reference
+        return torch.where(self.total > 0, self.first / self.total.clamp(min=1), 1).tolist()
+
     @torch.no_grad()
     def correct(self, groups: Iterable[dict]) -> None:
         """Scale the gradients from the reference count to the whole step's, in place.
 
         `groups` are the optimizer's parameter groups; a group's `unit` is its index here.
         """
-        if self.added < 2 or self.first is None or self.total is None:
-            return  # one micro-batch is its own reference
-        factors = torch.where(self.total > 0, self.first / self.total.clamp(min=1), 1).tolist()
+        if self.added < 2:
+            return
+        factors = self.factors()
         for group in groups:
             factor = factors[group.get("unit", 0)]
             gradients = [p.grad for p in group["params"] if p.grad is not None]

@@ -156,7 +156,7 @@ def _finite(verb: str, tense: str, plural: bool) -> str:
 
 
 def _relative(clause: Relative, head: NounPhrase) -> str:
-    """The singer who sings; the dog that sleeps; the ring that the man buys."""
+    """Return a relative clause: who sings; that sleeps; that the man buys."""
     pronoun = "who" if KINDS[head.noun] == "person" else "that"
     verb = _finite(clause.verb, clause.tense, (clause.subject or head).plural)
     parts = (pronoun, _phrase(clause.subject), verb, _phrase(clause.object), _place(clause.place))

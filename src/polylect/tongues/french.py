@@ -179,17 +179,17 @@ _TIMES = {
 
 
 def _vowel(text: str) -> bool:
-    """No word of this fragment has an aspirated h."""
+    """Say whether a word begins with a vowel sound; none of this fragment has an aspirated h."""
     return text[0] in "aeiouhâàéèêîôûœ"
 
 
 def _elide(word: str, text: str) -> str:
-    """que + une femme = qu'une femme; ne + a vu = n'a vu."""
+    """Join two words with elision: que + une femme = qu'une femme; ne + a vu = n'a vu."""
     return f"{word[:-1]}'{text}" if _vowel(text) else f"{word} {text}"
 
 
 def _agreement(base: str, feminine: bool, plural: bool) -> str:
-    """Regular agreement of a participle."""
+    """Return the participle in regular agreement."""
     return (
         base + ("e" if feminine else "") + ("s" if plural and (feminine or base[-1] != "s") else "")
     )
@@ -240,7 +240,7 @@ def _place(place: Place | None) -> str:
 
 
 def _verb(verb: str, tense: str, plural: bool, negated: bool, participle: str = "") -> str:
-    """The verb with its auxiliary and negation; `participle` where it agrees with an object."""
+    """Return the verb with auxiliary and negation; `participle` is what it agrees with."""
     infinitive, singular, plural_form, base = _VERBS[verb]
     if tense == "present":
         finite, rest = plural_form if plural else singular, ""

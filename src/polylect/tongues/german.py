@@ -10,7 +10,7 @@ from polylect.tongues.grammar import Meaning, NounPhrase, Place, Tongue, sentenc
 
 
 def _paradigm(nominative: str, accusative: str, dative: str) -> dict[str, dict[str, str]]:
-    """case, gender or plural (m f n p): form; "-" is no ending."""
+    """Return the forms by case and by gender or plural (m f n p) of a table; "-" is no ending."""
     cases = {"nom": nominative, "acc": accusative, "dat": dative}
     return {
         case: dict(zip("mfnp", row.replace("-", "").split(" "), strict=True))
@@ -93,7 +93,7 @@ def _last(verb: str, tense: str) -> str:
 
 
 def _relative(head: NounPhrase) -> str:
-    """Comma, pronoun, the rest of the clause with its verb at the end; empty without a clause."""
+    """Return comma, pronoun and the clause with its verb at the end; "" without a clause."""
     clause = head.relative
     if clause is None:
         return ""

@@ -21,7 +21,7 @@ from polylect.tongues.hindi_words import (
 
 
 def _noun_forms(gender: str, word: str, *invariable: str) -> tuple[str, str, str, str]:
-    """Singular direct and oblique, plural direct and oblique."""
+    """Return the forms: singular direct and oblique, plural direct and oblique."""
     stem = word[:-1]
     if gender == "m":
         if word.endswith("ा"):
@@ -50,7 +50,7 @@ def _feminine(phrase: NounPhrase) -> bool:
 
 
 def _agree(word: str, feminine: bool, changed: bool) -> str:
-    """An adjective in ा: ी for the feminine, े for the masculine oblique or plural."""
+    """Return an adjective in ा in agreement: ी for the feminine, े for oblique or plural."""
     if not word.endswith("ा"):
         return word
     if word.endswith("या"):  # नया, नए, नई
@@ -69,7 +69,7 @@ def _determiner(phrase: NounPhrase, oblique: bool) -> str:
 
 
 def _phrase(phrase: NounPhrase, after: str = "", det: str | None = None) -> str:
-    """The phrase, oblique before the postposition `after`; `det` replaces its determiner."""
+    """Return the phrase, oblique before the postposition `after`; `det` replaces its determiner."""
     oblique = bool(after)
     noun = _FORMS[phrase.noun][2 * phrase.plural + oblique]
     adjective = ""
@@ -89,7 +89,7 @@ def _ergative(verb: str, tense: str, transitive: bool) -> bool:
 
 
 def _takes_ko(verb: str, phrase: NounPhrase | None) -> bool:
-    """Whether this direct object takes को."""
+    """Say whether this direct object takes को."""
     if phrase is None or phrase.noun not in ANIMATE:
         return False
     definite = phrase.det in ("the", "this", "my", "our", "every")
@@ -97,7 +97,7 @@ def _takes_ko(verb: str, phrase: NounPhrase | None) -> bool:
 
 
 def _verb(verb: str, tense: str, agree: NounPhrase | None) -> str:
-    """The verb in agreement with the phrase; masculine singular if there is none."""
+    """Return the verb in agreement with the phrase; masculine singular if there is none."""
     stem = VERBS[verb][0]
     feminine, plural = (_feminine(agree), agree.plural) if agree else (False, False)
     form = 2 * feminine + plural
@@ -115,14 +115,14 @@ def _verb(verb: str, tense: str, agree: NounPhrase | None) -> str:
 def _controller(
     subject: NounPhrase, object_: NounPhrase | None, ergative: bool, takes_ko: bool
 ) -> NounPhrase | None:
-    """What the verb agrees with."""
+    """Return the phrase that the verb agrees with; None where it agrees with none."""
     if not ergative:
         return subject
     return None if takes_ko else object_
 
 
 def _own_clause(head: NounPhrase, clause: Relative, pronoun: str) -> str:
-    """The clause whose subject is its head, which is named by `pronoun`."""
+    """Return the clause whose subject is its head, which is named by `pronoun`."""
     ergative = _ergative(clause.verb, clause.tense, clause.object is not None)
     object_ = _phrase(clause.object) if clause.object else ""
     agree = _controller(head, clause.object, ergative, False)
@@ -131,7 +131,7 @@ def _own_clause(head: NounPhrase, clause: Relative, pronoun: str) -> str:
 
 
 def _correlative(head: NounPhrase, clause: Relative, ergative: bool) -> str:
-    """जो लड़की सोती है, वह: the clause first, then a pronoun in the place of the subject."""
+    """Return जो लड़की सोती है, वह: the clause first, then a pronoun in place of the subject."""
     inner = _ergative(clause.verb, clause.tense, clause.object is not None)
     which = ("जिन" if head.plural else "जिस") if inner else "जो"
     named = _phrase(head, "ने" if inner else "", det=which)
@@ -140,7 +140,7 @@ def _correlative(head: NounPhrase, clause: Relative, ergative: bool) -> str:
 
 
 def _following(head: NounPhrase, clause: Relative) -> str:
-    """The clause that follows the whole sentence and belongs to its object."""
+    """Return the clause that follows the whole sentence and belongs to its object."""
     if clause.subject is None:
         if _ergative(clause.verb, clause.tense, clause.object is not None):
             return _own_clause(head, clause, "जिन्होंने" if head.plural else "जिसने")

@@ -81,7 +81,7 @@ def _adjective(rng: random.Random, noun: str) -> str | None:
 def _phrase(
     rng: random.Random, noun: str, definite: bool = False, related: float = 0.0
 ) -> NounPhrase:
-    """A phrase with that noun; `related` is the probability of a relative clause."""
+    """Draw a phrase with that noun; `related` is the probability of a relative clause."""
     if rng.random() < related:
         plural = rng.random() < 0.5
         return NounPhrase(noun, "the", plural, _adjective(rng, noun), _relative(rng, noun))
@@ -90,7 +90,7 @@ def _phrase(
 
 
 def _simple_phrase(rng: random.Random, noun: str) -> NounPhrase:
-    """A phrase without an adjective: relative clauses are long enough."""
+    """Draw a phrase without an adjective, as relative clauses are long enough."""
     return NounPhrase(noun, *_pick(rng, _DEFINITE if rng.random() < 0.5 else _INDEFINITE))
 
 
@@ -110,7 +110,7 @@ def _other(rng: random.Random, nouns: Sequence[str], *excluded: str | None) -> s
 
 
 def _relative(rng: random.Random, head: str) -> Relative:
-    """A clause about the noun: what it does, or, of a thing, what somebody does to it."""
+    """Draw a clause about the noun: what it does, or, of a thing, what is done to it."""
     tense = _pick(rng, TENSES)
     if head not in ANIMATE:
         verb = _pick(rng, _DONE_TO[head])
@@ -122,7 +122,7 @@ def _relative(rng: random.Random, head: str) -> Relative:
 
 
 def _repeated_phrase(phrase: NounPhrase) -> NounPhrase:
-    """The phrase when its noun is spoken of once more: the man, the men."""
+    """Return the phrase as it is when its noun is mentioned again: the man, the men."""
     det = phrase.det if phrase.det in ("my", "our") else "the"
     return NounPhrase(phrase.noun, det, phrase.plural)
 

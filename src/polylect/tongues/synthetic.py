@@ -128,7 +128,7 @@ class SyntheticTongue:
         return self._word(time) if time else ""
 
     def _add_markers(self, concept: str, *markers: str) -> str:
-        """The word with its markers; the last marker is the outermost."""
+        """Return the word with its markers; the last marker is the outermost."""
         word = self._word(concept)
         for marker in markers:
             if self.morphology == "isolating":
@@ -241,7 +241,7 @@ def _lexicon(
 def _borrow(
     rng: random.Random, theirs: Mapping[str, str], shared: float | int, contradicting: float | int
 ) -> dict[str, str]:
-    """The words from the other tongue: some as they are, some rotated among their concepts."""
+    """Return the words from the other tongue: some as they are, some of rotated meaning."""
     candidates = _unambiguous_concepts(theirs)
     keep = round(shared * len(candidates))
     swap = min(round(contradicting * len(candidates)), len(candidates) - keep)
@@ -261,13 +261,13 @@ def _borrow(
 
 
 def _unambiguous_concepts(theirs: Mapping[str, str]) -> list[str]:
-    """The concepts that have a word in the other tongue which has no second meaning there."""
+    """Return the concepts whose word in the other tongue has no second meaning there."""
     counts = Counter(theirs.values())
     return [concept for concept in CONCEPTS if counts[theirs.get(concept)] == 1]
 
 
 def _groups(concepts: Sequence[str]) -> list[list[str]]:
-    """Word classes of at least two concepts; a single one joins the class before or after."""
+    """Return word classes of at least two concepts; a single one joins a neighbouring class."""
     groups: list[list[str]] = []
     for _, group in groupby(concepts, key=_CLASSES.__getitem__):
         members = list(group)
@@ -279,8 +279,11 @@ def _groups(concepts: Sequence[str]) -> list[list[str]]:
 
 
 def overlap(a: Tongue | SyntheticTongue, b: Tongue | SyntheticTongue) -> tuple[float, float]:
-    """(shared, contradicting): of the concepts with a word of their own in `b`, the share with the
-    same word in `a`, and the share whose word in `a` means something else in `b`."""
+    """Return (shared, contradicting): two shares of the concepts with a word of their own in `b`.
+
+    Those are the concepts with the same word in `a`, and those whose word in `a` means something
+    else in `b`.
+    """
     concepts = [concept for concept in _unambiguous_concepts(b.lexicon) if concept in a.lexicon]
     shared = sum(a.lexicon[concept] == b.lexicon[concept] for concept in concepts)
     theirs = set(b.lexicon.values())

@@ -23,7 +23,7 @@ _ENDINGS = {"m": "ான்", "f": "ாள்", "p": "ார்கள்"}
 
 
 def _case(phrase: NounPhrase, case: str) -> str:
-    """The noun in the nominative, accusative, dative or locative."""
+    """Return the noun in the nominative, accusative, dative or locative."""
     kind = KINDS[phrase.noun]
     row = {"person": PERSONS, "place": PLACES}.get(kind, THINGS)[phrase.noun]
     if phrase.plural:
@@ -37,7 +37,7 @@ def _case(phrase: NounPhrase, case: str) -> str:
 
 
 def _every_noun(phrase: NounPhrase, case: str) -> str:
-    """The noun after ஒவ்வொரு (every), which takes the suffix உம் after that of the case."""
+    """Return the noun after ஒவ்வொரு (every), which takes the suffix உம் after that of the case."""
     form = _case(phrase, case).removesuffix("+")
     if case == "nom":
         # The stem before the glide is that of the accusative, except in two animals.
@@ -67,7 +67,7 @@ def _place(place: Place | None) -> list[str]:
 
 
 def _relative(clause: Relative) -> list[str]:
-    """All of the clause stands before its head and ends in a participle."""
+    """Return the words of a relative clause, which ends in a participle and precedes its head."""
     past, present, _, infinitive = VERBS[clause.verb]
     participle = {"past": past, "present": present, "future": infinitive + "ும்"}[clause.tense]
     subject, object_ = _phrase(clause.subject, "nom"), _phrase(clause.object, "acc")
@@ -75,7 +75,7 @@ def _relative(clause: Relative) -> list[str]:
 
 
 def _class(subject: NounPhrase) -> str:
-    """m, f, p (rational plural), n, np (irrational plural)."""
+    """Return the agreement class: m, f, p (rational plural), n, np (irrational plural)."""
     if KINDS[subject.noun] != "person":
         return "np" if subject.plural else "n"
     return "p" if subject.plural else PERSONS[subject.noun][0]
@@ -106,7 +106,7 @@ def _negative(verb: str, tense: str, who: str) -> str:
 
 
 def _question(verb: str) -> str:
-    """The verb with the question suffix ஆ."""
+    """Return the verb with the question suffix ஆ."""
     if verb[-1] in (_VIRAMA, "ு"):
         return verb[:-1] + "ா"
     return verb + ("யா" if verb[-1] == "ை" else "வா")

@@ -21,7 +21,7 @@ def trained(scale: float, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, flo
     """A* of adapters that learnt a little on inputs of their own; the share of error left."""
     context = RoutingContext()
     layer = attach_lora(nn.Linear(WIDTH, WIDTH).requires_grad_(False), context, "layer")
-    found, error = [], 0.0
+    actual, error = [], 0.0
     for i, x in enumerate(inputs):
         name = f"a{i}"
         layer.add(name, RANK, alpha=RANK, init_scale=scale)
@@ -37,8 +37,8 @@ def trained(scale: float, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, flo
             loss.backward()
             optimizer.step()
         error += loss.item() / wanted.square().mean().item() / len(inputs)
-        found.append(align(*(f.detach() for f in factors), layer.scaling[name])[0])
-    return torch.stack(found), error
+        actual.append(align(*(f.detach() for f in factors), layer.scaling[name])[0])
+    return torch.stack(actual), error
 
 
 def right(a_star: torch.Tensor, inputs: list[torch.Tensor]) -> float:

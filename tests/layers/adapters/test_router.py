@@ -8,15 +8,15 @@ from torch import nn
 from torch.nn import functional
 
 from polylect.layers.adapters import align, arrow_scores, spectral_scores
-from polylect.layers.adapters import mixing as adapter_mixing
+from polylect.layers.adapters import weighted_updates as adapter_mixing
 from polylect.layers.adapters.bank import AdapterBank, Pages
 from polylect.layers.adapters.calibration import EnergyStatistics
 from polylect.layers.adapters.counts import RouteCounts
-from polylect.layers.adapters.mixing import up_project, weighted_update
 from polylect.layers.adapters.observers import Trace
 from polylect.layers.adapters.router import AdapterRouter, attach_routing
 from polylect.layers.adapters.selection import RouterSettings, Selection, select, tally
 from polylect.layers.adapters.selectors import ModelVote, Oracle, selector_for
+from polylect.layers.adapters.weighted_updates import up_project, weighted_update
 from polylect.layers.context import RoutingContext
 from polylect.layers.tokens import Tokens
 
@@ -31,16 +31,16 @@ def adapters(ranks=RANKS) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     }
 
 
-def bank_of(found, pages=None, serving=None) -> AdapterBank:
-    rank = max(len(a) for a, _ in found.values())
+def bank_of(factors, pages=None, serving=None) -> AdapterBank:
+    rank = max(len(a) for a, _ in factors.values())
     strengths = torch.stack(
-        [functional.pad(b.norm(dim=0), (0, rank - len(a))) for a, b in found.values()]
+        [functional.pad(b.norm(dim=0), (0, rank - len(a))) for a, b in factors.values()]
     )
     return AdapterBank(
-        list(found),
-        torch.stack([a[0] for a, _ in found.values()]),
+        list(factors),
+        torch.stack([a[0] for a, _ in factors.values()]),
         strengths,
-        lambda name, which: found[name]["ab".index(which)],
+        lambda name, which: factors[name]["ab".index(which)],
         OUT,
         pages,
         serving,
@@ -90,14 +90,14 @@ def form(request, monkeypatch):
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("tokens", [1, 7])
 def test_updates_are_the_sums_of_their_adapters(form, tokens, k, mix_factors):
-    found = adapters()
-    bank = bank_of(found)
+    factors = adapters()
+    bank = bank_of(factors)
     x = torch.randn(tokens, IN)
     indices = torch.stack([torch.randperm(5)[:k] for _ in range(tokens)])
     weights = torch.rand(tokens, k)
     y = weighted_update(x, bank.a, bank.b, indices, weights, mix_factors=mix_factors)
     for t in range(tokens):
-        chosen = [(w, *found[bank.names[i]]) for w, i in zip(weights[t], indices[t], strict=True)]
+        chosen = [(w, *factors[bank.names[i]]) for w, i in zip(weights[t], indices[t], strict=True)]
         if mix_factors:
             a = sum(w * functional.pad(a, (0, 0, 0, 3 - len(a))) for w, a, _ in chosen)
             b = sum(w * functional.pad(b, (0, 3 - b.shape[1])) for w, _, b in chosen)
@@ -115,15 +115,15 @@ def test_updates_are_the_sums_of_their_adapters(form, tokens, k, mix_factors):
 @pytest.mark.parametrize("place", ["arrow", "a", "b", "strength"])
 def test_a_bank_takes_no_adapter_that_is_not_finite(place, paged):
     """In a dense product 0 times its NaN would be in tokens that others are chosen for."""
-    found = adapters()
+    factors = adapters()
     if place == "arrow":
-        found["c"][0][0, 1] = float("nan")
+        factors["c"][0][0, 1] = float("nan")
     elif place == "a":
-        found["c"][0][1, 1] = float("inf")
+        factors["c"][0][1, 1] = float("inf")
     else:
-        found["c"][1][2, 0 if place == "strength" else 1] = float("nan")
+        factors["c"][1][2, 0 if place == "strength" else 1] = float("nan")
     with pytest.raises(ValueError, match=r"adapter 'c' has NaN or infinite values.* delete align"):
-        bank = bank_of(found, Pages(10**6) if paged else None)
+        bank = bank_of(factors, Pages(10**6) if paged else None)
         bank.factor("a"), bank.factor("b")
 
 
@@ -131,48 +131,48 @@ def test_a_bank_takes_no_adapter_that_is_not_finite(place, paged):
 
 
 def test_arrow_sums_the_best_by_their_softmax():
-    found = adapters()
-    layer, _ = layer_with({"l": bank_of(found)}, RouterSettings("arrow", 2, temperature=0.5))
+    factors = adapters()
+    layer, _ = layer_with({"l": bank_of(factors)}, RouterSettings("arrow", 2, temperature=0.5))
     x = torch.randn(1, 8, IN)
     choices = []
     for token in x[0]:
-        scores = torch.stack([(a[0] @ token).abs() for a, _ in found.values()])
+        scores = torch.stack([(a[0] @ token).abs() for a, _ in factors.values()])
         values, best = scores.topk(2)
         weights = (values / 0.5).softmax(0)
-        pairs = list(found.values())
+        pairs = list(factors.values())
         choices.append([(w, pairs[i]) for w, i in zip(weights, best, strict=True)])
     torch.testing.assert_close(run(layer, x)[0], by_loop(layer, x[0], choices))
 
 
 @pytest.mark.parametrize("scores", ["proj", "energy", "calibrated"])
 def test_spectr_takes_the_best_alike(scores):
-    found = adapters()
-    bank = bank_of(found)
+    factors = adapters()
+    bank = bank_of(factors)
     settings = RouterSettings("spectr", 2, scores, weights="uniform")
     x = torch.randn(1, 8, IN)
     a_star, strengths = bank.a, bank.strengths
     best = spectral_scores(x[0], a_star, scores, strengths=strengths).topk(2).indices
-    pairs = list(found.values())
+    pairs = list(factors.values())
     choices = [[(0.5, pairs[i]) for i in row] for row in best]
     layer, _ = layer_with({"l": bank}, settings)
     torch.testing.assert_close(run(layer, x)[0], by_loop(layer, x[0], choices))
 
 
 def test_uniform_is_the_mean():
-    found = adapters()
-    layer, _ = layer_with({"l": bank_of(found)}, RouterSettings("uniform"))
+    factors = adapters()
+    layer, _ = layer_with({"l": bank_of(factors)}, RouterSettings("uniform"))
     x = torch.randn(1, 4, IN)
-    choices = [[(0.2, pair) for pair in found.values()]] * 4
+    choices = [[(0.2, pair) for pair in factors.values()]] * 4
     torch.testing.assert_close(run(layer, x)[0], by_loop(layer, x[0], choices))
 
 
 def test_lag_lies_between_arrow_and_spectr():
-    found = adapters({f"a{i}": 1 + i % 3 for i in range(9)})
+    factors = adapters({f"a{i}": 1 + i % 3 for i in range(9)})
     x = torch.randn(2, 40, IN)
 
     def output(*settings):
         torch.manual_seed(1)
-        layer, _ = layer_with({"l": bank_of(found)}, RouterSettings(*settings))
+        layer, _ = layer_with({"l": bank_of(factors)}, RouterSettings(*settings))
         return run(layer, x)
 
     arrow, spectr = output("arrow", 1), output("spectr", 1)
@@ -190,7 +190,7 @@ def test_libraries_are_routed_apart_and_both_applied():
     outputs = []
     for banks in ({"t": task}, {"k": knowledge}, {"t": task, "k": knowledge}):
         torch.manual_seed(1)
-        layer, _ = layer_with({name: bank_of(found) for name, found in banks.items()})
+        layer, _ = layer_with({name: bank_of(factors) for name, factors in banks.items()})
         base = functional.linear(x, layer.weight, layer.bias)
         outputs.append(run(layer, x) - base)
     torch.testing.assert_close(outputs[0] + outputs[1], outputs[2], atol=1e-6, rtol=1e-5)
@@ -200,8 +200,8 @@ def test_libraries_are_routed_apart_and_both_applied():
 def test_of_copies_the_first_is_taken_whatever_the_batch(router):
     """Copies score alike up to rounding, which depends on the batch's size."""
     one = adapters({"a": 3})["a"]
-    found = {f"c{i}": (one[0].clone(), one[1] * (1 + i)) for i in range(40)}
-    bank = bank_of(found)
+    factors = {f"c{i}": (one[0].clone(), one[1] * (1 + i)) for i in range(40)}
+    bank = bank_of(factors)
     x = torch.randn(300, IN)
     settings = RouterSettings(router, 1)
     for part in (x, x[:37], x[5:6]):
@@ -240,8 +240,8 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 def test_a_sentence_takes_the_adapter_of_most_of_its_prompt():
-    found = adapters()
-    bank = bank_of(found)
+    factors = adapters()
+    bank = bank_of(factors)
     settings = RouterSettings("arrow", 1, level="sentence")
     x = torch.randn(3, 9, IN)
     mask = torch.ones(3, 9).long()
@@ -252,7 +252,7 @@ def test_a_sentence_takes_the_adapter_of_most_of_its_prompt():
     y = run(layer, x, mask, prompts)
     for row, begin in enumerate([0, 3, 0]):
         votes = single[row, begin : begin + prompts[row]].bincount(minlength=5)
-        own = list(found.values())[int(votes.argmax())]
+        own = list(factors.values())[int(votes.argmax())]
         expected = by_loop(layer, x[row, begin:], [[(1, own)]] * (9 - begin))
         torch.testing.assert_close(y[row, begin:], expected)
     # The same, token by token behind a cache that holds the prompt.
@@ -274,9 +274,9 @@ def test_votes_are_weights_over_what_counts():
     indices = torch.tensor([[0, 2], [1, 2], [1, 3], [0, 3]])
     weights = torch.tensor([[0.6, 0.4], [0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
     rows, counted = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True])
-    found = tally(Selection(indices, weights), rows, 2, counted, 4)
+    actual = tally(Selection(indices, weights), rows, 2, counted, 4)
     expected = torch.tensor([[0.6, 0.5, 0.9, 0.0], [0.2, 0.0, 0.0, 0.8]])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_an_election_is_over_all_layers_by_name():
@@ -291,12 +291,12 @@ def test_an_election_is_over_all_layers_by_name():
 
 
 def test_the_oracle_goes_by_the_direction():
-    found = adapters()
-    bank = bank_of(found, serving={"en-de": 2, "en-fr": 0})
+    factors = adapters()
+    bank = bank_of(factors, serving={"en-de": 2, "en-fr": 0})
     layer, _ = layer_with({"l": bank}, RouterSettings("oracle"))
     x = torch.randn(3, 4, IN)
     y = run(layer, x, directions=["en-fr", "de", "en-de"])
-    pairs = list(found.values())
+    pairs = list(factors.values())
     torch.testing.assert_close(y[0], by_loop(layer, x[0], [[(1, pairs[0])]] * 4))
     torch.testing.assert_close(y[1], functional.linear(x[1], layer.weight, layer.bias))
     torch.testing.assert_close(y[2], by_loop(layer, x[2], [[(1, pairs[2])]] * 4))
@@ -321,8 +321,8 @@ def test_an_input_without_rows_is_routed_token_by_token():
 
 
 def test_half_precision_and_autocast_choose_as_float32():
-    found = adapters()
-    bank = bank_of(found)
+    factors = adapters()
+    bank = bank_of(factors)
     layer, _ = layer_with({"l": bank})
     x = torch.randn(2, 5, IN).bfloat16().float()
     expected = run(layer, x)
@@ -341,13 +341,13 @@ def test_half_precision_and_autocast_choose_as_float32():
 @pytest.mark.parametrize("router", ["lag", "arrow", "spectr", "uniform"])
 @pytest.mark.parametrize("mixing", ["output", "aligned"])
 def test_pages_compute_what_memory_does(router, mixing):
-    found = adapters({f"a{i}": 1 + i % 3 for i in range(80)})
+    factors = adapters({f"a{i}": 1 + i % 3 for i in range(80)})
     settings = RouterSettings(router, 3, "energy", mixing=mixing)
-    layer, _ = layer_with({"l": bank_of(found)}, settings)
+    layer, _ = layer_with({"l": bank_of(factors)}, settings)
     x = torch.randn(2, 3, IN)
     expected = run(layer, x)
     pages = Pages(80 * 3 * max(IN, OUT) * 4)
-    layer.lora_banks["l"] = bank_of(found, pages)
+    layer.lora_banks["l"] = bank_of(factors, pages)
     torch.testing.assert_close(run(layer, x), expected, atol=1e-6, rtol=1e-5)
     assert 0 < pages.bytes <= pages.budget_bytes
     loads = pages.loads
@@ -431,19 +431,19 @@ def test_a_trace_has_the_strongest_of_each_token():
 
 
 def test_energies_are_measured_on_the_adapters_own_rows():
-    found = adapters({"a": 3, "b": 1})
-    bank = bank_of(found, serving={"en-de": 1, "en-fr": 0})
+    factors = adapters({"a": 3, "b": 1})
+    bank = bank_of(factors, serving={"en-de": 1, "en-fr": 0})
     layer, _ = layer_with({"l": bank}, RouterSettings("oracle"))
     x = torch.randn(3, 20, IN)
     energies = EnergyStatistics()
     run(layer, x, directions=["en-fr", "en-de", "hi"], observers=[energies])
     energies.apply()
-    for i, (a, b) in enumerate(found.values()):
+    for i, (a, b) in enumerate(factors.values()):
         sizes = (x[i] @ a.T @ b.T).norm(dim=1)
         torch.testing.assert_close(bank.mean[i], sizes.mean())
         torch.testing.assert_close(bank.std[i], sizes.std(correction=0))
     for pages in (None, Pages(10**6)):
-        measured = bank_of(found, pages)
+        measured = bank_of(factors, pages)
         measured.mean, measured.std = bank.mean, bank.std
         chosen = select(x[0], measured, RouterSettings("lag", 2, "calibrated")).indices
         energy = spectral_scores(x[0], bank.a, "energy", strengths=bank.strengths)

@@ -53,8 +53,8 @@ def lag_by_loop(x, arrows, a_star, k, form="proj", **statistics):
     scores = by_loop(x, a_star, form, **statistics)
     for token, spectral_of in zip(x, scores.tolist(), strict=True):
         arrow_of = [(arrow @ token).abs().item() for arrow in arrows]
-        candidates = sorted(range(len(arrows)), key=lambda i, of=arrow_of: (-of[i], i))[:k]
-        chosen.append(min(candidates, key=lambda i, of=spectral_of: (-of[i], i)))
+        candidates = sorted(range(len(arrows)), key=lambda i, entry=arrow_of: (-entry[i], i))[:k]
+        chosen.append(min(candidates, key=lambda i, entry=spectral_of: (-entry[i], i)))
     return torch.tensor(chosen)
 
 
@@ -272,13 +272,13 @@ STORED = {
 
 def updates(adapters, ranks=(3, 1, 2), width=16, out=12):
     """A, B and scaling of adapters, with singular values from 1 to 2."""
-    found = []
+    results = []
     for i in range(adapters):
         rank = ranks[i % len(ranks)]
         a = torch.linalg.qr(torch.randn(width, rank, dtype=torch.float64)).Q.T
         b = torch.linalg.qr(torch.randn(out, rank, dtype=torch.float64)).Q
-        found.append((a, b * torch.linspace(2, 1, rank, dtype=torch.float64), 0.5))
-    return found
+        results.append((a, b * torch.linspace(2, 1, rank, dtype=torch.float64), 0.5))
+    return results
 
 
 def aligned(adapters, dtype, rank=40):
@@ -297,7 +297,9 @@ def test_scores_and_choices_do_not_depend_on_how_an_update_is_stored(how, form):
     adapters = updates(7)
     other = [how(*update) if i in (0, 4, 5) else update for i, update in enumerate(adapters)]
     x = torch.randn(200, 16, dtype=torch.float64)
-    (a_star, strengths), (stored, same) = (aligned(of, torch.float64) for of in (adapters, other))
+    (a_star, strengths), (stored, same) = (
+        aligned(adapter_set, torch.float64) for adapter_set in (adapters, other)
+    )
     close = {"atol": 1e-6, "rtol": 1e-6}  # sizes that are 16 digits apart cost some
     torch.testing.assert_close(arrow_scores(x, stored[:, 0]), arrow_scores(x, a_star[:, 0]))
     torch.testing.assert_close(
@@ -315,7 +317,8 @@ def test_scores_do_not_depend_on_it_in_float32_either(how):
     adapters = updates(7)
     x = torch.randn(50, 16)
     a_star, stored = (
-        aligned(of, torch.float32)[0] for of in (adapters, [how(*update) for update in adapters])
+        aligned(adapter_set, torch.float32)[0]
+        for adapter_set in (adapters, [how(*update) for update in adapters])
     )
     close = {"atol": 1e-3, "rtol": 1e-3}
     torch.testing.assert_close(spectral_scores(x, stored), spectral_scores(x, a_star), **close)

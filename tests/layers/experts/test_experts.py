@@ -119,8 +119,8 @@ def test_it_is_the_sum_over_experts_and_so_are_its_gradients(
     x = inputs()
     y, expected = ffn(x), by_hand(ffn, x)
     torch.testing.assert_close(y, expected)
-    for found, wanted in zip(gradients(y, ffn, x), gradients(expected, ffn, x), strict=True):
-        torch.testing.assert_close(torch.zeros(1) if found is None else found,
+    for actual, wanted in zip(gradients(y, ffn, x), gradients(expected, ffn, x), strict=True):
+        torch.testing.assert_close(torch.zeros(1) if actual is None else actual,
                                    torch.zeros(1) if wanted is None else wanted,
                                    check_dtype=False)  # fmt: skip
 
@@ -225,23 +225,23 @@ def test_the_way_out_keeps_what_it_is_given_and_nothing_else(
         spare = 9 if kind == "evened" else 0
         return dispatch(indices, weights, experts, spare=spare) if by_row else None
 
-    found = sort(weights)
-    rows = 4 if found is None else len(found.tokens)
+    routes = sort(weights)
+    rows = 4 if routes is None else len(routes.tokens)
     assert rows == {"sorted": 7, "evened": 9}.get(kind, 4)
     inward = [torch.randn(rows, neurons, dtype=torch.float64) for _ in range(1 + gated)]
     down = torch.randn(*([experts] if by_row else []), neurons, 2, dtype=torch.float64)
     given = [tensor.requires_grad_() for tensor in (*inward, down)]
 
-    def run(found: Dispatch | None, weights: Tensor, *tensors: Tensor) -> Tensor:
+    def run(routes: Dispatch | None, weights: Tensor, *tensors: Tensor) -> Tensor:
         *inward, down = tensors
-        if found is None:
+        if routes is None:
             return dense_experts_out(activation, inward, weights, down, members)
-        return routed_experts_out(activation, inward, down, found)
+        return routed_experts_out(activation, inward, down, routes)
 
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        run(found, weights, *given)
-    others = [weights] if found is None else [getattr(found, name) for name in PARTS]
+        run(routes, weights, *given)
+    others = [weights] if routes is None else [getattr(routes, name) for name in PARTS]
     wanted = [t for t in (*given, *others, members) if t is not None]
     assert sorted(t.data_ptr() for t in kept) == sorted(t.data_ptr() for t in wanted)
     assert torch.autograd.gradcheck(lambda w, *ts: run(sort(w), w, *ts), (weights, *given))
@@ -301,8 +301,8 @@ def test_clusters_are_even_and_find_what_belongs_together() -> None:
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [5.0, 5.0]])
     truth = torch.arange(40).remainder(4)
     points = centres[truth] + 0.3 * torch.randn(40, 2)
-    found = balanced_clusters(points, 4)
-    assert all(len(found[truth == cluster].unique()) == 1 for cluster in range(4))
+    clusters = balanced_clusters(points, 4)
+    assert all(len(clusters[truth == cluster].unique()) == 1 for cluster in range(4))
     lopsided = balanced_clusters(torch.cat([torch.randn(35, 2), 9 + torch.randn(5, 2)]), 4)
     assert lopsided.bincount().tolist() == [10] * 4
     assert len(lopsided[35:].unique()) == 1

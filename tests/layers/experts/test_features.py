@@ -30,8 +30,8 @@ def normal(magnitudes: np.ndarray) -> np.ndarray:
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
 
 
-def same(found: Tensor, expected: np.ndarray, **tolerance: float) -> None:
-    np.testing.assert_allclose(found.numpy(), expected, **{"atol": 1e-5, "rtol": 1e-4} | tolerance)
+def same(actual: Tensor, expected: np.ndarray, **tolerance: float) -> None:
+    np.testing.assert_allclose(actual.numpy(), expected, **{"atol": 1e-5, "rtol": 1e-4} | tolerance)
 
 
 # Definitions.
@@ -43,28 +43,28 @@ def test_the_spectrum_is_the_fourier_sum_over_the_hidden_axis(d: int):
     size = min(256, d // 2 + 1)
     angles = np.outer(np.arange(d), np.arange(size)) * 2 * np.pi / d
     cosine, sine = x.numpy() @ np.cos(angles), x.numpy() @ np.sin(angles)
-    found = router_features("fft", d)(
+    actual = router_features("fft", d)(
         x, Tokens.from_mask(torch.ones(2, 3).long(), torch.ones(2).long())
     )
-    same(found, normal(np.sqrt((cosine**2 + sine**2) / d)), atol=1e-9)
-    assert found.shape == (2, 3, size)
+    same(actual, normal(np.sqrt((cosine**2 + sine**2) / d)), atol=1e-9)
+    assert actual.shape == (2, 3, size)
 
 
 def test_the_prompt_spectrum_is_a_mean_over_the_prompt_so_far():
     x, tokens = given()
     spectra = np.abs(np.fft.rfft(x.numpy(), norm="ortho"))
-    found = made("fft_prompt")(x, tokens)
+    actual = made("fft_prompt")(x, tokens)
     for row, first in enumerate([0, 3, 0]):
         for t in range(first, MASK.shape[1]):
             last = min(t, first + int(PROMPT[row]) - 1)
-            same(found[row, t], normal(spectra[row, first : last + 1].mean(0)))
+            same(actual[row, t], normal(spectra[row, first : last + 1].mean(0)))
 
 
 def test_all_tokens_of_a_translation_have_the_same_prompt_spectrum():
     x, tokens = given()
-    found = made("fft_prompt")(x, tokens)
-    assert torch.equal(found[0, 3:], found[0, 3].expand(6, -1))
-    assert not torch.allclose(found[0, 2], found[0, 3])
+    actual = made("fft_prompt")(x, tokens)
+    assert torch.equal(actual[0, 3:], actual[0, 3].expand(6, -1))
+    assert not torch.allclose(actual[0, 2], actual[0, 3])
 
 
 def test_no_prompt_has_no_spectrum():
@@ -74,14 +74,14 @@ def test_no_prompt_has_no_spectrum():
 
 def test_the_short_time_spectrum_is_that_of_the_last_tokens():
     x, tokens = given()
-    found = made("fft_short_time")(x, tokens)
+    actual = made("fft_short_time")(x, tokens)
     for row, first in enumerate([0, 3, 0]):
         for t in range(first, first + int(MASK[row].sum())):
             window = np.zeros((WINDOW, D))
             last = x[row, max(first, t - WINDOW + 1) : t + 1].numpy()
             window[WINDOW - len(last) :] = last
             spectrum = np.abs(np.fft.fft2(window, norm="ortho")).T.flatten()[:SIZE]
-            same(found[row, t], normal(spectrum))
+            same(actual[row, t], normal(spectrum))
 
 
 def test_the_cosine_transform_is_its_sum():
@@ -156,8 +156,8 @@ def test_padding_on_the_left_changes_nothing(name: str):
     for pads in (1, WINDOW, 3 * WINDOW):
         rubbish = torch.full((2, pads, D), 1e6)
         mask = F.pad(torch.ones(2, 7).long(), (pads, 0))
-        found = features(torch.cat([rubbish, x], 1), Tokens.from_mask(mask, torch.tensor([3, 4])))
-        torch.testing.assert_close(found[:, pads:], expected, atol=1e-6, rtol=1e-5)
+        actual = features(torch.cat([rubbish, x], 1), Tokens.from_mask(mask, torch.tensor([3, 4])))
+        torch.testing.assert_close(actual[:, pads:], expected, atol=1e-6, rtol=1e-5)
 
 
 @every
@@ -219,9 +219,9 @@ def test_empty_and_huge_states_have_finite_gradients(name: str):
 def test_half_precision_is_worked_on_in_single(name: str):
     features, (x, tokens) = made(name), given()
     x = x.bfloat16()
-    found = features(x, tokens)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, features(x.float(), tokens))
+    actual = features(x, tokens)
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, features(x.float(), tokens))
 
 
 def test_random_parts_come_back_with_a_checkpoint():

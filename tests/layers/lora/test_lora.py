@@ -146,16 +146,16 @@ def test_an_adapter_that_is_not_finite_reaches_its_own_rows_only(adapted, names,
     for layer in layers.values():
         layer.lora_a["de"].data[0, 0] = bad
         layer.lora_b["de"].data[1] = bad
-    found = logits(model, context, names, tokens)
-    torch.testing.assert_close(found[own], expected[own], atol=1e-5, rtol=1e-5)
-    assert not found[names.index("de")].isfinite().any()
-    found[own].logsumexp(-1).sum().backward()
+    actual = logits(model, context, names, tokens)
+    torch.testing.assert_close(actual[own], expected[own], atol=1e-5, rtol=1e-5)
+    assert not actual[names.index("de")].isfinite().any()
+    actual[own].logsumexp(-1).sum().backward()
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name].grad, gradient, atol=1e-5, rtol=1e-4)
     for length in (6, 1):  # as in a prompt, and in a step of generation
         with torch.no_grad():
-            found = logits(model, context, names, tokens[:, :length])
-        torch.testing.assert_close(found[own], expected[own][:, :length], atol=1e-5, rtol=1e-5)
+            actual = logits(model, context, names, tokens[:, :length])
+        torch.testing.assert_close(actual[own], expected[own][:, :length], atol=1e-5, rtol=1e-5)
 
 
 def test_an_adapter_that_is_not_finite_is_not_taken(adapted):

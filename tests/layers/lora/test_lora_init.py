@@ -48,11 +48,11 @@ def space(rows: Tensor) -> Tensor:
 
 def test_data_begins_with_the_right_singular_vectors() -> None:
     x = texts()["de"]
-    found = principal_directions(moments(x), RANK)
+    directions = principal_directions(moments(x), RANK)
     exact = torch.linalg.svd(x.double()).Vh[:RANK]
-    torch.testing.assert_close((found * exact).sum(1).abs(), torch.ones(RANK).double())
-    assert (found.gather(1, found.abs().argmax(1, keepdim=True)) > 0).all()
-    space(found)
+    torch.testing.assert_close((directions * exact).sum(1).abs(), torch.ones(RANK).double())
+    assert (directions.gather(1, directions.abs().argmax(1, keepdim=True)) > 0).all()
+    space(directions)
 
 
 def test_where_the_mean_is_zero_they_are_those_of_peft() -> None:
@@ -74,10 +74,10 @@ def test_contrastive_begins_with_generalised_eigenvectors() -> None:
     values, vectors = numpy.linalg.eig(numpy.linalg.solve(pooled, own))
     leading = torch.tensor(vectors[:, numpy.argsort(-values.real)[:RANK]].real)
     sums = {name: moments(x) for name, x in every.items()}
-    found = contrastive_directions(sums["fr"], sums, RANK)
-    torch.testing.assert_close(space(found), space(torch.linalg.qr(leading).Q.T))
+    directions = contrastive_directions(sums["fr"], sums, RANK)
+    torch.testing.assert_close(space(directions), space(torch.linalg.qr(leading).Q.T))
     first = leading[:, 0] / leading[:, 0].norm()
-    torch.testing.assert_close((found[0] @ first).abs(), torch.tensor(1.0).double())
+    torch.testing.assert_close((directions[0] @ first).abs(), torch.tensor(1.0).double())
 
 
 def test_contrastive_finds_what_an_adapter_has_alone_and_not_what_is_large() -> None:

@@ -55,8 +55,8 @@ def test_fused_step_and_its_gradients_are_the_loop_over_rows(names, ranks, bias)
     direction = torch.randn_like(y)
     ours = torch.autograd.grad(y, [x, *a, *b], direction)
     theirs = torch.autograd.grad(expected, [x, *a, *b], direction)
-    for got, want in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(got, want)
+    for actual, want in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(actual, want)
 
 
 @settings(max_examples=20)

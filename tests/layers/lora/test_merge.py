@@ -27,12 +27,12 @@ def test_the_copy_is_plain_and_says_the_same(adapted, tmp_path):
     assert type(merged.model.layers[0].self_attn.q_proj) is nn.Linear
     with next(iter(lora_layers(adapted).values())).context.route(["de", "de"]):
         expected = adapted(input_ids=PROBE).logits
-    got = merged(input_ids=PROBE).logits
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
-    assert difference == pytest.approx((got - expected).abs().max().item(), abs=1e-7)
+    actual = merged(input_ids=PROBE).logits
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert difference == pytest.approx((actual - expected).abs().max().item(), abs=1e-7)
     merged.save_pretrained(tmp_path)
     again = type(merged).from_pretrained(tmp_path, dtype=torch.float32).eval()
-    torch.testing.assert_close(again(input_ids=PROBE).logits, got)
+    torch.testing.assert_close(again(input_ids=PROBE).logits, actual)
 
 
 def test_the_original_is_left_alone(adapted):

@@ -102,12 +102,12 @@ def one_by_one(model: nn.Module, examples: Sequence[Example]) -> dict[str, Tenso
 def test_one_backward_pass_gives_what_a_loop_over_neurons_gives(family: str) -> None:
     model, examples = base(family), sentences(lengths=LENGTHS[:2])
     expected = one_by_one(model, examples)
-    found = measured(model, [(1, examples)]).awareness()
+    actual = measured(model, [(1, examples)]).awareness()
     for side in ("source", "target"):
         assert expected[side].max() > 1e-3
         # Norms and masks of the model are float32 inside.
-        torch.testing.assert_close(found[side][1], expected[side], rtol=1e-4, atol=1e-7)
-        assert not found[side][0].any()
+        torch.testing.assert_close(actual[side][1], expected[side], rtol=1e-4, atol=1e-7)
+        assert not actual[side][0].any()
 
 
 def seen(model: nn.Module, example: Example) -> tuple[Tensor, Tensor]:
@@ -143,9 +143,9 @@ def test_activations_and_outputs_are_the_means_over_tokens(family: str) -> None:
         "normalised": (even[0] - even[1]).abs().mean(),
     }
     for form, value in expected.items():
-        found = meter.relevance(form)
+        actual = meter.relevance(form)
         torch.testing.assert_close(
-            found, torch.stack([value, torch.zeros_like(value)])[None], rtol=1e-4, atol=0.0
+            actual, torch.stack([value, torch.zeros_like(value)])[None], rtol=1e-4, atol=0.0
         )
 
 

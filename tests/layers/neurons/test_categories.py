@@ -19,9 +19,9 @@ STATED = [rule for rule in RULES if rule not in ("random", "rotated")]
 def scores(seed: int, directions: int, neurons: int, levels: int = 3) -> Tensor:
     """Few levels make many ties; no direction is all zero."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.randint(0, levels, (directions, neurons), generator=generator).double()
-    found[:, seed % neurons] += 1
-    return found * (1 + torch.arange(directions)[:, None])
+    values = torch.randint(0, levels, (directions, neurons), generator=generator).double()
+    values[:, seed % neurons] += 1
+    return values * (1 + torch.arange(directions)[:, None])
 
 
 def made(values: Tensor, rule: str, seed: int = 0, **options: object) -> Categories:
@@ -42,12 +42,12 @@ DIRECTIONS, NEURONS = st.integers(1, 5), st.integers(1, 40)
 def test_every_neuron_that_takes_part_is_general_or_has_owners(
     seed, rule, rho, own, share, directions, neurons
 ):
-    found = made(scores(seed, directions, neurons), rule, rho=rho, own=own, share=share)
-    owned = found.specific.any(0)
-    assert not (found.general & owned).any()
+    categories = made(scores(seed, directions, neurons), rule, rho=rho, own=own, share=share)
+    owned = categories.specific.any(0)
+    assert not (categories.general & owned).any()
     part = floor(share, neurons)
-    assert int(found.general.sum()) == floor(rho, part)
-    assert int((found.general | owned).sum()) == part
+    assert int(categories.general.sum()) == floor(rho, part)
+    assert int((categories.general | owned).sum()) == part
 
 
 @settings(max_examples=60)
@@ -59,10 +59,10 @@ def test_another_order_of_directions_permutes_the_owners(
     values = torch.rand(directions, neurons, generator=generator)
     values[:, : neurons // 2] = values[:, :1]  # ties
     order = torch.randperm(directions, generator=generator)
-    found = made(values, rule, rho=rho, share=share)
+    categories = made(values, rule, rho=rho, share=share)
     moved = made(values[order], rule, rho=rho, share=share)
-    assert torch.equal(moved.general, found.general)
-    assert torch.equal(moved.specific, found.specific[order])
+    assert torch.equal(moved.general, categories.general)
+    assert torch.equal(moved.specific, categories.specific[order])
 
 
 @settings(max_examples=30)
@@ -70,11 +70,11 @@ def test_another_order_of_directions_permutes_the_owners(
 def test_ties_go_to_the_lower_index(seed, rule, rho, share, directions, neurons):
     """Of equal columns the first ones take part, and of those the first are general."""
     column = scores(seed, directions, 1)
-    found = made(column.expand(directions, neurons), rule, rho=rho, share=share)
+    categories = made(column.expand(directions, neurons), rule, rho=rho, share=share)
     part = floor(share, neurons)
     general = floor(rho, part)
-    assert found.general.nonzero().flatten().tolist() == list(range(general))
-    assert found.specific.all(0).nonzero().flatten().tolist() == list(range(general, part))
+    assert categories.general.nonzero().flatten().tolist() == list(range(general))
+    assert categories.specific.all(0).nonzero().flatten().tolist() == list(range(general, part))
 
 
 @settings(max_examples=40)
@@ -90,29 +90,34 @@ def test_rules_are_what_they_say(seed, rule, directions, neurons):
         "sum": -even.sum(0),
         "entropy": (part * part.log()).sum(0),
     }[rule]
-    found = made(values, rule, rho=0.7, own=0.8)
+    categories = made(values, rule, rho=0.7, own=0.8)
     general = floor(0.7, neurons)
     if directions > 1:
-        assert int(found.general.sum()) == general
-        least = spread[~found.general].min() if general < neurons else math.inf
-        assert not general or spread[found.general].max() <= least + 1e-9  # two neurons may tie
-    expected = (even > 0.8 * even.max(0).values) & ~found.general
-    assert torch.equal(found.specific, expected)
+        assert int(categories.general.sum()) == general
+        least = spread[~categories.general].min() if general < neurons else math.inf
+        assert (
+            not general or spread[categories.general].max() <= least + 1e-9
+        )  # two neurons may tie
+    expected = (even > 0.8 * even.max(0).values) & ~categories.general
+    assert torch.equal(categories.specific, expected)
 
 
 def test_the_most_aware_neurons_take_part() -> None:
     values = torch.tensor([[1.0, 9.0, 2.0, 0.0], [2.0, 0.0, 2.0, 20.0]])
-    found = made(values, "std", share=0.5, rho=0.5)  # columns 1 and 3, of which 1 varies less
-    assert found.general.tolist() == [False, True, False, False]
-    assert found.specific.tolist() == [[False] * 4, [False, False, False, True]]
+    categories = made(values, "std", share=0.5, rho=0.5)  # columns 1 and 3, of which 1 varies less
+    assert categories.general.tolist() == [False, True, False, False]
+    assert categories.specific.tolist() == [[False] * 4, [False, False, False, True]]
 
 
 def test_entropy_looks_at_activations_and_awareness_decides_who_takes_part() -> None:
     aware = torch.tensor([[1.0, 1.0, 1.0, 0.1], [1.0, 1.0, 1.0, 0.1]])
     active = torch.tensor([[0.5, 0.9, 0.1, 0.5], [0.5, 0.1, 0.9, 0.5]])
-    found = categorise(aware, "entropy", activation=active, share=0.75, rho=0.34)
-    assert found.general.tolist() == [True, False, False, False]
-    assert found.specific.tolist() == [[False, True, False, False], [False, False, True, False]]
+    categories = categorise(aware, "entropy", activation=active, share=0.75, rho=0.34)
+    assert categories.general.tolist() == [True, False, False, False]
+    assert categories.specific.tolist() == [
+        [False, True, False, False],
+        [False, False, True, False],
+    ]
 
 
 @settings(max_examples=30)
@@ -164,8 +169,8 @@ RELEVANCE = torch.tensor(
 def used(k: int, rule: str | list[int], seed: int = 0) -> list[list[int]]:
     """The layers of each direction."""
     generator = torch.Generator().manual_seed(seed)
-    found = choose_layers(RELEVANCE, k, rule, generator=generator)
-    return [column.nonzero().flatten().tolist() for column in found.T]
+    selected = choose_layers(RELEVANCE, k, rule, generator=generator)
+    return [column.nonzero().flatten().tolist() for column in selected.T]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +192,11 @@ def test_layers_by_each_rule(k: int, rule: str | list[int], expected: list[list[
 
 def test_random_layers_are_the_same_for_all_and_follow_the_seed() -> None:
     draws = {seed: used(2, "random", seed) for seed in range(20)}
-    assert all(found[0] == found[1] == found[2] and len(found[0]) == 2 for found in draws.values())
-    assert len({tuple(found[0]) for found in draws.values()}) > 5
+    assert all(
+        layers_by_draw[0] == layers_by_draw[1] == layers_by_draw[2] and len(layers_by_draw[0]) == 2
+        for layers_by_draw in draws.values()
+    )
+    assert len({tuple(layers_by_draw[0]) for layers_by_draw in draws.values()}) > 5
     assert used(2, "random", 7) == draws[7]
 
 
@@ -204,9 +212,9 @@ def test_another_order_of_directions_chooses_the_same_layers(seed, directions, l
     relevance = torch.rand(directions, layers, generator=generator)
     order = torch.randperm(directions, generator=generator)
     k = 1 + seed % layers
-    found = choose_layers(relevance, k, rule)
-    assert torch.equal(choose_layers(relevance[order], k, rule), found[:, order])
-    assert (found.sum(0) == k).all()
+    selected = choose_layers(relevance, k, rule)
+    assert torch.equal(choose_layers(relevance[order], k, rule), selected[:, order])
+    assert (selected.sum(0) == k).all()
 
 
 @pytest.mark.parametrize(

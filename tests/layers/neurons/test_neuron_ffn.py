@@ -213,8 +213,13 @@ def test_ownership_groups_neurons_by_who_owns_them() -> None:
         [[False, True, True, False, False], [False, False, True, True, False], [True] * 5]
     )
     sets = ownership(DIRECTIONS, general, specific, torch.tensor([True, True, False]))
-    found = {s.name: s.index.tolist() for s in sets}
-    assert found == {"general": [0], "of_en-de": [1], "of_en-de+en-fr": [2], "of_en-fr": [3]}
+    index_by_name = {s.name: s.index.tolist() for s in sets}
+    assert index_by_name == {
+        "general": [0],
+        "of_en-de": [1],
+        "of_en-de+en-fr": [2],
+        "of_en-fr": [3],
+    }
     assert sets[0].owners == ("en-de", "en-fr")
 
 

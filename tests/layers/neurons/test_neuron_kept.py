@@ -73,8 +73,8 @@ def test_a_graph_outlives_other_slices_but_not_other_values() -> None:
     values = [ffn.up.neuron_values[name] for name in ffn.neuron_bank.sets]
     expected = torch.autograd.grad(forward("en-de"), values)
     german, french = forward("en-de"), forward("en-fr")
-    found = torch.autograd.grad(german, values)
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    actual = torch.autograd.grad(german, values)
+    assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
     french.backward()
     stale = forward("en-de")
     with torch.no_grad():

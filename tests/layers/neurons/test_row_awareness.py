@@ -74,10 +74,10 @@ def test_one_pass_gives_every_module_what_a_pass_of_its_own_gives(family: str) -
     for side, scores in alone.awareness().items():  # neurons of the FFN are as without rows
         torch.testing.assert_close(meter.awareness()[side], scores)
     for kind in kinds:
-        found = meter.row_awareness(kind)
+        actual = meter.row_awareness(kind)
         for layer, block in enumerate(blocks):
             for side, expected in by_hand(model, block.get_submodule(kind)).items():
-                torch.testing.assert_close(found[side][0, layer], expected, rtol=1e-5, atol=1e-12)
+                torch.testing.assert_close(actual[side][0, layer], expected, rtol=1e-5, atol=1e-12)
 
 
 def test_the_difference_of_blocks_is_that_of_their_mean_outputs() -> None:

@@ -8,16 +8,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from polylect.models.backbone import random_model, tiny_backbone
 from polylect.models.families import FAMILIES
 from polylect.models.tokenizer import train_tokenizer
-from polylect.models.vocabulary.choosing import (
+from polylect.models.vocabulary.metrics import compare_tokens, nats_per_character
+from polylect.models.vocabulary.selection import (
     count_tokens,
     encode,
     frequent_tokens,
     prompt_tokens,
     script_tokens,
 )
-from polylect.models.vocabulary.cutting import cut_model, cut_tokenizer
-from polylect.models.vocabulary.measuring import compare_tokens, nats_per_character
 from polylect.models.vocabulary.tokens import Vocabulary
+from polylect.models.vocabulary.trimming import trim_model, trim_tokenizer
 from polylect.tongues import retellings
 
 TEXTS = [line for other in ("de", "hi") for line in retellings(("en", other), "train", 60)]
@@ -65,7 +65,7 @@ def choose(tokenizer: PreTrainedTokenizerBase, **rule: float) -> list[int]:
 
 def test_text_whose_tokens_are_kept_is_tokenised_as_before(whole: PreTrainedTokenizerBase) -> None:
     kept = choose(whole, count=1)
-    cut = cut_tokenizer(whole, kept)
+    cut = trim_tokenizer(whole, kept)
     assert len(cut) == len(kept) < len(whole)
     old = encode(whole, TEXTS)
     new = [[kept[i] for i in ids] for ids in encode(cut, TEXTS)]
@@ -80,7 +80,7 @@ def test_text_whose_tokens_are_kept_is_tokenised_as_before(whole: PreTrainedToke
 def test_special_tokens_keep_their_places_in_what_is_encoded() -> None:
     whole = KINDS["byte fallback"]()
     kept = choose(whole, count=1)
-    cut = cut_tokenizer(whole, kept, ["<2ta>"])
+    cut = trim_tokenizer(whole, kept, ["<2ta>"])
     assert [kept[i] for i in cut(SEEN[0]).input_ids] == whole(SEEN[0]).input_ids
     assert cut.convert_tokens_to_ids("<2ta>") == len(kept)
     assert cut.special_tokens_map == whole.special_tokens_map
@@ -139,11 +139,11 @@ def test_other_kinds_are_refused_with_a_sentence() -> None:
 def test_logits_over_the_kept_entries_stay(family: str) -> None:
     model, whole = tiny_backbone(family, hidden=32, texts=TEXTS, vocabulary=900)
     kept = choose(whole, count=1)
-    tokenizer = cut_tokenizer(whole, kept, ["<2ta>"] if "<2ta>" not in whole.get_vocab() else [])
+    tokenizer = trim_tokenizer(whole, kept, ["<2ta>"] if "<2ta>" not in whole.get_vocab() else [])
     old = [whole(text).input_ids for text in SEEN[:3]]
     before = [model(torch.tensor([ids])).logits[..., kept] for ids in old]
     nats = nats_per_character(model, whole, SEEN[:3])
-    cut_model(model, kept, new=2)
+    trim_model(model, kept, new=2)
     for ids, logits in zip([tokenizer(t).input_ids for t in SEEN[:3]], before, strict=True):
         after = model(torch.tensor([ids])).logits[..., : len(kept)]
         torch.testing.assert_close(after, logits, atol=1e-5, rtol=1e-5)
@@ -161,6 +161,6 @@ def test_a_head_of_its_own_is_cut_like_the_embedding() -> None:
     kept = choose(whole, count=1)
     ids = whole(SEEN[0]).input_ids
     before = model(torch.tensor([ids])).logits[..., kept]
-    cut_model(model, kept)
+    trim_model(model, kept)
     after = model(torch.tensor([[kept.index(i) for i in ids]])).logits
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)

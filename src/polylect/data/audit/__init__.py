@@ -1,1 +1,1 @@
-"""What a configuration's data hold and what becomes of them, told before and without training."""
+"""Reports on the data of a configuration, before and without training."""

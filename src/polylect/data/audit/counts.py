@@ -1,4 +1,4 @@
-"""What becomes of the pairs: read, dropped by which filter, too long, left, drawn per epoch.
+"""Counts of the pairs: read, dropped by which filter, too long, left, drawn per epoch.
 
 Everything is counted by split, direction and corpus, and goes into `TranslationData.report`, which
 the record of a run keeps.
@@ -35,6 +35,8 @@ def complete_report(data: Any, sample: int | None = SAMPLE) -> dict[str, dict[st
     a translation), `left`, and in training `per_epoch`: how often one of its pairs is learned from
     while as many are drawn as all directions have.
 
+    Without a tokenizer nothing is measured or counted as too long, and all that are kept are left.
+
     Args:
         data: a `TranslationData` with the tokenizer and context of its base model, set up.
         sample: most pairs of a corpus to tokenise; None for all.
@@ -43,6 +45,8 @@ def complete_report(data: Any, sample: int | None = SAMPLE) -> dict[str, dict[st
         the lengths of the pairs that were tokenised, by split and direction.
     """
     lengths: dict[str, dict[str, Lengths]] = {}
+    if data.tokenizer is None:
+        sample = 0
     for split in splits(data):
         lengths[split] = {}
         for direction, counts in data.report[split].items():
@@ -83,14 +87,14 @@ def _count_too_long(
 
 
 def _too_long(data: Any, split: str, direction: str, lengths: Lengths) -> np.ndarray:
-    """For each of the pairs whether it is; bool of [pairs]."""
+    """Say for each pair whether it is too long for the model or for the data; bool of [pairs]."""
     if _is_translated(split, direction):
         return lengths.prompt >= data.context.length
     return lengths.total > data.max_length
 
 
 def _is_translated(split: str, direction: str) -> bool:
-    """Whether the sources are translated, so that their targets need no room beside them."""
+    """Say whether the sources are translated, so that their targets need no room beside them."""
     return split == "test" and "-" in direction
 
 

@@ -1,4 +1,4 @@
-"""How long examples are in tokens of the base model."""
+"""Lengths of examples in tokens of the base model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

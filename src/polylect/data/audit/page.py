@@ -25,10 +25,12 @@ def counts_page(data: Any) -> str:
     for split in splits(data):
         for direction, counts in data.report[split].items():
             rows.append([f"{split} {direction}", *_cells(counts, columns)])
-            is_estimate |= counts["measured"] < counts["kept"]
+            is_estimate |= 0 < counts["measured"] < counts["kept"]
             if len(counts["corpora"]) > 1:
                 rows += [[f"  {p['corpus']}", *_cells(p, columns)] for p in counts["corpora"]]
     lines = [table(rows)]
+    if data.tokenizer is None:
+        lines.append("? not counted, as there is no tokenizer; what is left may be fewer")
     if is_estimate:
         lines.append("~ estimated from a part of the pairs; what is really left out is counted")
     return "\n".join([*lines, *(f"warning: {warning}" for warning in warnings(data))])
@@ -40,6 +42,9 @@ def _cells(counts: Counts, columns: Sequence[str]) -> list[str]:
     cells = []
     for column in columns:
         mark = "" if exact or column not in ("too_long", "left", "per_epoch") else "~"
+        if column == "too_long" and not counts["measured"] and counts["kept"]:
+            cells.append("?")
+            continue
         absent = "" if column == "per_epoch" else "0"
         cells.append(f"{mark}{flat[column]:,}" if column in flat else absent)
     return cells

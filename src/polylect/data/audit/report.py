@@ -45,7 +45,7 @@ def data_report(data: Any, sample: int | None) -> dict[str, Any]:
 
 
 def _histogram(lengths: Lengths, max_length: int) -> dict[str, Any]:
-    """Pairs by their tokens in all; what is too long begins a bar of its own."""
+    """Return the histogram of the pairs' token counts; a bar of its own begins at too long ones."""
     total = lengths.total
     inner = {edge for edge in (*_EDGES, max_length + 1) if edge <= total.max()}
     edges = [*sorted(inner), int(total.max()) + 1]
@@ -66,7 +66,7 @@ def _histogram(lengths: Lengths, max_length: int) -> dict[str, Any]:
 
 
 def _texts(data: Any) -> dict[str, Any]:
-    """By split and direction what the texts are like as they are read."""
+    """Return, by split and direction, the properties of the texts as they are read."""
     if not data.has_languages:
         return {}
     held_out = {}
@@ -86,7 +86,7 @@ def _texts(data: Any) -> dict[str, Any]:
 
 
 def _fertility(data: Any) -> dict[str, Any]:
-    """By language the tokens of texts from all directions, in equal parts."""
+    """Return the tokens per word by language, over texts from all directions in equal parts."""
     parts: dict[str, list[list[str]]] = {}
     for split in splits(data) if data.has_languages else ():
         for direction in data.report[split]:

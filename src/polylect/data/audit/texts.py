@@ -1,4 +1,4 @@
-"""What texts are like before any filter: scripts, repetitions, overlap with what is scored."""
+"""Properties of texts before any filter: scripts, repetitions, overlap with what is scored."""
 
 from collections import Counter
 from collections.abc import Iterable

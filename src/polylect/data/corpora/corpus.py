@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: the corpus specs of a configuration, and reading them.
+"""Corpora of sentence pairs: their specs in a configuration, and reading them.
 
 A spec is a mapping with the key `kind`, or a string from which it is inferred, or a list of specs
 (several corpora for one direction). Kinds and their keys:
@@ -38,6 +38,7 @@ from typing import Any
 
 from polylect.data.corpora import sides
 from polylect.data.corpora.kinds import SpecReader, as_list, file_ending
+from polylect.data.corpora.lines import check_no_pattern
 from polylect.data.corpora.rows import Row
 from polylect.data.languages import split_direction
 from polylect.did_you_mean import check_known, did_you_mean
@@ -93,13 +94,11 @@ class Corpus:
             raise ValueError(f"{where}: a corpus of kind {kind!r} needs the key 'path'")
         for side in self._reader.path_pattern.sides if kind == "aligned" else ():
             if self._reader.pattern(side) is None:
-                raise ValueError(
-                    f"{where}: no file for the {side} side; "
-                    "put {lang} into the path or give 'source' and 'target'"
-                )
+                raise ValueError(f"{where}: {self._without_file(side)}")
         for key in ("header", "check_sides"):
             if self.spec.get(key) not in (None, True, False):
                 raise ValueError(f"{where}: {key} must be true or false, got {self.spec[key]!r}")
+        self._check_span(where)
         named = [key for key in ("source", "target") if isinstance(self.spec.get(key), str)]
         if self.spec.get("header") is False and named:
             raise ValueError(f"{where}: {named[0]} names a column, but header is false")
@@ -125,7 +124,7 @@ class Corpus:
 
     @property
     def skip_counts(self) -> Counter[str]:
-        """Of the last reading, how many units were passed over before they were rows, by reason."""
+        """How many units the last reading passed over before they were rows, by reason."""
         return self._reader.skip_counts
 
     @property
@@ -150,6 +149,38 @@ class Corpus:
     @cached_property
     def _reader(self) -> SpecReader:
         return SpecReader(self.direction, self.spec, self.setting, self.root)
+
+    def _check_span(self, where: str) -> None:
+        for key in ("start", "stop"):
+            value = self.spec.get(key)
+            if value is not None and (type(value) is not int or value < 0):
+                raise ValueError(
+                    f"{where}: {key} must be a whole number of rows from 0 on, got {value!r}"
+                )
+        start, stop = self.spec.get("start") or 0, self.spec.get("stop")
+        if stop is not None and stop <= start:
+            raise ValueError(
+                f"{where}: from start={start} to stop={stop} there is no row: rows are counted "
+                "from 0, and stop is the first one left out"
+            )
+
+    def _without_file(self, side: str) -> str:
+        """What is wrong where aligned files are meant, or seem to be, and a side has none."""
+        path = str(self.spec.get("path") or "")
+        file = self._reader.path_pattern.path(path)
+        if path and file.is_dir():
+            return (
+                f"{path} is a folder: name its files, as in {path.rstrip('/')}/NAME.{{lang}}, or "
+                "give {kind: hf, path: FOLDER} for a saved Hugging Face dataset"
+            )
+        if path:
+            check_no_pattern(file)
+        endings = ", ".join(_KIND_OF_ENDING)
+        return (
+            f"no file for the {side} side; put {{lang}} into the path or give 'source' and "
+            f"'target'; a file that holds both sides ends in {endings}, or is named with its kind, "
+            f"as in {{kind: tsv, path: {path or 'my.tsv'}}}"
+        )
 
     def _check(self, rows: Sequence[Row]) -> None:
         """Raise ValueError where the sides are clearly not in their languages and others are.

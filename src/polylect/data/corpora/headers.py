@@ -60,7 +60,7 @@ class SideNames:
 
 
 def _pattern(code: str) -> re.Pattern[str]:
-    """What matches the words of a name of the language, if it matches all of them."""
+    """Return the pattern that matches the words of a name of the language, if all of them fit."""
     base, _, suffix = code.partition("_")
     name, entry = language(code).name, LANGUAGES.get(base)
     short = {base, *(entry.also if entry else ()), " ".join(_words(entry.name if entry else name))}

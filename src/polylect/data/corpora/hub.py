@@ -60,7 +60,7 @@ def _load_one(path: str | Path, name: str | None, split: str) -> Any:
 
 
 def _csv_as_text(path: str, name: str | None, split: str) -> Any:
-    """A dataset kept in CSV; by itself `datasets` makes nothing of "NA" and a number of "007"."""
+    """Return a CSV dataset read as text; `datasets` alone drops "NA" and makes "007" a number."""
     import datasets
 
     columns = datasets.load_dataset(path, name, split=split).column_names

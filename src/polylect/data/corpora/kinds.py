@@ -1,4 +1,4 @@
-"""How a spec of each kind becomes rows: names filled in, columns and fields found, files opened."""
+"""Turns a spec of each kind into rows: fills in names, finds columns and fields, opens files."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -119,7 +119,7 @@ class SpecReader:
         )
 
     def _lines(self) -> Iterator[tables.Line]:
-        """Cells of a table."""
+        """Return the lines of the table, each with its cells."""
         if self.format == "tsv":
             return tables.tsv_lines(self._path)
         default = "\t" if file_ending(self._path.name) == "tsv" else ","
@@ -162,7 +162,7 @@ class SpecReader:
         return hub.read_datasets(self._dataset(), names, split, self._fields)
 
     def _dataset(self) -> Path | str:
-        """A Path if the name is that of a local file or folder, else the name on the hub."""
+        """Return a Path if the name is that of a local file or folder, else the name on the hub."""
         name = self.path_pattern.fill(self.spec["path"])
         is_local = name.startswith((".", "/", "~")) or file_ending(name) in _LOCAL_DATASETS
         return self._path if is_local or self._path.exists() else name

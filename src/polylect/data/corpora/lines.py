@@ -5,16 +5,20 @@ alone ends a line. Every error says file and line.
 """
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import partial
 from io import BufferedIOBase
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 MAX_LINE_BYTES = 8 * 2**20
 """A longer line is an error: without a bound a small gzip file could fill the memory."""
+
+_SHOWN_FILES = 4
+"""So many of the files are named that a path with wildcards may mean."""
 
 # What a file is, by its first bytes, and what to do.
 _NO_TEXT = {
@@ -71,7 +75,7 @@ def decoded_lines(file: BufferedIOBase, name: str | Path) -> Iterator[str]:
 
 
 def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
-    """Lines with their ends; of one that is too long a little more than is allowed."""
+    """Return lines with their ends; of a too long one a little more than is allowed."""
     first = file.readline(MAX_LINE_BYTES + 1)
     if not first:
         return iter(())
@@ -119,12 +123,27 @@ def _decode(raw: bytes, where: str) -> str:
         ) from None
 
 
+def check_no_pattern(path: Path) -> None:
+    """Raise FileNotFoundError where a path that is no file is an address or has wildcards."""
+    if (scheme := path.parts[:1]) and re.fullmatch(r"\w{2,}:", scheme[0]):
+        raise FileNotFoundError(f"{path} is an address and no file: download it and name the file")
+    if not any(letter in str(path) for letter in "*?"):
+        return
+    below, pattern = (Path("/"), path.relative_to("/")) if path.is_absolute() else (Path(), path)
+    found = sorted(map(str, islice(below.glob(str(pattern)), _SHOWN_FILES)))
+    like = f", as in [{', '.join(found)}]" if found else ""
+    raise FileNotFoundError(
+        f"{path} does not exist: a path names one file, and several stand in a list{like}"
+    )
+
+
 def check_exists(path: Path) -> None:
     """Raise FileNotFoundError in one sentence unless `path` is a file."""
     if path.is_file():
         return
     if path.is_dir():
-        raise FileNotFoundError(f"{path} is a folder, not a file")
+        raise FileNotFoundError(f"{path} is a folder, not a file: name one in it")
+    check_no_pattern(path)
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent

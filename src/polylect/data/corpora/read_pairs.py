@@ -1,4 +1,4 @@
-"""From corpora to stores: read, filter, count."""
+"""Reads corpora into stores, filters the pairs and counts them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

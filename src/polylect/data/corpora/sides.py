@@ -1,4 +1,4 @@
-"""Whether each side of a corpus is in its language: what swapped files and columns give away.
+"""Checks that each side of a corpus is in its language, to detect swapped files and columns.
 
 The first rows are read ahead, and their texts told by script and py3langid to be in the language of
 one side, of the other, or in neither; short texts are told together with the next ones. Nothing
@@ -59,13 +59,13 @@ class Column:
 
     @cached_property
     def _scripts_tell(self) -> bool:
-        """Whether each language has scripts, and none that the other one has, too."""
+        """Say whether each language has scripts, and none that the other one has, too."""
         names = [name for scripts in self._scripts.values() for name in scripts]
         return all(self._scripts.values()) and len(set(names)) == len(names)
 
     @cached_property
     def _least(self) -> int:
-        """How many texts have to be told: by scripts one is enough."""
+        """Return how many texts have to be identified: by scripts one is enough."""
         return 1 if self._scripts_tell else 2
 
     def _long_enough(self) -> Iterator[str]:
@@ -83,7 +83,7 @@ class Column:
 
     @cached_property
     def holds_identifiers(self) -> bool:
-        """Whether nearly all are single words with digits in them, or addresses."""
+        """Return whether nearly all are single words with digits in them, or addresses."""
         words = [text for text in self.texts if text.isascii() and len(text.split()) == 1]
         coded = sum("://" in word or any(map(str.isdigit, word)) for word in words)
         return coded > 0 and coded >= _CLEAR * len(self.texts)

@@ -116,14 +116,14 @@ def _column(where: str, header: list[str], column: Column) -> int:
     if isinstance(column, int):
         return column
     if column in header:
-        return header.index(column)
+        return _only(where, header, header.index(column))
     raise ValueError(f"{where}: no column {column!r} in the header; it has {_column_names(header)}")
 
 
 def _find_column(where: str, header: list[str], side: str, names: SideNames) -> int:
     column = names.best(side, header)
     if column is not None:
-        return column
+        return _only(where, header, column)
     code = names.corpus_codes[side]
     advice = (
         f"give the column with the key {side}, or header: false if the line is no header"
@@ -134,6 +134,17 @@ def _find_column(where: str, header: list[str], side: str, names: SideNames) -> 
         f"{where}: no column of the header names the {side} {code!r}; it has "
         f"{_column_names(header)}; {advice}"
     )
+
+
+def _only(where: str, header: list[str], column: int) -> int:
+    """The column; raises ValueError where another one has the same name."""
+    same = [str(i) for i, name in enumerate(header) if name == header[column]]
+    if len(same) > 1:
+        raise ValueError(
+            f"{where}: the header has {header[column]!r} {len(same)} times: name the one that is "
+            f"meant by its number, which is {' or '.join(same)}, with header: true"
+        )
+    return column
 
 
 def _column_names(header: list[str]) -> str:

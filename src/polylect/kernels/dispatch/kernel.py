@@ -180,5 +180,5 @@ def accumulation_dtype(x: Tensor) -> tl.dtype:
 
 
 def _flat(gates: Tensor | None, instead: Tensor) -> Tensor:
-    """The gates side by side; a kernel without gates gets another tensor, which it leaves alone."""
+    """Return the gates side by side; without gates another tensor, which the kernel ignores."""
     return instead if gates is None else gates.contiguous()

@@ -1,4 +1,4 @@
-"""What dispatch means, in plain torch; also how it runs on a CPU.
+"""The definition of dispatch, in plain torch; also how it runs on a CPU.
 
 tokens k        slots: the choices of each token, numbered token·k + slot
 rows            the slots sorted by expert; rows at and behind `offsets[-1]` belong to nobody, and
@@ -40,7 +40,7 @@ def expert_order(indices: Tensor, experts: int, spare: int = 0) -> tuple[Tensor,
 
 
 def _even_size(bounds: list[int], spare: int) -> int:
-    """Rows of each expert where all get equally many; 0 where they have, or it takes too many."""
+    """Return the equal number of rows to pad experts to; 0 where that is needless or too much."""
     experts, rows = len(bounds) - 1, bounds[-1]
     most = max(end - begin for begin, end in pairwise(bounds))
     gained = experts * most - rows
@@ -93,6 +93,6 @@ def gate_grad(y: Tensor, grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tenso
 
 
 def _drop_unused(offsets: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
-    """The rows that belong to somebody."""
+    """Return the tensors without the rows behind the last offset, which belong to no expert."""
     rows = offsets.tolist()[-1]
     return [t if t is None or len(t) == rows else t[:rows] for t in tensors]

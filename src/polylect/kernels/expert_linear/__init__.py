@@ -100,7 +100,7 @@ def _check_tokens(function: str, x: Tensor, dispatch: Dispatch) -> None:
 
 
 def _operands(function: str, x: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` and `weight` as they are multiplied."""
+    """Return `x` and `weight` in the dtype of the product; raises ValueError on wrong shapes."""
     if weight.dim() != 3 or x.dim() != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"{function}: x {tuple(x.shape)} and weight {tuple(weight.shape)} must have the "
@@ -156,7 +156,7 @@ class _Gathered(torch.autograd.Function):
 
 
 def _rows(x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Rows and no index on a CPU; tokens and their index for kernels, which gather as they read."""
+    """Return rows and no index on a CPU; tokens and index for kernels, which gather on reading."""
     return (x.index_select(0, tokens), None) if x.device.type == "cpu" else (x, tokens)
 
 

@@ -215,5 +215,5 @@ LAUNCH = {"num_warps": 4, "num_stages": 3}
 
 
 def _precision() -> str:
-    """How float32 is multiplied: as `torch.mm` does under the same setting."""
+    """Return the precision of float32 products: that of `torch.mm` under the same setting."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

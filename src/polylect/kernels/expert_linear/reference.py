@@ -1,4 +1,4 @@
-"""What an expert linear means, in plain torch; also how it runs on a CPU: one product per expert.
+"""The definition of an expert linear in plain torch, one product per expert; also runs on a CPU.
 
 Experts that have equally many rows are one batched product, which starts the threads once.
 
@@ -62,7 +62,7 @@ def weight_grad(
 
 
 def _even_weight_grad(rows: Tensor, grad: Tensor, weight: Tensor, each: int) -> Tensor:
-    """For equally many rows of each expert: a product that may have to be moved, but not turned."""
+    """Return the gradient for equally many rows of each expert, by one batched product."""
     experts, d_in, d_out = weight.shape
     rows, grad = rows.view(experts, each, d_in), grad.view(experts, each, d_out)
     if weight.stride(1) == 1:
@@ -89,13 +89,13 @@ def group_sizes(offsets: Tensor, rows: int) -> list[int]:
 
 
 def _rows_if_even(sizes: list[int]) -> int:
-    """Rows of each expert where all have equally many and nobody has one, else 0."""
+    """Return the rows of each expert where all have equally many and none is unused, else 0."""
     *of_experts, of_nobody = sizes
     return 0 if of_nobody or len(set(of_experts)) != 1 else of_experts[0]
 
 
 def _fit(*factors: Tensor) -> bool:
-    """Whether `functional.grouped_mm` takes these: rows or columns of multiples of 16 bytes."""
+    """Say whether `functional.grouped_mm` takes these: rows or columns of multiples of 16 bytes."""
     for factor in factors:
         leading, inner = max(factor.stride()[-2:]), min(factor.stride()[-2:])
         wide = leading >= factor.shape[-2 if factor.stride(-2) == 1 else -1]

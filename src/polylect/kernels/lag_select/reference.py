@@ -1,4 +1,4 @@
-"""What the step means, in plain torch; also how it runs on a CPU."""
+"""The definition of the step, in plain torch; also how it runs on a CPU."""
 
 import torch
 from torch import Tensor

@@ -93,8 +93,10 @@ class Tiling(NamedTuple):
 
 
 def tiling(m: int, n: int, k: int, itemsize: int) -> Tiling:
-    """For a product (m, k) by (k, n). The largest tiles take 96 KiB of shared memory: every GPU
-    since sm_80 has 99."""
+    """Return the tile sizes for a product (m, k) by (k, n).
+
+    The largest tiles take 96 KiB of shared memory: every GPU since sm_80 has 99.
+    """
 
     def tile(size: int, most: int) -> int:
         return min(most, max(16, triton.next_power_of_2(size)))
@@ -147,7 +149,7 @@ def _product(
     own: Tensor | None = None,
     axis: int = -1,
 ) -> Tensor:
-    """a b' + add in `dtype`, where the rows (`axis` 0) or columns (1) `index` of b' are `own`.
+    """Return a b' + add in `dtype`; the rows (`axis` 0) or columns (1) `index` of b' are `own`.
 
     Args:
         a: (m, k).
@@ -190,18 +192,21 @@ def _product(
 
 
 def _slots(index: Tensor, size: int) -> Tensor:
-    """For each of `size` rows its position in `index`, or -1. An index outside traps here."""
+    """Return for each of `size` rows its position in `index`, or -1; traps an index outside."""
     slots = torch.full((size,), -1, dtype=torch.int32, device=index.device)
     positions = torch.arange(index.numel(), dtype=torch.int32, device=index.device)
     return slots.index_copy_(0, index, positions)
 
 
 def _starts_aligned(rows: Tensor, axis: int) -> bool:
-    """Every row (`axis` 0) or column (1) begins at a multiple of 16 bytes: the compiler cannot see
-    that through the choice between two tensors, and would load entry by entry."""
+    """Say whether every row (`axis` 0) or column (1) begins at a multiple of 16 bytes.
+
+    The compiler cannot see that through the choice between two tensors, and would load entry by
+    entry.
+    """
     return rows.data_ptr() % 16 == 0 and rows.stride(axis) * rows.element_size() % 16 == 0
 
 
 def _precision() -> str:
-    """How float32 is multiplied: as torch's own products are set to."""
+    """Return the precision of float32 products: the one that torch's own are set to."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

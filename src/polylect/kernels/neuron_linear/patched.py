@@ -135,7 +135,7 @@ def _chosen(columns: Tensor, n: int, index: Tensor | None) -> Tensor:
 
 
 def _scaled(tokens: Tensor, scale: Tensor | None) -> Tensor:
-    """(tokens, n), each multiplied by the line of its row."""
+    """Return the tokens, (tokens, n), each multiplied by the factors of its row."""
     if scale is None:
         return tokens
     by_row = tokens.view(len(scale), -1, tokens.shape[1])

@@ -65,7 +65,7 @@ def replaced_bias(
 
 
 def _twice(a: Tensor, m: Tensor, index: Tensor, values: Tensor, dim: int) -> Tensor:
-    """a m', where rows or columns (`dim`) of m are replaced."""
+    """Return a m', where the rows or columns (`dim`) `index` of m are replaced by `values`."""
     if not index.numel():
         return a @ m
     if dim == 1:

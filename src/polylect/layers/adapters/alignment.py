@@ -70,7 +70,7 @@ def align(
 def _rounding(
     r_a: Tensor, r_b: Tensor, u: Tensor, vt: Tensor, of_a: torch.dtype, of_b: torch.dtype
 ) -> Tensor:
-    """How strong each direction of the update could be if rounding alone had made it.
+    """Return the strength that rounding alone could give each direction of the update.
 
     Rounding moves every entry of a factor by its size times epsilon, so that row k of A moves by
     |A_k| and reaches the direction u through the k-th entry of Bᵀu; likewise B. To this comes what
@@ -144,6 +144,6 @@ def subspace_overlaps(
 
 
 def _products(some: Tensor, every: Tensor) -> Tensor:
-    """Inner products of the rows of some adapters and of all, (some, rank, adapters, rank)."""
+    """Return inner products of rows of some adapters and of all, (some, rank, adapters, rank)."""
     products = some.flatten(0, 1) @ every.flatten(0, 1).T
     return products.view(*some.shape[:2], *every.shape[:2])

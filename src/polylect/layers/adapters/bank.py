@@ -40,6 +40,8 @@ class AdapterBank(nn.Module):
         position: of each adapter, by name.
         serving: see above, and `serve`.
         mean, std: of each adapter's energy on its own text, where it was measured.
+        silenced: positions of adapters that change nothing where they are chosen: for measuring
+            what they are good for.
         center: mean of the layer's inputs over the text of all adapters, where scores go by what
             differs from it.
     """
@@ -61,6 +63,7 @@ class AdapterBank(nn.Module):
         self.names = tuple(names)
         self.position = {name: i for i, name in enumerate(self.names)}
         self.serving = dict(serving or {})
+        self.silenced: frozenset[int] = frozenset()
         self.register_buffer("arrows", arrows, persistent=False)
         self.register_buffer("strengths", strengths, persistent=False)
         self.register_buffer("mean", None, persistent=False)
@@ -80,7 +83,7 @@ class AdapterBank(nn.Module):
             self.serving[direction] = self.position[name]
 
     def centered(self, x: Float[Tensor, "tokens in"]) -> Float[Tensor, "tokens in"]:
-        """What scores are computed of."""
+        """The vectors that scores are computed of."""
         return x if self.center is None else x - self.center
 
     @property
@@ -92,6 +95,14 @@ class AdapterBank(nn.Module):
         self, which: str, used: Int[Tensor, " used"] | None = None
     ) -> Float[Tensor, "adapters rank width"]:
         """Return A* ("a", width `in`) or transposed B* ("b", `out`) of these adapters, or all."""
+        factors = self._read(which, used)
+        if which == "a" or not self.silenced:
+            return factors
+        places = range(len(self.names)) if used is None else used.tolist()
+        silent = torch.tensor([place in self.silenced for place in places], device=factors.device)
+        return factors.masked_fill(silent.view(-1, 1, 1), 0)
+
+    def _read(self, which: str, used: Int[Tensor, " used"] | None) -> Tensor:
         if self._pages is None:
             every = getattr(self, which)
             return every if used is None else every.index_select(0, used)
@@ -118,7 +129,7 @@ class AdapterBank(nn.Module):
         return list(every.split(size))
 
     def _factor(self, which: str, i: int) -> Tensor:
-        """Rows of zeros fill up a lower rank."""
+        """Return an adapter's factor, padded with rows of zeros to the highest rank."""
         tensor = self._load(self.names[i], which)
         _check_finite(self.names[i], tensor)
         tensor = (tensor if which == "a" else tensor.T).to(self.arrows.device, self.arrows.dtype)

@@ -18,7 +18,7 @@ _BYTES = 4
 
 @runtime_checkable
 class AlignedAdapters(Protocol):
-    """Reads the aligned adapters of one library, see `polylect.library.aligned`."""
+    """Reads the aligned adapters of one library, see `polylect.library.aligned_library`."""
 
     def arrow(self, name: str, path: str) -> Tensor:
         """Return the first row of A* of a layer, (in,)."""
@@ -74,7 +74,7 @@ def build_banks(
 
 
 def _nbytes(layer: Any, ranks: Mapping[str, int]) -> int:
-    """Of the factors of these adapters of a linear layer, lower ranks filled up."""
+    """Return the bytes of the adapters' factors of a linear layer, lower ranks padded."""
     return len(ranks) * max(ranks.values()) * (layer.in_features + layer.out_features) * _BYTES
 
 

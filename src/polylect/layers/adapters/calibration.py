@@ -1,4 +1,4 @@
-"""How large the adapters' updates are on text of their own: what calibrated scores compare with."""
+"""Sizes of the adapters' updates on text of their own, which calibrated scores refer to."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

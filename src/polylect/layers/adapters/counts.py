@@ -1,4 +1,4 @@
-"""How often each adapter of a library was chosen, by layer, direction and side of the sentence."""
+"""Counts how often each adapter was selected, by layer, direction and side of the sentence."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

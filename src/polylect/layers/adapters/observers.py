@@ -1,4 +1,4 @@
-"""What may look on while adapters are chosen."""
+"""The interface of observers, which are called when adapters are selected."""
 
 from typing import Protocol, runtime_checkable
 

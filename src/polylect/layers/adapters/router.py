@@ -19,18 +19,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from polylect.layers.adapters.bank import AdapterBank
-from polylect.layers.adapters.mixing import up_project, weighted_update
 from polylect.layers.adapters.observers import Observer, Place
 from polylect.layers.adapters.scores import no_autocast
 from polylect.layers.adapters.selection import Selection
 from polylect.layers.adapters.selectors import Selector
+from polylect.layers.adapters.weighted_updates import up_project, weighted_update
 from polylect.layers.context import RoutingContext
 from polylect.layers.tokens import Tokens, TokenView, watch_tokens
 
 
 @dataclass
 class _Route:
-    """What holds for one batch, and the pass over it that is running."""
+    """The state of one batch's routing, and of the forward pass that is running."""
 
     selectors: Mapping[str, Selector]
     observers: Sequence[Observer]
@@ -167,7 +167,7 @@ class RoutedLayer(nn.Module):
         return y.add_(update.view_as(y)) if view is None else view.add_to(y, update)
 
     def _update(self, x: Tensor, library: str, view: TokenView | None) -> Tensor | None:
-        """What the library adds to the output at the routed tokens."""
+        """Return what the library adds to the output at the routed tokens."""
         bank = self.lora_banks[library]
         selection = self.router.select((library, self.layer_name), bank, x, view)
         if selection is None:

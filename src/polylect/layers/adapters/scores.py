@@ -1,4 +1,4 @@
-"""Which adapter of a library suits a token: scores and choices of Arrow, SpectR and LAG.
+"""Scores of adapters for a token, and selection by them: Arrow, SpectR and LAG.
 
 All take what `align` makes of the adapters of one linear layer, and the layer's input. Scores are
 computed in float32 or better, under autocast too.
@@ -137,14 +137,14 @@ def top_scored(scores: Float[Tensor, "tokens adapters"], k: int) -> Int[Tensor, 
 
 
 def _first_of_ties(scores: Tensor, last: Tensor, k: int) -> Tensor:
-    """The k highest, of those about as high as the last of these the ones that come first."""
+    """Return the positions of the k highest scores; of those that tie, the first ones."""
     place = (scores >= _margin(last, -1)).long() + (scores > _margin(last, 1))
     keys = place * scores.shape[1] + torch.arange(scores.shape[1], device=scores.device).flip(0)
     return keys.topk(k).indices
 
 
 def _margin(scores: Tensor, sign: int) -> Tensor:
-    """The lowest (-1) or highest (1) of those that tie with a score."""
+    """Return the lowest (`sign` -1) or highest (1) value that ties with each score."""
     return torch.add(scores, scores.abs(), alpha=sign * TIE * torch.finfo(scores.dtype).eps)
 
 
@@ -169,7 +169,7 @@ def _check_form(form: str, strengths: Tensor | None) -> None:
 def _statistics(
     form: str, strengths: Tensor | None, mean: Tensor | None, std: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What a form takes of these: a score is (‖S A* x‖ - mean) / std."""
+    """Return strengths, mean and deviation as the form uses them: (‖S A* x‖ - mean) / std."""
     if form == "proj":
         return None, None, None
     if form == "energy":

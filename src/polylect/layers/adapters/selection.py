@@ -1,4 +1,4 @@
-"""Which adapters of a bank a token gets, and with what weights: the routers and their settings."""
+"""Selects the adapters of a bank for each token, with weights: routers and their settings."""
 
 from dataclasses import dataclass
 
@@ -156,7 +156,7 @@ def _spectral(x: Tensor, bank: AdapterBank, settings: RouterSettings) -> Tensor:
 def _statistics(
     bank: AdapterBank, used: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Strengths, means and deviations of these adapters, or of all."""
+    """Return strengths, means and deviations of these adapters, or of all."""
     every = bank.strengths, bank.mean, bank.std
     return every if used is None else tuple(t if t is None else t[used] for t in every)
 

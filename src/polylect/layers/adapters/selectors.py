@@ -1,4 +1,4 @@
-"""What may choose the adapters of a library: the tokens, their sentence, or a name for each row."""
+"""Selectors of a library's adapters: by token, by sentence, or by name for each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -191,6 +191,6 @@ def prompt_votes(
 
 
 def _per_row(x: Tensor, view: TokenView, positions: Sequence[int]) -> Selection:
-    """One adapter for each row, by its position in the bank; -1 for none."""
+    """Select one adapter for each row, by its position in the bank; -1 for none."""
     own = torch.tensor(positions, device=x.device)[view.rows].unsqueeze(1)
     return Selection(own.clamp(min=0), (own >= 0).to(x.dtype))

@@ -1,4 +1,4 @@
-"""The way out of a feed-forward network of experts: non-linearity, experts' weights, projection."""
+"""The output half of a feed-forward network of experts: non-linearity, weights, projection."""
 
 from collections.abc import Callable, Sequence
 
@@ -128,7 +128,7 @@ class _Combined(torch.autograd.Function):
 def _recompute_activation(
     activation: Callable[[Tensor], Tensor], z: Tensor, needed: bool
 ) -> tuple[Tensor, Tensor]:
-    """z and activation(z), between which a gradient flows where it is needed."""
+    """Return z and activation(z), with a gradient from one to the other where it is needed."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(needed)
         return z, activation(z)
@@ -137,7 +137,7 @@ def _recompute_activation(
 def _inward_grads(
     z: Tensor, up: Tensor | None, active: Tensor, toward: Tensor, of_z: bool, of_up: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of z and up, from that of activation(z) · up, whose memory is used again."""
+    """Return the gradients of z and up from that of activation(z) · up, which is overwritten."""
     grad_z = grad_up = None
     if of_z:
         (grad_z,) = torch.autograd.grad(active, z, toward if up is None else toward * up)
@@ -147,7 +147,7 @@ def _inward_grads(
 
 
 def _gate(active: Tensor, up: Tensor | None) -> Tensor:
-    """The product of both, or a copy of the first: new memory, which may be written to."""
+    """Return the product of both, or a copy of the first, in new memory."""
     return active.clone() if up is None else active * up
 
 

@@ -95,7 +95,7 @@ class Experts:
         return [layer for layer in (self.gate, self.up) if layer is not None]
 
     def _rows(self, x: Tensor, routes: Dispatch) -> list[Tensor]:
-        """The projections in, of the tokens' rows sorted by expert."""
+        """Return the outputs of the input projections, on the tokens' rows sorted by expert."""
         layers = self._inward()
         weights = [self.by_expert(layer.weight, 0).mT.to(x.dtype) for layer in layers]
         rows = gathered_expert_linears(x, weights, routes)

@@ -37,7 +37,7 @@ MOST_BINS = 256
 
 
 class _Magnitudes(torch.autograd.Function):
-    """|rfft(x)|, orthonormal, lowest frequencies; keeps the spectrum and its magnitudes.
+    """The lowest frequencies of |rfft(x)|, orthonormal; keeps the spectrum and its magnitudes.
 
     Squares and a root, as `abs` of complex numbers takes three times as long, and back through an
     inverse of half a spectrum, where autograd would take a complex transform of full length.

@@ -118,7 +118,7 @@ class CollapseAlarm:
         self._steps: dict[tuple[str, int], int] = {}
 
     def step(self, shares: Mapping[str, Float[Tensor, " experts"]]) -> list[tuple[str, int]]:
-        """Takes each layer's shares in one step; the (layer, expert) that have just collapsed.
+        """Note each layer's shares in a step; return the (layer, expert) that just collapsed.
 
         Each is reported once, and again only if it recovered in between. A layer, or a group, that
         no token went to says nothing about its experts and is passed over.

@@ -1,4 +1,4 @@
-"""What a mixture's routers did in one forward pass: losses on it, and numbers that show it."""
+"""Metrics of a mixture's routers over one forward pass, and losses on their routing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

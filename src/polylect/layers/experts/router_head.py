@@ -1,4 +1,4 @@
-"""What a router is made of: the weights of its logits."""
+"""The head of a router: the weights of its logits."""
 
 from collections.abc import Sequence
 

@@ -120,7 +120,7 @@ class Router(nn.Module, ABC):
     def _top_experts(
         self, logits: Float[Tensor, "tokens experts"], turn: Int[Tensor, " tokens"]
     ) -> Int[Tensor, "tokens k"]:
-        """The `top` experts of highest logit; all of them, in their order, where `top` is None."""
+        """Return the `top` experts of highest logit; all of them in order where `top` is None."""
         tokens, experts = logits.shape
         if self.top is None:
             return torch.arange(experts, device=turn.device).expand(tokens, -1)

@@ -1,4 +1,4 @@
-"""Which neurons of a feed-forward network each of its slices gets; all slices are equally large."""
+"""Partitions the neurons of a feed-forward network into slices of equal size."""
 
 import torch
 from jaxtyping import Float, Int
@@ -68,7 +68,7 @@ def balanced_clusters(
 
 
 def _distant_points(points: Tensor, count: int) -> Tensor:
-    """The point farthest from the mean, then always the one farthest from those chosen."""
+    """Return the point farthest from the mean, then each time the farthest from those chosen."""
     centres: list[int] = []
     distances = (points - points.mean(0)).square().sum(1)
     for _ in range(count):

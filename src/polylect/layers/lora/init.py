@@ -30,14 +30,14 @@ _BUDGET = 2 << 30
 
 
 def principal_directions(own: InputMoments, rank: int) -> Float[Tensor, "rank in"]:
-    """The leading right singular vectors of the inputs, as orthonormal rows, float64."""
+    """Return the leading right singular vectors of the inputs, as orthonormal rows, float64."""
     return _positive(torch.linalg.eigh(own.products).eigenvectors[:, -rank:].flip(1).T)
 
 
 def contrastive_directions(
     own: InputMoments, every: Mapping[str, InputMoments], rank: int
 ) -> Float[Tensor, "rank in"]:
-    """Orthonormal rows that span the leading generalised eigenvectors, float64.
+    """Return orthonormal rows that span the leading generalised eigenvectors, float64.
 
     Args:
         own: the adapter's moments.
@@ -56,13 +56,13 @@ def contrastive_directions(
 
 
 def _covariance(moments: InputMoments, mean: Float[Tensor, " in"]) -> Float[Tensor, "in in"]:
-    """Of the inputs about a mean that need not be theirs."""
+    """Return the covariance of the inputs about `mean`, which need not be their own mean."""
     shift = torch.outer(moments.mean, mean)
     return moments.products / moments.count - shift - shift.T + torch.outer(mean, mean)
 
 
 def _positive(rows: Float[Tensor, "rank in"]) -> Float[Tensor, "rank in"]:
-    """The largest entry of each row positive, whatever the decomposition returned."""
+    """Return the rows with signs such that the largest entry of each is positive."""
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
     return torch.where(largest < 0, -rows, rows)
 
@@ -72,7 +72,7 @@ def directions_of_inputs(
     how: str,
     read: Callable[[InputSums], None],
 ) -> Iterator[tuple[str, str, Float[Tensor, "rank in"]]]:
-    """For every layer and adapter the rows that its A shall begin with: (path, adapter, rows).
+    """Yield for every layer and adapter the first rows of its A: (path, adapter, rows).
 
     Args:
         layers: by path.
@@ -117,7 +117,7 @@ def _check(path: str, adapter: str, own: InputMoments | None, rank: int) -> None
 
 
 def _parts(layers: Mapping[str, LoRALayer]) -> Iterator[dict[str, LoRALayer]]:
-    """The layers in their order, cut so that the sums of each part fit into the budget."""
+    """Yield the layers in order, in parts whose sums fit into the budget."""
     part: dict[str, LoRALayer] = {}
     held = 0
     for path, layer in layers.items():

@@ -1,4 +1,4 @@
-"""What the layers with adapters are given, summed up for each adapter over its own text."""
+"""Sums of the inputs of layers with adapters, for each adapter over its own text."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class InputMoments:
 
     @property
     def mean(self) -> Float[Tensor, " in"]:
-        """Of the inputs; zero where there were none."""
+        """The mean of the inputs; zero where there were none."""
         return self.total / max(self.count, 1)
 
 

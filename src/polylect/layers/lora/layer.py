@@ -182,7 +182,7 @@ class LoRALayer(nn.Module):
         return self._define(x, plan, factors)
 
     def _infer(self, x: Tensor) -> Tensor:
-        """Without gradients: the update is added into the base's output."""
+        """Compute the output without gradients; the update is added to the base's in place."""
         y = super().forward(x)
         if x.numel() <= DECODE_TOKENS * x.shape[0] * x.shape[-1]:
             key = (id(self), self.revision, x.shape[0], y.dtype)
@@ -239,7 +239,7 @@ class LoRALayer(nn.Module):
         return plan
 
     def _factors(self, x: Tensor, dtype: torch.dtype) -> _Factors | None:
-        """Each group's Aᵀ (in, rank), Bᵀ (rank, out), scaling; None if no row has an adapter."""
+        """Return each group's Aᵀ (in, rank), Bᵀ (rank, out), scaling; None without adapters."""
         plan = self._plan(x)
         if not plan.adapters:
             return None
@@ -248,7 +248,7 @@ class LoRALayer(nn.Module):
         return a.transpose(1, 2), b.transpose(1, 2), plan.scaling
 
     def _bank(self, x: Tensor, dtype: torch.dtype) -> _Factors | None:
-        """`_factors` in the layout that multiplies fastest and B scaled, to be used many times."""
+        """Return `_factors` in the layout that multiplies fastest, B scaled, for repeated use."""
         factors = self._factors(x, dtype)
         if factors is None:
             return None

@@ -157,7 +157,7 @@ def _by_group(rows: Tensor, groups: Tensor) -> Tensor:
 def _per_adapter(
     of_groups: Tensor, order: Sequence[int], factors: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradient of each adapter's factor: the sum of what its groups contributed."""
+    """Return the gradient of each adapter's factor: the sum over the groups that use it."""
     precise = torch.promote_types(of_groups.dtype, torch.float32)
     if len(set(order)) == len(order):
         totals = dict(zip(order, of_groups, strict=True))

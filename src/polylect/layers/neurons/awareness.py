@@ -1,4 +1,4 @@
-"""What every layer and every FFN neuron does on a direction, added up over a corpus.
+"""The awareness of every layer and FFN neuron of a direction, added up over a corpus.
 
 A neuron is one dimension of the input h of a layer's down projection: its activation after the
 non-linearity and, in a gated FFN, after the product with the up projection. Its awareness of a

@@ -1,4 +1,4 @@
-"""Which neurons of a feed-forward network have slices, whose they are, and how far a gate opens."""
+"""The slices of a feed-forward network: their neurons, their owners, and the gate's openness."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def slices(self) -> tuple[str, ...]:
-        """All of them, in the order of their columns."""
+        """All slices, in the order of their columns."""
         return self.added + self.replaced
 
     @property
@@ -181,9 +181,13 @@ class NeuronBank(NeuronSets):
             if not self.serves(direction):
                 continue
             g = self.gate_values if rows is None else self.gate_values.index_select(0, rows)
-            if mask is not None:
-                g = g[mask if rows is None else mask.index_select(0, rows)]
-            means[direction] = g.mean()
+            if mask is None:
+                means[direction] = g.mean()
+                continue
+            # a product and no selection, whose size a GPU would have to be waited for
+            of_text = (mask if rows is None else mask.index_select(0, rows)).unsqueeze(-1)
+            count = of_text.sum() * g.shape[-1]
+            means[direction] = (g * of_text).sum(dtype=torch.float32).div(count).to(g.dtype)
         self.openness = {direction: mean.detach() for direction, mean in means.items()}
         self.context.losses[self.name] = torch.stack(list(means.values())).mean()
 
@@ -205,7 +209,7 @@ class NeuronBank(NeuronSets):
         return self._gate_weights(plan, len(plan.index))
 
     def _gate_weights(self, plan: Plan, columns: int) -> Tensor:
-        """What the last columns weigh."""
+        """Return the weights of the last columns."""
         g, at = self.gate_values, slice(plan.weighted_columns - columns, None)
         if g.shape[-1] > 1:  # a gate per neuron
             g = g.index_select(-1, plan.order[-columns:])
@@ -219,7 +223,7 @@ def join(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def _batch_order(parts: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
-    """The directions' rows in the order of the batch, all as wide as the widest."""
+    """Return the directions' rows in the order of the batch, padded to the widest."""
     if len(parts) == 1:
         return parts[0]
     width = max(y.shape[-1] for y in parts)

@@ -1,4 +1,4 @@
-"""Which layers matter to a set of directions, and which of their neurons belong to whom.
+"""Selects the layers that matter to directions, and sorts their neurons by owners.
 
 LANDeRMT (ACL 2024) sorts the FFN neurons of the relevant layers by how much their awareness varies
 between directions: what varies little is general and learns from all, the rest is specific to the
@@ -179,7 +179,7 @@ def _normalise(
 
 
 def _spread(even: Float[Tensor, "directions neurons"], rule: str) -> Float[Tensor, " neurons"]:
-    """What is small in a general neuron.
+    """Return the spread of each neuron's awareness over directions, small for general neurons.
 
     Sums are taken over sorted values and one direction after the other, so that directions in
     another order give the same number to the last bit, and equal columns tie.
@@ -202,14 +202,14 @@ def _smallest(
     among: Int[Tensor, " candidates"],
     count: int,
 ) -> Int[Tensor, " count"]:
-    """Indices of the `count` smallest values among candidates, in ascending order."""
+    """Return the indices of the `count` smallest values among candidates, in ascending order."""
     among = among.sort().values
     order = torch.sort(values[among], stable=True).indices[:count]
     return among[order].sort().values
 
 
 def _ranks(relevance: Float[Tensor, "directions layers"]) -> Int[Tensor, "directions layers"]:
-    """0 for the most relevant layer of a direction; the last layer comes last."""
+    """Return each layer's rank, 0 for a direction's most relevant one; the last layer is last."""
     defined = relevance[:, :-1]
     order = torch.sort(defined, dim=1, descending=True, stable=True).indices
     ranks = order.argsort(1)
@@ -217,5 +217,5 @@ def _ranks(relevance: Float[Tensor, "directions layers"]) -> Int[Tensor, "direct
 
 
 def _part(share: float | int, count: int) -> int:
-    """floor(share x count) for the decimal number that was written: 0.29 x 100 is 29."""
+    """Return floor(share x count) of the decimal number as written: 0.29 x 100 is 29."""
     return int(Fraction(str(share)) * count)

@@ -29,7 +29,7 @@ from polylect.layers.neurons.layer import NeuronLayer, check_linear, compute_dty
 
 
 class _Projection(NeuronLayer):
-    """A projection of a feed-forward network: slices of its rows (in) or columns (out).
+    """A projection of a feed-forward network with slices of its rows (in) or columns (out).
 
     In training on a CUDA device without a gate no matrix is kept.
     """

@@ -71,7 +71,7 @@ class NeuronLayer(nn.Module):
         """
         patched, context = self.patched, self.bank.context
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
-        key = plan, dtype, [(t.data_ptr(), t._version, t.device) for t in own]
+        key = plan, dtype, [(t.untyped_storage()._cdata, t._version, t.device) for t in own]
         # ordinary tensors, as the next pass may have a gradient
         with torch.inference_mode(False), torch.no_grad():
             if patched.base != key:
@@ -127,7 +127,7 @@ def take_slices(layer: nn.Module, kind: type, bank: NeuronSets) -> None:
 
 
 def _master(weight: Tensor) -> nn.Parameter:
-    """Trainable, in float32 or better, whatever the precision of the base."""
+    """Return a trainable copy of the weight, in float32 or better."""
     return nn.Parameter(weight.to(torch.promote_types(weight.dtype, torch.float32)).clone())
 
 

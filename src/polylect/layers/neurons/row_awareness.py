@@ -1,4 +1,4 @@
-"""How aware the output rows of modules are of a direction, added up over a corpus.
+"""The awareness of the output rows of modules of a direction, added up over a corpus.
 
 The awareness of row i is the mean over tokens of |y dL/dy|, where y is the module's output at i:
 what the loss would change by, to first order, without the row. Norms count by element; a norm of
@@ -160,5 +160,5 @@ def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def flat(values: Tensor) -> Tensor:
-    """All positions in one dimension; half precision would lose what is small."""
+    """Return all positions in one dimension, in float32 or better: half would lose small values."""
     return values.flatten(0, -2).to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Which output rows of a layer have slices, and how much each row of a batch teaches them."""
+"""The slices of a layer's output rows, and how much each row of a batch teaches them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,7 +152,7 @@ class RowBank(NeuronSets):
         return Part(name, torch.tensor(rows, device=index.device), index, scale)
 
     def _scale(self, sets: Sequence[str], directions: Sequence[str]) -> Tensor | None:
-        """A line of factors for each row; None if all of them are 1."""
+        """Return the factors of the slices for each row, (rows, neurons); None if all are 1."""
         plain = not self.scored and all(
             self.sets[name].serves(d) for name in sets for d in set(directions)
         )

@@ -61,7 +61,7 @@ class RowLinear(nn.Linear, _Rows):
         return patched_linear(x, weight, values, 0, bias, biases, plan.index, plan.scale)
 
     def _with_part(self, y: Tensor, x: Tensor, part: Part) -> Tensor:
-        """The output in which some rows have their own values of some neurons."""
+        """Return the output in which some rows have their own values of some neurons."""
         values, biases = self.values_of([part.name]), self.biases_of([part.name])
         bias = biases[0].detach().to(x.dtype) if biases else None
         weight = values[0].detach().to(x.dtype)

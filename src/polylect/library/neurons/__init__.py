@@ -1,1 +1,1 @@
-"""What detection has found: scores of neurons, and who owns which of them."""
+"""The result of detection: scores of neurons, and their owners."""

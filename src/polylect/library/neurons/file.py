@@ -1,4 +1,4 @@
-"""What detection has found: scores of all FFN neurons, and who owns which of them, in one file."""
+"""The file of a detection: scores of all FFN neurons, and their owners."""
 
 import json
 from collections.abc import Mapping

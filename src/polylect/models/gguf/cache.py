@@ -1,4 +1,4 @@
-"""Where de-quantised GGUF files are kept, so that only the first start takes minutes."""
+"""A cache of de-quantised GGUF files, so that only the first start takes minutes."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from polylect.models.gguf.reading import read_gguf
+from polylect.models.gguf.reader import read_gguf
 
 _LAYOUT = 1
 """Part of a folder's name; to be raised where `read_gguf` gives something else than before."""

@@ -1,4 +1,4 @@
-"""What a tokenizer of the `tokenizers` library consists of, and which entries it cannot do without.
+"""The parts of a tokenizer of the `tokenizers` library, and the entries it cannot do without.
 
 Two kinds can be cut so that a text whose tokens are all kept is tokenised exactly as before:
 

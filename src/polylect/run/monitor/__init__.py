@@ -1,1 +1,1 @@
-"""What a run shows of itself while it goes on: a preview, progress, loggers."""
+"""The display of a run while it goes on: a preview, progress, loggers."""

@@ -1,4 +1,4 @@
-"""Where a run logs to, several places at once, and what it tells them of its results."""
+"""The loggers of a run, several at once, and the results that they are given."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -43,7 +43,7 @@ def build_loggers(node: Any, folder: Path, packages: Sequence[str] = ()) -> list
 
 
 def _nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings of each logger; runs once stored those of a single one by themselves."""
+    """Return the settings of each logger; older runs stored those of a single one bare."""
     if "_target_" in node:
         return [dict(node)]
     nodes = {name: own for name, own in node.items() if own is not None}

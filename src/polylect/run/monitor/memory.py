@@ -1,4 +1,4 @@
-"""How much memory a training step takes, counted on tensors that have shapes and no values."""
+"""Estimates the memory of a training step on tensors that have shapes and no values."""
 
 import resource
 import sys
@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from polylect.data.batch import IGNORED, TranslationBatch
+from polylect.layers.neurons.bank import NeuronBank
+from polylect.layers.neurons.row_bank import RowBank
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import losses_at
 
@@ -36,7 +38,7 @@ class StepBytes:
 
     @property
     def total(self) -> int:
-        """All that is known."""
+        """The sum of all parts that are known."""
         return self.weights + self.gradients + self.state + (self.activations or 0)
 
 
@@ -79,7 +81,7 @@ def _resident() -> int:
 
 
 def _state_per_weight(module: TranslationModule) -> float:
-    """Bytes that the optimizer keeps for a byte of weights: 2 for AdamW."""
+    """Return the bytes that the optimizer keeps for a byte of weights: 2 for AdamW."""
     weight = nn.Parameter(torch.zeros(64, 64))
     weight.grad = torch.zeros_like(weight)
     if module.optimizer is None:
@@ -99,6 +101,8 @@ class _Live(TorchDispatchMode):
         self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.equal.default:
+            return False  # what is kept of weights has changed, as it has after each step
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -138,7 +142,7 @@ class _Step(nn.Module):
 def _peak(
     module: TranslationModule, batch: TranslationBatch, precision: str, halved: torch.dtype | None
 ) -> int | None:
-    """Most bytes at once in a step before which the gradients of another one are there.
+    """Return the most bytes held at once in a step while the last step's gradients are kept.
 
     None where the shapes of what is computed depend on values.
     """
@@ -155,6 +159,7 @@ def _peak(
     weights = {**dict(step.named_parameters()), **dict(step.named_buffers())}
     module.train()
     try:
+        _plan(module, batch)
         with FakeTensorMode(allow_non_fake_inputs=True):
             fake = {name: _fake(tensor, halved) for name, tensor in weights.items()}
             shown = TranslationBatch(
@@ -173,6 +178,16 @@ def _peak(
         return None
     finally:
         module.train(was_training)
+
+
+def _plan(module: TranslationModule, batch: TranslationBatch) -> None:
+    """Let sets of neurons, whose places are values, work out which of them the batch uses."""
+    banks = [m for m in module.modules() if isinstance(m, NeuronBank | RowBank)]
+    if not banks:
+        return
+    with module.routing(batch):
+        for bank in banks:
+            bank.plan(torch.empty(batch.rows, 1, 1))
 
 
 def _dtype(tensor: Tensor, halved: torch.dtype | None) -> torch.dtype:

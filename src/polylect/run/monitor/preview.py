@@ -1,12 +1,14 @@
 """`dry_run=true`: what the model will see and what the run will cost, before it starts."""
 
 from collections.abc import Mapping
+from itertools import cycle
+from operator import attrgetter
 
 from omegaconf import DictConfig
 
 from polylect.config.checks import on_gpu
 from polylect.data.audit.page import counts_page
-from polylect.data.batch import Example
+from polylect.data.batch import Example, TranslationBatch, collate
 from polylect.data.datamodule import TranslationData
 from polylect.run.length import processes_of, steps_of
 from polylect.run.monitor.memory import BETWEEN_BLOCKS, process_bytes, step_bytes
@@ -23,17 +25,22 @@ def preview(module: TranslationModule, data: TranslationData, cfg: DictConfig) -
 
     `audit.counts.complete_report` must have completed the report of the data.
     """
+    examples = [] if data.tokenizer is None else _examples(module, data)
+    costs = [*_parameters(module), *_cost(module, data, cfg)]
+    return "\n".join([*examples, *costs, "", counts_page(data)])
+
+
+def _examples(module: TranslationModule, data: TranslationData) -> list[str]:
     lines = ["Examples, token by token; [brackets]: learned. The last learned token is the end."]
     for direction in data.directions:
         lines.append(f"\n{direction}")
         for example in _learned(data, direction):
             lines += _example(module, example)
-    costs = [*_parameters(module), *_cost(module, data, cfg)]
-    return "\n".join([*lines, "", *costs, "", counts_page(data)])
+    return [*lines, ""]
 
 
 def _learned(data: TranslationData, direction: str) -> list[Example]:
-    """The first examples of a direction that training would not leave out."""
+    """Return the first examples of a direction that training would not leave out."""
     size, wanted = len(data.pairs(direction, "train")), EXAMPLES
     while True:
         examples = data.examples(direction, "train", wanted)
@@ -63,25 +70,36 @@ def _parameters(module: TranslationModule) -> list[str]:
 
 
 def _cost(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
-    steps, origin = steps_of(cfg, data)
-    batches = steps * int(cfg.trainer.get("accumulate_grad_batches", 1)) * processes_of(cfg)
     if module.trains:
         memory = _memory(module, data, cfg)
     else:
         memory = [f"memory      weights {_size(_weights(module))}; nothing is trained"]
     return [
         *memory,
-        f"steps       {steps:,}, at most {batches * data.tokens_per_batch:,} tokens with padding"
-        + (f" ({origin})" if origin else ""),
+        _steps(data, cfg),
         "time        not estimated: training says what is left once it has made some steps",
     ]
 
 
+def _steps(data: TranslationData, cfg: DictConfig) -> str:
+    if data.tokenizer is None and (cfg.trainer.get("max_epochs") or 0) > 0:
+        return "steps       not counted: how many batches a pass has takes the tokenizer"
+    steps, origin = steps_of(cfg, data)
+    batches = steps * int(cfg.trainer.get("accumulate_grad_batches", 1)) * processes_of(cfg)
+    return (
+        f"steps       {steps:,}, at most {batches * data.tokens_per_batch:,} tokens with padding"
+        + (f" ({origin})" if origin else "")
+    )
+
+
 def _memory(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
-    """What is held at once, in parts; on a GPU apart from what the process takes of the machine."""
+    """Return the memory held at once, in parts; on a GPU apart from the process's on the host."""
     process = process_bytes(module)
-    stream = data.training_stream(_BATCHES)
-    largest = max(stream, key=lambda batch: (batch.target_tokens, batch.input_ids.numel()))
+    if data.tokenizer is None:
+        largest, what = _full_batch(data), "full batch, half of it learned,"
+    else:
+        stream, what = data.training_stream(_BATCHES), "batch"
+        largest = max(stream, key=lambda batch: (batch.target_tokens, batch.input_ids.numel()))
     step = step_bytes(module, largest, str(cfg.trainer.get("precision", "32-true")))
     parts = {"weights": step.weights, "gradients": step.gradients, "optimizer": step.state}
     if step.activations is None:
@@ -92,11 +110,22 @@ def _memory(module: TranslationModule, data: TranslationData, cfg: DictConfig) -
             *_listed(parts),
         ]
     parts["activations"] = step.activations
-    told = f"a batch of {largest.rows} x {largest.input_ids.shape[1]} tokens"
+    told = f"a {what} of {largest.rows} x {largest.input_ids.shape[1]} tokens"
     if on_gpu(cfg):
         return [f"memory      about {_size(step.total)} of each GPU, for {told}", *_listed(parts)]
     parts |= {"between blocks": int(BETWEEN_BLOCKS * step.total), "process": process}
     return [f"memory      about {_size(sum(parts.values()))}, for {told}", *_listed(parts)]
+
+
+def _full_batch(data: TranslationData) -> TranslationBatch:
+    """A batch of the longest examples that may be, a half of each learned."""
+    rows = max(1, min(data.max_rows, data.tokens_per_batch // data.max_length))
+    half = data.max_length // 2
+    examples = [
+        Example([0] * (data.max_length - half), [0] * half, direction, "", ())
+        for direction, _ in zip(cycle(data.directions), range(rows), strict=False)
+    ]
+    return collate(sorted(examples, key=attrgetter("direction")), 0, "right")
 
 
 def _listed(parts: Mapping[str, int]) -> list[str]:

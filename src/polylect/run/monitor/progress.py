@@ -1,4 +1,4 @@
-"""How a training goes on: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a training: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -50,7 +50,7 @@ class Pace:
 
     @staticmethod
     def _tokens(trainer: L.Trainer) -> int:
-        """Tokens of sources and targets that were given out, without padding."""
+        """Return the tokens of sources and targets that were given out, without padding."""
         return trainer.datamodule.stream.report()["tokens"]
 
 

@@ -1,1 +1,1 @@
-"""What runs give: scores, comparisons, texts and exports."""
+"""The results of runs: scores, comparisons, texts and exports."""

@@ -1,223 +1,178 @@
-"""Runs beside each other: what they scored on the same lines, and whether that is by chance."""
+"""Systems beside each other: what they scored on the same lines, and whether that is by chance."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from polylect.config.roots import ConfigError
-from polylect.did_you_mean import did_you_mean
+from polylect.eval.inference.seeds import SeedOutputs, compare_seeds, seeds_table
+from polylect.eval.inference.verdict import Verdict
 from polylect.eval.significance import Comparison, Outputs, compare
 from polylect.eval.table import Table, comparison_table, matrix_table
-from polylect.files import read_json
-from polylect.run.build import build_data
-from polylect.run.earlier.stored import stored_config
-from polylect.run.record import Record
+from polylect.run.results.headline import Uses
+from polylect.run.results.scored_run import (
+    ScoredRun,
+    comparable_directions,
+    names_of,
+    pairs_of,
+    references_of,
+)
 
 
 @dataclass(frozen=True)
-class ScoredRun:
-    """What the scoring of one system left in its run folder.
+class System:
+    """Scored runs of one system, which differ in their seed; mostly there is one."""
 
-    Attributes:
-        path: of the folder.
-        scores: by direction, as `scores.json` holds them.
-        record: how the run was made.
-        split: the part of the data that was translated, "val" or "test".
-    """
-
-    path: Path
-    scores: Mapping[str, Mapping[str, Any]]
-    record: Record
-    split: str
-
-    @classmethod
-    def read(cls, path: str | Path) -> "ScoredRun":
-        """Reads a run folder; raises FileNotFoundError or ValueError where it has no scores."""
-        folder = Path(path)
-        record = Record.read(folder)
-        if not (folder / "scores.json").is_file():
-            raise FileNotFoundError(
-                f"{folder} has no scores.json: score it with polylect evaluate run={folder}, "
-                "which writes a folder of its own."
-            )
-        scores = read_json(folder / "scores.json", "the scores of a run")
-        if not isinstance(scores, dict) or not all(isinstance(s, dict) for s in scores.values()):
-            raise ValueError(f"{folder / 'scores.json'} does not hold the scores of a run.")
-        return cls(folder, scores, record, record.config.get("split") or "test")
+    name: str
+    runs: tuple[ScoredRun, ...]
 
     @property
-    def directions(self) -> list[str]:
-        """The directions that were translated, in their order."""
-        return [direction for direction, row in self.scores.items() if "sentences" in row]
-
-    def hypotheses(self, direction: str) -> list[str]:
-        """Return the translations, one for each line.
-
-        Raises ValueError where their number is wrong.
-        """
-        path = self.path / "outputs" / f"{direction}.txt"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: the translations of the run are gone.")
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        if len(lines) != self.scores[direction]["sentences"]:
-            raise ValueError(
-                f"{path} has {len(lines)} lines, and {self.scores[direction]['sentences']} were "
-                "scored: the file was changed, score the run again."
-            )
-        return lines
-
-    def fingerprint(self, direction: str) -> str | None:
-        """Return the hash of the set that was translated; None where the record has none."""
-        data = self.record.data
-        report = data.get("read", data).get(self.split)
-        return report[direction].get("sha256") if report and direction in report else None
+    def seeds(self) -> list[int | None]:
+        """The seed of each run's training."""
+        return [run.seed for run in self.runs]
 
 
-def names_of(runs: Sequence[ScoredRun]) -> list[str]:
-    """Return the end of each path that tells it from the others.
-
-    Raises ValueError for equal paths.
-    """
-    parts = [run.path.resolve().parts for run in runs]
-    if len(set(parts)) < len(parts):
-        raise ConfigError("runs names one folder twice: a run is not compared with itself.")
-    for length in range(1, max(map(len, parts)) + 1):
-        ends = ["/".join(path[-length:]) for path in parts]
-        if len(set(ends)) == len(ends):
-            break
-    return ends
+def systems_of(runs: Sequence[ScoredRun]) -> list[System]:
+    """Return a system for each run, named by the end of its path."""
+    return [System(name, (run,)) for name, run in zip(names_of(runs), runs, strict=True)]
 
 
-def comparable_directions(runs: Sequence[ScoredRun]) -> list[str]:
-    """Return the directions that all runs translated, of the same lines.
+def read_groups(groups: Mapping[str, Sequence[str]]) -> list[System]:
+    """Return the systems whose runs are given by name, each with its runs in the order of seeds.
 
     Raises:
-        ConfigError: there are none, or the runs translated different sets.
+        ConfigError: a group without runs or with one seed twice, or a run that is in two groups.
+        FileNotFoundError, ValueError: a run that has no scores.
     """
-    first = runs[0]
-    common = [d for d in first.directions if all(d in run.directions for run in runs)]
-    if not common:
-        listed = "; ".join(f"{run.path}: {', '.join(run.directions) or 'none'}" for run in runs)
-        raise ConfigError(f"the runs have no direction in common ({listed}).")
-    for run in runs[1:]:
-        for direction in common:
-            counts = [r.scores[direction]["sentences"] for r in (first, run)]
-            marks = [r.fingerprint(direction) for r in (first, run)]
-            if counts[0] != counts[1] or (None not in marks and marks[0] != marks[1]):
-                raise ConfigError(
-                    f"{first.path} and {run.path} translated different {direction} sets "
-                    f"({counts[0]} and {counts[1]} lines): score both on the same data, as with "
-                    f"polylect evaluate run={run.path} data=…"
-                )
-    return common
+    systems = [_read_group(name, paths) for name, paths in groups.items()]
+    names_of(all_runs(systems))  # which refuses a run that is given twice
+    return systems
 
 
-def references_of(
-    runs: Sequence[ScoredRun], directions: Sequence[str], packages: Sequence[str]
-) -> dict[str, list[tuple[str, ...]]]:
-    """Return the references of each line, read again from the corpora that the first run names.
-
-    Raises:
-        ConfigError: the corpora are not what they were when the run was scored.
-        FileNotFoundError, ValueError: they cannot be read.
-    """
-    run = runs[0]
-    cfg = stored_config(_with_data(run), run.path / "record.json", ("data",), packages)
-    data = build_data(cfg)
-    data.setup("test" if run.split == "test" else "validate")
-    references = {}
-    for direction in directions:
-        store = data.pairs(direction, run.split)
-        if run.fingerprint(direction) not in (None, store.sha256):
-            raise ConfigError(
-                f"the {run.split} corpus of {direction} has changed since {run.path} was scored: "
-                "score the runs again."
-            )
-        count = run.scores[direction]["sentences"]
-        pairs = [store[i] for i in range(count)]
-        references[direction] = [pair.references or (pair.target,) for pair in pairs]
-    return references
+def _read_group(name: str, paths: Sequence[str]) -> System:
+    if not paths:
+        raise ConfigError(f"groups.{name} has no runs: give their folders, as in [RUN, RUN].")
+    runs = [ScoredRun.read(path) for path in paths]
+    seeds = [run.seed for run in runs if run.seed is not None]
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        raise ConfigError(
+            f"groups.{name} has the seed {twice[0]} twice: the runs of a system differ in their "
+            "seed, else they say nothing of what seeds do."
+        )
+    if len(seeds) == len(runs):
+        runs.sort(key=lambda run: run.seed or 0)
+    return System(name, tuple(runs))
 
 
-def _with_data(run: ScoredRun) -> dict[str, Any]:
-    """The configuration that names the data: an evaluation without data took those of its run."""
-    config = run.record.config
-    if not config.get("data") and config.get("run"):
-        trained = Path(config["run"])
-        folder = trained if trained.is_dir() else trained.parent.parent
-        return Record.read(folder).config
-    return config
+def all_runs(systems: Sequence[System]) -> list[ScoredRun]:
+    """Return the runs of all systems, the baseline's first."""
+    return [run for system in systems for run in system.runs]
 
 
-def compare_runs(
-    runs: Sequence[ScoredRun],
+def compare_systems(
+    systems: Sequence[System],
     metric: str,
-    test: str,
-    samples: int,
+    test: Literal["bootstrap", "randomization", "both"] = "bootstrap",
+    samples: int = 1000,
     packages: Sequence[str] = (),
 ) -> list[Comparison]:
-    """Tests each run against the first one, in every direction that all of them translated.
+    """Tests each system against the first one, in every direction that all of them translated.
 
-    Raises ConfigError, FileNotFoundError or ValueError where that cannot be done.
+    Where each has one run the test is a paired one over lines, else Student's t over seeds and
+    lines. Raises ConfigError, FileNotFoundError or ValueError where that cannot be done.
     """
-    names = names_of(runs)
+    runs = all_runs(systems)
+    baseline, *others = systems
     directions = comparable_directions(runs)
-    references = references_of(runs, directions, packages)
-    outputs = {
-        direction: Outputs(
-            runs[0].hypotheses(direction),
-            {n: r.hypotheses(direction) for n, r in zip(names[1:], runs[1:], strict=True)},
+    pairs = pairs_of(runs, directions, packages)
+    references = {direction: references_of(pairs[direction]) for direction in directions}
+    if len(runs) == len(systems):
+        outputs = {
+            direction: Outputs(
+                baseline.runs[0].hypotheses(direction),
+                {system.name: system.runs[0].hypotheses(direction) for system in others},
+                references[direction],
+            )
+            for direction in directions
+        }
+        return compare(outputs, metric=metric, test=test, samples=samples)
+    paired = frozenset(s.name for s in others if is_paired(s, baseline))
+    of_runs = {
+        direction: SeedOutputs(
+            [run.hypotheses(direction) for run in baseline.runs],
+            {s.name: [run.hypotheses(direction) for run in s.runs] for s in others},
             references[direction],
+            paired,
         )
         for direction in directions
     }
-    return compare(outputs, metric=metric, test=test, samples=samples)
+    return compare_seeds(of_runs, metric=metric)
 
 
-def tables(runs: Sequence[ScoredRun], comparisons: Sequence[Comparison]) -> list[Table]:
-    """Return a table of runs by directions for each metric that all scored,
-    then one of differences.
+def is_paired(system: System, baseline: System) -> bool:
+    """Return whether the runs of two systems have the same seeds."""
+    seeds = system.seeds
+    return len(seeds) > 1 and None not in seeds and seeds == baseline.seeds
+
+
+def score_tables(systems: Sequence[System], uses: Uses) -> list[Table]:
+    """Return a table of runs by directions for each metric that all scored.
+
+    Of several runs of a system another one follows, with means and intervals over seeds. What a
+    metric was used for, which makes it no evidence, stands below its table.
 
     Raises ValueError where signatures differ, which makes scores incomparable.
     """
-    names = names_of(runs)
+    runs = all_runs(systems)
     directions = comparable_directions(runs)
     results = {
         name: {direction: run.scores[direction] for direction in directions}
-        for name, run in zip(names, runs, strict=True)
+        for name, run in zip(names_of(runs), runs, strict=True)
     }
-    shared = [
-        name
-        for name, score in runs[0].scores[directions[0]].items()
-        if isinstance(score, Mapping)
-        and "signature" in score
-        and all(name in row for rows in results.values() for row in rows.values())
-    ]
-    matrices = [matrix_table(results, metric, title="run", mean=True) for metric in shared]
-    baseline = f"baseline: {names[0]}"
-    return [*matrices, comparison_table(comparisons, note=baseline)]
+    by_system = {s.name: [{d: r.scores[d] for d in directions} for r in s.runs] for s in systems}
+    shared = [m for m in runs[0].metrics if all(m in run.metrics for run in runs)]
+    tables = []
+    for metric in shared:
+        made = [matrix_table(results, metric, title="run", mean=True)]
+        if len(runs) > len(systems):
+            made.append(seeds_table(by_system, metric))
+        notes = tuple(uses.get(metric, ()))
+        tables += [replace(table, notes=(*table.notes, *notes)) for table in made]
+    return tables
 
 
-def check_metric(runs: Sequence[ScoredRun], metric: str) -> None:
-    """Raises ConfigError where a run was not scored with the metric."""
-    for run in runs:
-        metrics = {n for row in run.scores.values() for n, s in row.items() if _is_score(s)}
-        if metric not in metrics:
-            raise ConfigError(
-                f"metric={metric} is not among the scores of {run.path}; "
-                f"{did_you_mean(metric, metrics)}"
-            )
+def difference_table(
+    systems: Sequence[System], comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]
+) -> Table:
+    """Return the table of differences to the first system, with what they prove."""
+    note = f"baseline: {systems[0].name}"
+    margin = verdicts[0].margin if verdicts else None
+    if margin is not None:
+        note += f"; equivalent: within {margin:g}"
+    return comparison_table(comparisons, verdicts, note=note)
 
 
-def _is_score(value: object) -> bool:
-    return isinstance(value, Mapping) and "signature" in value
-
-
-def as_json(runs: Sequence[ScoredRun], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def as_json(
+    systems: Sequence[System], comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
     """Return all that the tables say, unrounded."""
+    runs = all_runs(systems)
     pairs = zip(names_of(runs), runs, strict=True)
     return {
         "runs": {name: {"path": str(run.path), "scores": run.scores} for name, run in pairs},
-        "comparisons": [asdict(c) | {"difference": c.difference} for c in comparisons],
+        "systems": {s.name: [str(Path(run.path)) for run in s.runs] for s in systems},
+        "comparisons": [_comparison_json(c) for c in comparisons],
+        "verdicts": [asdict(v) | {"text": v.text()} for v in verdicts],
     }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """Return all of a comparison; degrees of freedom without end, which JSON lacks, are null."""
+    freedom = comparison.estimate.freedom
+    estimate = asdict(comparison.estimate) | {
+        "freedom": freedom if math.isfinite(freedom) else None
+    }
+    return asdict(comparison) | {"difference": comparison.difference, "estimate": estimate}

@@ -134,7 +134,7 @@ def write_own(
 
 
 def _check_model(module: Any, folder: Path) -> str:
-    """What a folder with all weights computes, of a plain model or of a mixture."""
+    """Return how the logits of a folder with all weights compare with the run's."""
     config = read_json(folder / "config.json", "the configuration of a model")
     if config["model_type"] == MODEL_TYPE:
         loaded, _ = load_mixture(folder, dtype=module.backbone.dtype)
@@ -145,7 +145,7 @@ def _check_model(module: Any, folder: Path) -> str:
 
 
 def _check_adapter(module: Any, stored: DictConfig, folder: Path) -> str:
-    """What PEFT makes of an adapter folder on the base as it is stored."""
+    """Return how PEFT's logits with an adapter folder on the stored base compare with the run's."""
     if importlib.util.find_spec("peft") is None:
         AdapterLibrary(folder.parent).load(folder.name)  # which refuses what is not whole
         return "read again; not checked with PEFT, which is not installed (pip install peft)."
@@ -156,7 +156,7 @@ def _check_adapter(module: Any, stored: DictConfig, folder: Path) -> str:
 
 
 def _check_rows(module: Any, stored: DictConfig, file: Path) -> str:
-    """What a base with the rows of a file in its weights computes."""
+    """Return how the logits of a base with the rows of a file compare with the run's."""
     rows = NeuronRows.read(file)
     if rows.about.get("gated"):
         return "read again; a gate weighs these rows, so that without the run they say less."
@@ -166,7 +166,7 @@ def _check_rows(module: Any, stored: DictConfig, file: Path) -> str:
 
 
 def _compare_logits(module: Any, name: str, other: nn.Module, path: Path, reader: str) -> str:
-    """A sentence on the logits of another model; raises RuntimeError where they are not ours."""
+    """Return a sentence on another model's logits; raises RuntimeError where they differ."""
     rows = probe_ids(module)
     with torch.no_grad():
         whole = torch.full((len(rows),), rows.shape[1], device=rows.device)  # all of it is prompt
@@ -186,7 +186,7 @@ def _base(module: Any, stored: DictConfig) -> Any:
 
 
 def _load_plain(folder: Path, like: Any) -> Any:
-    """The model of a folder, read by transformers alone."""
+    """Return the model of a folder, read by transformers alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     AutoTokenizer.from_pretrained(folder)  # which fails where its files are not whole

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def score_module(
 
 
 def _best_first(scores: dict[str, dict[str, Any]], directions: Sequence[str]) -> list[str]:
-    """The directions, the best first: by chrF++, or by what is computed instead of it."""
+    """Return the directions, the best first: by chrF++, or by what is computed instead of it."""
     first = next(iter(scores[directions[0]]))
     metric = "chrf++" if "chrf++" in scores[directions[0]] else first
     sign = 1 if metric == "ter" else -1  # which counts errors
@@ -64,33 +65,61 @@ def _best_first(scores: dict[str, dict[str, Any]], directions: Sequence[str]) ->
 
 
 def _retry_command(folder: Path) -> str:
-    """How to have the scores of a run folder that cannot be written; a trained run is kept."""
+    """Return the command that scores a trained run again when its scores could not be written."""
     is_trained = (folder / "checkpoints").is_dir()
     return f"give polylect evaluate run={folder}" if is_trained else "give the same command again"
 
 
-@torch.no_grad()
-def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
-    """Return the mean negative log-likelihood of the targets in nats.
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds texts: negative log-likelihood in nats, target tokens, characters.
 
-    Raises ValueError where it is none.
+    The end of each text counts as a token and not as a character.
+    """
+
+    nats: float
+    tokens: int
+    characters: int
+
+    @property
+    def per_token(self) -> float:
+        """Nats per target token."""
+        return self.nats / max(self.tokens, 1)
+
+    @property
+    def per_character(self) -> float:
+        """Nats per character, which models with other tokenizers have as well."""
+        return self.nats / max(self.characters, 1)
+
+
+def nats_per_token(module: Any, batches: Iterable[Any]) -> float:
+    """Return the mean negative log-likelihood of the targets in nats; raises as `likelihood`."""
+    return likelihood(module, batches).per_token
+
+
+@torch.no_grad()
+def likelihood(module: Any, batches: Iterable[Any]) -> Likelihood:
+    """Return how likely the module finds the targets of batches.
+
+    Raises ValueError where their probability is no number.
     """
     from polylect.strategies.loss import target_losses
 
-    total, count = 0.0, 0
+    nats, tokens, characters = 0.0, 0, 0
     for batch in batches:
         batch = batch.to(module.device)
         with module.routing(batch):
             losses, _ = target_losses(module.backbone, batch)
-        total, count = total + float(losses.sum()), count + len(losses)
-        if not math.isfinite(total):
+        nats, tokens = nats + float(losses.sum()), tokens + len(losses)
+        characters += sum(len(references[0]) for references in batch.references if references)
+        if not math.isfinite(nats):
             dtype = next(module.backbone.parameters()).dtype
             raise ValueError(unusable_scores(f"the text of {batch.directions[0]}", dtype))
-    return total / max(count, 1)
+    return Likelihood(nats, tokens, characters)
 
 
 def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]]:
-    """What can be said of monolingual text: how likely the model finds it."""
+    """Return the negative log-likelihood per token of each direction of monolingual text."""
     if all("-" in direction for direction in data.directions_of(split)):
         return {}
     loaders = data.test_dataloader() if split == "test" else data.val_dataloader()

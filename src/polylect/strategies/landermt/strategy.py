@@ -25,7 +25,8 @@ from polylect.library.neurons.file import check_detection
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import family_of
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.landermt.attaching import (
+from polylect.strategies.landermt.report import scaling_of
+from polylect.strategies.landermt.slices import (
     attach_ffn,
     attach_module,
     awareness_of,
@@ -35,7 +36,6 @@ from polylect.strategies.landermt.attaching import (
     owners_of,
     sets_of,
 )
-from polylect.strategies.landermt.report import scaling_of
 
 
 class LANDeRMT(TranslationModule):
@@ -175,7 +175,7 @@ class LANDeRMT(TranslationModule):
                     attach_module(block, kind, layer, sets, self.context, **how)
 
     def _pairs(self) -> list[str]:
-        """Directions of translation; monolingual text goes through the base alone."""
+        """Return the directions of translation; monolingual text goes through the base alone."""
         return [direction for direction in self.directions if "-" in direction]
 
     def _owners(self) -> list[str]:
@@ -213,7 +213,7 @@ class LANDeRMT(TranslationModule):
             super().check_direction(direction)
 
     def _note(self, names: Sequence[str]) -> None:
-        """The direction whose mask holds at the step, if one does."""
+        """Note the direction whose mask holds at the step; raises ValueError for several."""
         self._last = names[-1]
         several = self._trainer is not None and self.trainer.world_size > 1
         if self.mask_at_step and (several or len(set(names)) > 1):

@@ -101,7 +101,7 @@ class StepGuard:
 def _nonfinite_directions(
     micro_batches: Sequence[tuple[Sequence[str], Tensor, Tensor]],
 ) -> set[str]:
-    """The directions whose losses are not finite."""
+    """Return the directions whose losses are not finite."""
     return {
         directions[row]
         for directions, losses, rows in micro_batches

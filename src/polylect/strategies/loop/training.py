@@ -51,6 +51,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self.strict_loading = False  # a checkpoint holds what the strategy owns, no base weights
         self.about: dict[str, Any] = {}  # stored in every checkpoint: the resolved configuration
         self.base_fingerprint = ""
+        self.base_digests: dict[str, str] = {}
         self._losses = StepLoss(units)
         self._guard = StepGuard()
         self.running_losses = RunningLosses(self.directions)
@@ -78,6 +79,10 @@ class TrainingLoop(L.LightningModule, ABC):
     def within_step(self) -> bool:
         """Whether micro-batches have been accumulated for an optimizer step that is to come."""
         return self._losses.added > 0
+
+    def gradient_factors(self) -> list[float]:
+        """Return by unit what makes its gradients, when a step is due, those of its mean loss."""
+        return self._losses.factors()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self._losses.correct(optimizer.param_groups)
@@ -160,7 +165,7 @@ class TrainingLoop(L.LightningModule, ABC):
         self._log_mean("val/chrf", scores)
 
     def _log_mean(self, name: str, values: Mapping[str, float]) -> None:
-        """Values by direction and their mean; every process has computed the same."""
+        """Log values by direction and their mean; every process has computed the same."""
         for direction, value in values.items():
             self.log(f"{name}/{direction}", value, sync_dist=True)
         if values:
@@ -187,7 +192,7 @@ class TrainingLoop(L.LightningModule, ABC):
             )
 
     def _accumulated_gradients(self) -> dict[str, Any] | None:
-        """Gradients of the micro-batches since the last optimizer step; None if there were none.
+        """Return the gradients since the last optimizer step; None if there were none.
 
         With several processes each has its own, and none is kept: after a checkpoint that a
         validation wrote there, the step consists of the micro-batches that follow. A run that is

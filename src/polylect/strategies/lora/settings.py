@@ -1,9 +1,11 @@
-"""Settings of strategies that train LoRA adapters, checked."""
+"""Settings of strategies that train LoRA adapters, checked, and the parameter groups they make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from polylect.did_you_mean import check_known, did_you_mean
+from polylect.layers.lora.layer import LoRALayer
 
 INITS = ("kaiming", "data", "contrastive")
 
@@ -60,7 +62,7 @@ class FactorSettings:
 def adapter_of_directions(
     setting: str | Mapping[str, Sequence[str]], directions: Sequence[str]
 ) -> dict[str, str]:
-    """Direction to adapter name; raises ValueError where a direction has none or two."""
+    """Return the adapter of each direction; raises ValueError where one has none or two."""
     if isinstance(setting, str):
         if setting == "per_direction":
             return {d: d for d in directions}
@@ -93,7 +95,7 @@ _SETTINGS = ("per_direction", "shared")
 
 
 def rank_of_adapters(rank: int | Mapping[str, int], adapters: Sequence[str]) -> dict[str, int]:
-    """Adapter to its rank; raises ValueError where one has none, or less than 1."""
+    """Return the rank of each adapter; raises ValueError where one has none, or less than 1."""
     ranks = dict.fromkeys(adapters, rank) if isinstance(rank, int) else dict(rank)
     if unknown := [name for name in ranks if name not in adapters]:
         raise ValueError(
@@ -106,3 +108,24 @@ def rank_of_adapters(rank: int | Mapping[str, int], adapters: Sequence[str]) -> 
                 f"strategy.rank of adapter {adapter} must be at least 1, got {ranks.get(adapter)}."
             )
     return ranks
+
+
+def factor_groups(
+    layers: Mapping[str, LoRALayer], adapters: Sequence[str], settings: FactorSettings
+) -> list[dict[str, Any]]:
+    """Return a unit per adapter: one group, or one each for A and B where their rates differ."""
+    groups: list[dict[str, Any]] = []
+    for unit, adapter in enumerate(adapters):
+        holders = [layer for layer in layers.values() if adapter in layer.lora_a]
+        a = [layer.lora_a[adapter] for layer in holders]
+        b = [layer.lora_b[adapter] for layer in holders]
+        if not settings.train_a:
+            groups.append({"params": b, "unit": unit, "name": adapter})
+        elif settings.loraplus_lr_ratio == 1:
+            both = [factor for pair in zip(a, b, strict=True) for factor in pair]
+            groups.append({"params": both, "unit": unit, "name": adapter})
+        else:
+            ratio = settings.loraplus_lr_ratio
+            groups.append({"params": a, "unit": unit, "name": f"{adapter} A"})
+            groups.append({"params": b, "unit": unit, "name": f"{adapter} B", "lr_ratio": ratio})
+    return groups

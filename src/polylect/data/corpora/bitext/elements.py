@@ -50,7 +50,7 @@ def _elements(
     tags: Sequence[str] | None,
     resolve_entities: bool | str,
 ) -> Iterator[Any]:
-    """Elements at their start or end; at the end each is freed when the next one is asked for."""
+    """Yield elements at their start or end; each is freed when the next one is asked for."""
     from lxml import etree
 
     parser = etree.XMLPullParser(

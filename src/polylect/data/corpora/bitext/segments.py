@@ -1,4 +1,4 @@
-"""What TMX and XLIFF share: the text of a segment, and the languages that a file names."""
+"""Shared by TMX and XLIFF: the text of a segment, and the languages that a file names."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

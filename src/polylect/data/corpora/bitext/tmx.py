@@ -50,7 +50,7 @@ def read_tmx(
 
 
 def _variants(unit: Any) -> dict[str, str]:
-    """The first text in each language, as the file calls it."""
+    """Return the first text in each language, as the file calls it."""
     texts: dict[str, str] = {}
     for variant in unit.iterfind("{*}tuv"):
         segment = variant.find("{*}seg")

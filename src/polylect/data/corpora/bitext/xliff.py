@@ -69,7 +69,7 @@ def _why_none(sides: Mapping[str, str], known_languages: set[str], untranslated:
 
 
 def _languages(unit: Any) -> dict[str, str]:
-    """The languages of "source" and "target" where the unit stands, as the file calls them."""
+    """Return the languages of "source" and "target" at this unit, as the file calls them."""
     names = {
         "source": ("source-language", "srcLang"),
         "target": ("target-language", "trgLang"),
@@ -85,7 +85,7 @@ def _languages(unit: Any) -> dict[str, str]:
 
 
 def _ends(languages: Mapping[str, str], sides: Mapping[str, str]) -> dict[str, str]:
-    """By side of the direction the element that holds it; empty where a language is missing."""
+    """Return the element that holds each side of the direction; empty if a language is missing."""
     language_of = pick_languages(list(languages.values()), sides)
     held_by = {language: end for end, language in languages.items()}
     ends = {side: held_by[language] for side, language in language_of.items()}
@@ -96,7 +96,7 @@ def _ends(languages: Mapping[str, str], sides: Mapping[str, str]) -> dict[str, s
 
 
 def _segments(unit: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each segment of a unit, with its translated elements "source" and "target"."""
+    """Yield each segment of a unit, with its translated elements "source" and "target"."""
     if unit.tag.rpartition("}")[2] == "unit":
         for segment in unit.iterfind("{*}segment"):
             yield segment, _pair(segment.find("{*}source"), segment.find("{*}target"), segment)
@@ -118,7 +118,7 @@ def _pair(source: Any, target: Any, stated: Any) -> dict[str, Any]:
 
 
 def _marks(element: Any) -> dict[str, Any]:
-    """The segments that a source or target of 1.2 is cut into, by their numbers."""
+    """Return the segments that a source or target of 1.2 is cut into, by their numbers."""
     if element is None:
         return {}
     marks = element.iter("{*}mrk")

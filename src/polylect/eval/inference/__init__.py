@@ -1,0 +1,1 @@
+"""What differences of scores prove: errors over seeds and lines, verdicts, human marks."""

@@ -1,0 +1,1 @@
+"""Base models without their weights: on torch's meta device, where tensors have shapes alone."""

@@ -1,0 +1,1 @@
+"""What directions do to each other and to the model: gradients, transfer, responsibility."""

@@ -1,0 +1,1 @@
+"""The checks of `polylect verify`: what a strategy promises, and what a passport says."""

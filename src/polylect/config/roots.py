@@ -271,22 +271,11 @@ class Data:
     data: Any = field(default_factory=dict)
 
 
-SCHEMAS = {
-    "init": Init,
-    "train": Train,
-    "evaluate": Evaluate,
-    "answer": Answer,
-    "translate": Translate,
-    "detect": Detect,
-    "pretrain": Pretrain,
-    "trim": Trim,
-    "recipe": Recipe,
-    "library": Library,
-    "compare": Compare,
-    "export": Export,
-    "verify": Verify,
-    "data": Data,
-}
+_ROOTS = (
+    Init, Train, Evaluate, Answer, Translate, Detect, Pretrain, Trim, Recipe, Library, Compare,
+    Export, Verify, Data,
+)  # fmt: skip
+SCHEMAS = {root.__name__.lower(): root for root in _ROOTS}
 
 _store = ConfigStore.instance()
 for _name, _schema in SCHEMAS.items():

@@ -197,18 +197,22 @@ def _meter(
 
 
 def _dry_run(cfg: DictConfig) -> str:
-    """What a detection would take, from the base's configuration and tokenizer alone."""
-    from polylect.models.backbone import outline_backbone
+    """Return what a detection would take, from the base's sizes and tokenizer alone."""
+    from polylect.models.outline.model import outline_backbone
 
     data, split = _read(cfg)
     settings = plain(cfg.model)
     if settings.pop("_target_") != LOADER:
         raise ConfigError(f"dry_run=true is for bases of {LOADER}: give model=local or a hub's.")
-    backbone, tokenizer = outline_backbone(**settings)
-    data.set_backbone(backbone, tokenizer)
+    outline = outline_backbone(**settings)
+    if outline.tokenizer is None:
+        raise ConfigError(
+            f"dry_run=true needs the tokenizer of {settings['path']} to count tokens."
+        )
+    data.set_backbone(outline.model, outline.tokenizer)
     data.check_context()
-    meter, kinds = _meter(cfg, backbone, len(data.directions))
-    return costs(meter, backbone, kinds, _batches(data, split, cfg.sentences))
+    meter, kinds = _meter(cfg, outline.model, len(data.directions))
+    return costs(meter, outline.model, kinds, _batches(data, split, cfg.sentences))
 
 
 def _kinds(block: nn.Module, neurons: str | list[str] | None) -> list[str]:

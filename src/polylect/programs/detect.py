@@ -24,6 +24,7 @@ from polylect.layers.surgery import freeze
 from polylect.library import base_fingerprint
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
+from polylect.models.outline.model import outline_backbone
 from polylect.run.awareness import costs, measure
 from polylect.run.build import build_data
 from polylect.run.neuron_selection import scores_of, select_neurons
@@ -35,7 +36,6 @@ FILE = "neurons.safetensors"
 PARTIAL = "partial.pt"  # the sums of an unfinished detection
 ROWS = "rows"  # of all modules
 LOADER = "polylect.models.backbone.load_backbone"
-AVERAGES = ("tokens", "sentences")
 
 
 def main(cfg: DictConfig) -> None:
@@ -65,7 +65,7 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError("categories.rule=entropy is for neurons=ffn: rows have no activation.")
     check_categories(categories.rule, categories.rho, categories.own, categories.share)
     check_known("categories.positions", categories.positions, ("all", *SIDES))
-    check_known("average", cfg.average, AVERAGES)
+    check_known("average", cfg.average, ("tokens", "sentences"))
     if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
         scores_file = Path(cfg.resume) / FILE
         how = f"it has ended, take scores={scores_file}" if scores_file.is_file() else "begin anew"
@@ -186,20 +186,17 @@ def _read(cfg: DictConfig) -> tuple[Any, str]:
 def _meter(
     cfg: DictConfig, backbone: nn.Module, directions: int
 ) -> tuple[AwarenessMeter, list[str]]:
-    """What counts for so many directions, and the kinds of neurons that are wanted."""
+    """Return what counts for so many directions, and the kinds of neurons that are wanted."""
     family, blocks = _family(backbone)
     downs = [block.get_submodule(family.down) for block in blocks]
     kinds = _kinds(blocks[0], plain(cfg.neurons))
     modules = {k: [block.get_submodule(k) for block in blocks] for k in kinds if k != FFN}
     rows = RowMeter(modules, directions, family.heads_first) if modules else None
-    by_sentence = cfg.average == "sentences"
-    return AwarenessMeter(downs, directions, blocks, rows, by_sentence), kinds
+    return AwarenessMeter(downs, directions, blocks, rows, cfg.average == "sentences"), kinds
 
 
 def _dry_run(cfg: DictConfig) -> str:
     """Return what a detection would take, from the base's sizes and tokenizer alone."""
-    from polylect.models.outline.model import outline_backbone
-
     data, split = _read(cfg)
     settings = plain(cfg.model)
     if settings.pop("_target_") != LOADER:

@@ -169,7 +169,10 @@ def test_a_mixture_is_exported_as_it_is(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["run=RUN", "form=peft"], "form=peft does not exist; known: adapters, merged, model"),
+        (
+            ["run=RUN", "form=peft"],
+            "form=peft does not exist; known: adapters, gguf, merged, model",
+        ),
         (["run=RUN", "form=rows"], "LoRASwitch is not exported with form=rows: give form=adapters"),
         (["run=RUN", "name=en-da"], "name=en-da does not exist; did you mean en-de"),
         (["run=RUN", "form=adapters", "name=en-da"], "name=en-da does not exist; did you mean"),

@@ -39,7 +39,8 @@ def main(cfg: DictConfig) -> None:
             sentences = write_gguf(module, folder, cfg.name)
         else:
             sentences = write_own(module, stored, folder, cfg.form, cfg.name)
-        sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
+        if cfg.form != "gguf":  # whose outputs only llama.cpp could give
+            sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
     for line in sentences:
         print(line)
     print(f"written: {out}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("polylect")  # cores are shared
+hypothesis.settings.register_profile("polylect", deadline=None)  # cores are shared
 hypothesis.settings.load_profile("polylect")
 
 

@@ -39,6 +39,7 @@ BEFORE_VALIDATION = {  # what programs settle themselves, such as data that are 
     "data": (data._check,),
     "evaluate": (choose_strategy, evaluate._check),
     "export": (choose_strategy,),
+    "serve": (choose_strategy,),
     "translate": (choose_strategy,),
     "verify": (verify.settle,),
 }

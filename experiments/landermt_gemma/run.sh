@@ -18,7 +18,7 @@ for run in "${folder%/}"/*/; do
   stage=$(basename "$run")
   [ -d "$run/checkpoints" ] || continue
   case $stage in alone_*) continue ;; esac
-  python experiments/tools/analyse.py --out "$out" --name "${stage}_seed$seed" \
+  python experiments/tools/transfer.py --out "$out" --name "${stage}_seed$seed" \
     --text data=news_mono 'data.directions=[en,de,fr,cs,hi,es,pt]' -- "$run"
 done
 if [ "$seed" = 1 ]; then

@@ -25,6 +25,7 @@ PROGRAMS = {
     "answer": "answer questions on articles with adapters of tasks and of articles, and score",
     "data": "report on data without training: what is read, dropped, too long, left",
     "translate": "translate a file or standard input, line by line",
+    "serve": "answer requests over HTTP, as OpenAI's API too, with a page to translate on",
     "export": "write what was trained as a plain model, adapters or rows, and check it",
     "verify": "show that a run, adapter, model or server is what its passport says",
     "detect": "find the neurons that matter to each direction",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from polylect.data.batch import Example
 from polylect.data.text import clean_texts, one_line
 from polylect.library import base_fingerprint
 from polylect.models.context import context_of
@@ -24,6 +25,7 @@ from polylect.run.text_settings import (
 from polylect.run.untrained_model import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation, check_room
+from polylect.strategies.loop.finished_sequences import Watch
 from polylect.strategies.lora_library import LoRALibrary
 
 
@@ -164,24 +166,47 @@ class Translator:
 
         Raises ValueError for a text without room in the model's context, see `too_long`.
         """
+        return self.decode(self.prompts(texts, direction, adapter))
+
+    @_exclusive
+    def prompts(
+        self, texts: Sequence[str], direction: Setting = None, adapter: Setting = None
+    ) -> list[Example | None]:
+        """Return what `decode` takes for the texts of `translations`; None for an empty one."""
         if isinstance(texts, str):
             raise ValueError("texts must be a list of texts, not one text: write [text].")
         texts = clean_texts(texts)
         named = adapters_per_text(self.module, adapter, self._current, len(texts))
         directions = directions_per_text(self.module, direction, named)
-        rows = zip(texts, directions, named, strict=True)
-        prompts = {
-            index: replace(self.module.prompt(text, to), adapter=name)
-            for index, (text, to, name) in enumerate(rows)
-            if text
-        }
-        check_room(self.module, prompts)
+        prompts = [
+            replace(self.module.prompt(text, to), adapter=name) if text else None
+            for text, to, name in zip(texts, directions, named, strict=True)
+        ]
+        check_room(self.module, {i: prompt for i, prompt in enumerate(prompts) if prompt})
+        return prompts
+
+    @_exclusive
+    def decode(
+        self, prompts: Sequence[Example | None], watch: Watch | None = None
+    ) -> list[Translation]:
+        """Return the translations of prompts, which may be of several calls of `prompts`.
+
+        Args:
+            watch: is called with the position of a prompt and its newest token as it is decoded;
+                where it returns True, that translation ends there. Not called in beam search.
+        """
+        given = {index: prompt for index, prompt in enumerate(prompts) if prompt}
+        indices = list(given)
         translations: dict[int, Translation] = {}
-        for whole in self.module.cut_to_budget(named, directions):
-            part = [index for index in whole if index in prompts]
-            part_prompts = [prompts[index] for index in part]
-            translations |= {part[i]: t for i, t in self.module.translate_as_decoded(part_prompts)}
-        return [translations.get(index, Translation("", 0, False)) for index in range(len(texts))]
+        for part in self.module.cut_to_budget(
+            [prompt.adapter for prompt in given.values()],
+            [prompt.direction for prompt in given.values()],
+        ):
+            own = [indices[position] for position in part]
+            told = watch and (lambda position, token, own=own: watch(own[position], token))
+            decoded = self.module.translate_as_decoded([given[index] for index in own], told)
+            translations |= {own[position]: translation for position, translation in decoded}
+        return [translations.get(index, Translation("", 0, False)) for index in range(len(prompts))]
 
     @_exclusive
     def check_direction(self, direction: str) -> None:

@@ -257,6 +257,15 @@ MODELS = [
 ]
 
 PLACES = [
+    ("serve", "give run=FOLDER, or model="),
+    ("serve run=RUN host=0.0.0.0", "lets other machines in: give key_file=FILE .*or open=true"),
+    ("serve run=RUN key_file=nothere", "key_file=nothere does not exist: it has one key on each"),
+    ("serve run=RUN key_file=empty.tsv", r"key_file=empty\.tsv holds no key"),
+    ("serve run=RUN adapters=nothere", "adapters=nothere is no folder"),
+    ("serve run=RUN port=70000", "port=70000 is no port"),
+    ("serve run=RUN queue=10", "queue=10 has no room for a request of max_texts=256"),
+    ("serve run=RUN max_bytes=0", "max_bytes must be positive, got 0"),
+    ("serve run=RUN prot=8000", "prot does not exist; did you mean port"),
     ("translate direction=en-de", "give run=FOLDER, or model="),
     ("translate run=RUN direction=en-de input=nothere", "input=nothere does not exist"),
     ("translate run=RUN direction=en-de input=folder", "input=folder is a folder: give a file"),
@@ -281,7 +290,7 @@ PLACES = [
     ("trim model=tiny out=new coverage=2", r"coverage must be above 0 and at most 1, got 2"),
     ("data sample=0", "sample must be at least 1, or null for all pairs, got 0"),
     ("detect model=tiny logger=nothere", "logger=nothere does not exist"),
-    ("export run=RUN out=new form=gguf", "form=gguf does not exist; known: adapters, merged"),
+    ("export run=RUN out=new form=onnx", "form=onnx does not exist; known: adapters, gguf, merged"),
     ("library", "path must be given, as in path=VALUE"),
     ("library path=nowhere", "path=nowhere holds no adapter"),
     ("library path=LIB_GOOD/en-de", "is an adapter: give the folder that holds it"),

@@ -12,7 +12,7 @@ from helpers.tiny import DATA, MODEL, config
 from omegaconf import OmegaConf
 
 from polylect.cli import run
-from polylect.config.compare_root import Compare
+from polylect.config.large_roots import Compare
 from polylect.config.roots import ConfigError
 from polylect.programs.compare import _check as check
 from polylect.run.build import build_data

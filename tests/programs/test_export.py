@@ -86,6 +86,28 @@ def test_peft_reads_the_adapters_of_a_checkpoint(
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["en-de", "en-fr"]
 
 
+@pytest.mark.parametrize("what", ["run", "library"])
+def test_adapters_become_gguf_files(
+    what: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {
+        "run": [f"run={tiny_run}"],
+        "library": ["model=tiny", "model.hidden=32", f"library={tiny_run}/adapters"],
+    }[what]
+    assert export(tmp_path / "all", *given, "form=gguf") == 0
+    said = capsys.readouterr().out
+    assert "en-de: " in said and "read again with gguf, differ by at most" in said
+    names = {f"{name}.{kind}" for name in ("en-de", "en-fr") for kind in ("gguf", "Modelfile")}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == names
+    text = (tmp_path / "all" / "en-de.Modelfile").read_text(encoding="utf-8")
+    assert "ADAPTER ./en-de.gguf\n" in text
+    assert text.count("{{ .Prompt }}") == 1
+    assert export(tmp_path / "one", *given, "form=gguf", "name=en-fr") == 0
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"en-fr.gguf", "en-fr.Modelfile"}
+    assert export(tmp_path / "none", f"run={tiny_run}/checkpoints/best.ckpt", "form=gguf") == 2
+    assert "has no adapters to load" in capsys.readouterr().err
+
+
 def test_a_run_of_all_weights_is_one_plain_model(tmp_path: Path) -> None:
     trained = train(tmp_path, "strategy=full", "optim=full")
     ids, expected = of_run(trained, "en-de")
@@ -147,7 +169,10 @@ def test_a_mixture_is_exported_as_it_is(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["run=RUN", "form=peft"], "form=peft does not exist; known: adapters, merged, model"),
+        (
+            ["run=RUN", "form=peft"],
+            "form=peft does not exist; known: adapters, gguf, merged, model",
+        ),
         (["run=RUN", "form=rows"], "LoRASwitch is not exported with form=rows: give form=adapters"),
         (["run=RUN", "name=en-da"], "name=en-da does not exist; did you mean en-de"),
         (["run=RUN", "form=adapters", "name=en-da"], "name=en-da does not exist; did you mean"),

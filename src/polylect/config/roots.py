@@ -11,37 +11,11 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from polylect.config.compare_root import Compare
+from polylect.config.large_roots import Compare, Serve, Train
 
 
 class ConfigError(ValueError):
     """A setting is wrong; the message is one sentence for the user."""
-
-
-@dataclass
-class Train:
-    """Root of `polylect train`."""
-
-    name: str = "tongues"  # the run folder is runs/<name>/<time>
-    runs: str = "runs"  # folder that collects the run folders
-    seed: int = 1
-    packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
-    dry_run: bool = False  # show what the model would see, train nothing
-    config: str | None = None  # run folder whose settings are taken, to make that run again
-    resume: str | None = None  # checkpoint to continue from, with optimizer and data position
-    init_from: str | None = None  # checkpoint to start from, weights only (the next stage)
-    evaluate: bool = True  # score the best checkpoint on the test sets at the end
-    evaluate_base: bool = False  # score the untouched base beside it
-    model: Any = field(default_factory=dict)
-    data: Any = field(default_factory=dict)
-    memory: Any = None  # similar sentences with their translations, shown before training sources
-    strategy: Any = field(default_factory=dict)
-    optim: Any = field(default_factory=dict)
-    trainer: Any = field(default_factory=dict)
-    logger: Any = None  # csv, wandb, tensorboard, none, or several as in [wandb,tensorboard]
-    callbacks: Any = field(default_factory=dict)
-    generation: Any = field(default_factory=dict)
-    metrics: list[str] = field(default_factory=lambda: ["bleu", "chrf++", "ter"])
 
 
 @dataclass
@@ -272,8 +246,8 @@ class Data:
 
 
 _ROOTS = (
-    Init, Train, Evaluate, Answer, Translate, Detect, Pretrain, Trim, Recipe, Library, Compare,
-    Export, Verify, Data,
+    Init, Train, Evaluate, Answer, Translate, Serve, Detect, Pretrain, Trim, Recipe, Library,
+    Compare, Export, Verify, Data,
 )  # fmt: skip
 SCHEMAS = {root.__name__.lower(): root for root in _ROOTS}
 

@@ -10,7 +10,9 @@ from polylect.config.roots import ConfigError
 from polylect.config.validation import validate
 from polylect.did_you_mean import check_known
 
-FORMS = ("merged", "adapters", "rows", "model")
+FORMS = ("merged", "adapters", "rows", "model", "gguf")
+_OF_LIBRARY = ("merged", "gguf")
+"""Forms that need no run: a base and a folder of adapters do."""
 
 
 def main(cfg: DictConfig) -> None:
@@ -23,7 +25,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"out={out} exists already and is not overwritten.")
     print(f"polylect export: {cfg.run or 'base model'}, loading …", flush=True)
     from polylect.run.passport.exports import write_export_passports
-    from polylect.run.results.export import new_folder, write_merged, write_own
+    from polylect.run.results.export import new_folder, write_gguf, write_merged, write_own
     from polylect.run.terminal import quiet
     from polylect.translator import device_of
 
@@ -33,9 +35,12 @@ def main(cfg: DictConfig) -> None:
     with new_folder(out) as folder:
         if cfg.form == "merged":
             sentences = write_merged(module, folder, cfg.name)
+        elif cfg.form == "gguf":
+            sentences = write_gguf(module, folder, cfg.name)
         else:
             sentences = write_own(module, stored, folder, cfg.form, cfg.name)
-        sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
+        if cfg.form != "gguf":  # whose outputs only llama.cpp could give
+            sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
     for line in sentences:
         print(line)
     print(f"written: {out}")
@@ -44,12 +49,18 @@ def main(cfg: DictConfig) -> None:
 def _module(cfg: DictConfig) -> tuple[Any, DictConfig]:
     """Return the strategy to be exported, and the configuration that names its base."""
     from polylect.run.build import load
-    from polylect.run.untrained_model import build_untrained, has_adapters, load_adapters
+    from polylect.run.untrained_model import (
+        build_untrained,
+        has_adapters,
+        library_template,
+        load_adapters,
+    )
 
-    if cfg.run is None and cfg.form != "merged":
+    if cfg.run is None and cfg.form not in _OF_LIBRARY:
         raise ConfigError(f"form={cfg.form} is of a run: give run=…, or form=merged.")
     if cfg.run is None:
-        return build_untrained(cfg, {"directions": [], "template": "plain"}), cfg
-    if cfg.form == "merged" and has_adapters(cfg.run):
+        template = library_template(cfg.strategy) or "plain"
+        return build_untrained(cfg, {"directions": [], "template": template}), cfg
+    if cfg.form in _OF_LIBRARY and has_adapters(cfg.run):
         return load_adapters(cfg.run, packages=cfg.packages, model=cfg.model)
     return load(cfg.run, packages=cfg.packages, model=cfg.model)

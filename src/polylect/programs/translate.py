@@ -42,9 +42,10 @@ def main(cfg: DictConfig) -> None:
 def _translate(cfg: DictConfig, out: Output) -> None:
     from polylect.run.build import build_memory
     from polylect.run.terminal import quiet
+    from polylect.run.using import translator_of
 
     quiet()
-    translator = _translator(cfg)
+    translator = translator_of(cfg)
     if cfg.adapter is not None:
         translator.set_adapter(cfg.adapter)
     memory = build_memory(cfg, translator.module)
@@ -61,24 +62,6 @@ def _translate(cfg: DictConfig, out: Output) -> None:
     print(f"polylect translate: {summary}", file=sys.stderr)
     if memory is not None:
         print(f"polylect translate: {memory.summary()}", file=sys.stderr)
-
-
-def _translator(cfg: DictConfig) -> Any:
-    """Return a translator of the run, or of the base model with the adapters named."""
-    from polylect.run.untrained_model import build_untrained, library_template
-    from polylect.translator import Translator
-
-    if cfg.run is not None:
-        return Translator.from_run(
-            cfg.run,
-            generation=cfg.generation,
-            device=cfg.device,
-            packages=cfg.packages,
-            model=cfg.model,
-        )
-    template = cfg.template or library_template(cfg.strategy) or "plain"
-    module = build_untrained(cfg, {"directions": [], "template": template})
-    return Translator(module, cfg.device)
 
 
 def _input(name: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from polylect.data.batch import Example
 from polylect.data.languages import split_direction
 from polylect.strategies.base import TranslationModule
 
@@ -48,6 +49,35 @@ def check_direction(module: TranslationModule, adapter: str | None, direction: s
     split_direction(direction)
     if adapter is None:
         module.check_direction(direction)
+
+
+def adapters_used(module: TranslationModule, prompts: Sequence[Example]) -> list[str | None]:
+    """Return the adapter that each prompt has now, "" for the base alone.
+
+    It is None where the strategy has no adapters to name.
+    """
+    if not has_named_adapters(module):
+        return [None] * len(prompts)
+    return module.named_adapters().adapters_of(
+        [prompt.adapter for prompt in prompts], [prompt.direction for prompt in prompts]
+    )
+
+
+def has_named_adapters(module: TranslationModule) -> bool:
+    """Return whether the strategy loads and switches adapters by name."""
+    try:
+        module.named_adapters()
+    except ValueError:
+        return False
+    return True
+
+
+def directions_served(module: TranslationModule) -> list[str]:
+    """Return the directions that are known, sorted; none where the strategy takes any."""
+    if not has_named_adapters(module):
+        return sorted(d for d in module.directions if "-" in d)
+    index = module.named_adapters().adapter_index
+    return sorted({d for name in index.names for d in index.directions_of(name) if "-" in d})
 
 
 def _one_per_text(setting: Setting, count: int, what: str) -> list[str | None]:

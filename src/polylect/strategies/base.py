@@ -22,6 +22,7 @@ from polylect.library.fingerprint import fingerprint_of, tensor_digests
 from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
 from polylect.strategies.generation import Generation, Translation, translate
+from polylect.strategies.loop.finished_sequences import Watch
 from polylect.strategies.loop.training import TrainingLoop
 
 
@@ -259,12 +260,17 @@ class TranslationModule(TrainingLoop):
         translations = dict(self.translate_as_decoded(prompts))
         return [translations[i] for i in range(len(prompts))]
 
-    def translate_as_decoded(self, prompts: Sequence[Example]) -> Iterator[tuple[int, Translation]]:
-        """Yield (index, translation) as batches are finished: for progress bars."""
+    def translate_as_decoded(
+        self, prompts: Sequence[Example], watch: Watch | None = None
+    ) -> Iterator[tuple[int, Translation]]:
+        """Yield (index, translation) as batches are finished: for progress bars.
+
+        `watch` is told of each token: see `TokenReporter`.
+        """
         training = self.training
         self.eval()
         try:
-            yield from translate(self, prompts, self.ends())
+            yield from translate(self, prompts, self.ends(), watch)
         finally:
             self.train(training)
 

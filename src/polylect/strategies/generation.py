@@ -28,6 +28,8 @@ from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
 from polylect.strategies.loop.finished_sequences import (
     FinishedSequencesReporter,
+    TokenReporter,
+    Watch,
     report_finished_beams,
 )
 
@@ -130,11 +132,17 @@ def check_room(module: Generator, prompts: Mapping[int, Example]) -> None:
 
 @torch.no_grad()
 def translate(
-    module: Generator, prompts: Sequence[Example], ends: Sequence[int]
+    module: Generator,
+    prompts: Sequence[Example],
+    ends: Sequence[int],
+    watch: Watch | None = None,
 ) -> Iterator[tuple[int, Translation]]:
     """Yield (index of the prompt, its translation), a batch at a time, in order of decoding.
 
     Those of prompts without room in the model's context come first: empty, and marked `too_long`.
+
+    Args:
+        watch: is told of each token as it is decoded, without beams: see `TokenReporter`.
 
     Raises:
         ValueError: the model's scores of a next token are NaN or infinite.
@@ -150,7 +158,8 @@ def translate(
     for batch in batches(lengths, module.generation, context):
         indices = [fitting[i] for i in batch]
         rows = collate([prompts[i] for i in indices], pad_id(module.tokenizer), "left")
-        translations, broken = _translate_batch(module, rows, ends, context)
+        telling = None if watch is None else (watch, indices)
+        translations, broken = _translate_batch(module, rows, ends, context, telling)
         if broken:
             texts = [f"{indices[row] + 1} ({rows.directions[row]})" for row in broken]
             more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
@@ -160,9 +169,16 @@ def translate(
 
 
 def _translate_batch(
-    module: Generator, batch: TranslationBatch, ends: Sequence[int], context: Context
+    module: Generator,
+    batch: TranslationBatch,
+    ends: Sequence[int],
+    context: Context,
+    watch: tuple[Watch, Sequence[int]] | None,
 ) -> tuple[list[Translation], list[int]]:
     """Return greedy or beam translations of one left-padded batch of prompts, in its order.
+
+    Args:
+        watch: what is told of tokens, and the number by which it knows each row.
 
     Returns them, and the rows whose scores were not finite, which have no translation.
     """
@@ -183,6 +199,8 @@ def _translate_batch(
     telling = nullcontext()
     if generation.beams == 1:
         stopping.append(FinishedSequencesReporter(module.context, width, ends, limits))
+        if watch is not None:
+            stopping.append(TokenReporter(*watch, ends, limits))
     else:
         telling = report_finished_beams(backbone, module.context, generation.beams)
     watch = _ScoreWatch(limits, [*ends, pad_id(module.tokenizer)])
@@ -262,8 +280,11 @@ def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) ->
     stops = torch.isin(ids, torch.tensor(list(ends), device=ids.device)).nonzero()
     capped = len(stops) == 0
     new_ids = ids if capped else ids[: int(stops[0])]
+    return Translation(text_of(module.tokenizer, new_ids.tolist()), len(new_ids), capped)
+
+
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return the text of a translation's tokens, one line."""
     # Some tokenizers would "clean up" by taking the space before a question mark.
-    text = module.tokenizer.decode(
-        new_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return Translation(one_line(text), len(new_ids), capped)
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return one_line(text)

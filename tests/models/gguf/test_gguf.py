@@ -10,7 +10,7 @@ from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer
 
 from polylect.models.backbone import load_backbone
-from polylect.models.gguf import cache, reading
+from polylect.models.gguf import cache, reader
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
@@ -133,7 +133,7 @@ def test_a_file_cut_short_is_a_sentence(written, tmp_path: Path, share: float) -
 
 
 def test_a_missing_extra_is_a_sentence(written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_NEEDED", ("no_such_package",))
+    monkeypatch.setattr(reader, "_NEEDED", ("no_such_package",))
     with pytest.raises(RuntimeError, match=r"pip install 'polylect\[gguf\]'"):
         load_backbone(str(written[0]))
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from polylect.files import read_json
 from polylect.finite import check_merged
 from polylect.layers.neurons.rows import NeuronRows
 from polylect.library.folder import AdapterLibrary
+from polylect.library.gguf_format import largest_difference, write_gguf_adapter
 from polylect.models.mixture import MODEL_TYPE, load_mixture
 
 _ALL = "model"
@@ -131,6 +132,58 @@ def write_own(
         path.rename(folder / path.name)
     shutil.rmtree(export_folder)
     return sentences
+
+
+def write_gguf(module: Any, folder: Path, name: str | None) -> list[str]:
+    """Write a GGUF file for each adapter, or for the one named, and a Modelfile for Ollama beside.
+
+    Returns a sentence on each. Raises ValueError where the strategy has no adapters, or llama.cpp
+    does not take them.
+    """
+    library = module.named_adapters().adapter_index
+    if name is not None:
+        check_known("name", name, library.names)
+    return [_write_gguf(module, own, folder) for own in ([name] if name else library.names)]
+
+
+def _write_gguf(module: Any, name: str, folder: Path) -> str:
+    library, config = module.named_adapters().adapter_index, module.backbone.config
+    adapter, file = library.load(name), folder / f"{name}.gguf"
+    write_gguf_adapter(file, adapter, config)
+    difference = largest_difference(file, adapter, config)
+    text = modelfile(module, file.name, library.directions_of(name))
+    if text is not None:
+        (folder / f"{name}.Modelfile").write_text(text, encoding="utf-8")
+    beside = "" if text else " It has no Modelfile: Ollama's template is text for one direction."
+    return (
+        f"{name}: {len(adapter.modules)} updates, read again with gguf, differ by at most "
+        f"{difference:.1e} from the adapter's.{beside}"
+    )
+
+
+def modelfile(module: Any, adapter: str, directions: Sequence[str]) -> str | None:
+    """Return a Modelfile that lets Ollama ask as the adapter was trained to be asked.
+
+    It is None where that cannot be written as text: for several directions, or a tokenizer that
+    does not give back what it was given.
+    """
+    mark = "{{ .Prompt }}"
+    if len(directions) != 1:
+        return None
+    ids = module.prompt(mark, directions[0]).prompt
+    begin = module.tokenizer.bos_token_id
+    prompt = module.tokenizer.decode(ids[1:] if ids[:1] == [begin] else ids)
+    if prompt.count(mark) != 1:
+        return None
+    return (
+        "# Put the base as a GGUF file beside this one, then: ollama create NAME -f THIS_FILE\n"
+        "FROM ./base.gguf\n"
+        f"ADAPTER ./{adapter}\n"
+        f'TEMPLATE """{prompt}"""\n'
+        "PARAMETER temperature 0\n"
+        "PARAMETER repeat_penalty 1\n"
+        f"PARAMETER num_predict {module.generation.limit}\n"
+    )
 
 
 def _check_model(module: Any, folder: Path) -> str:

@@ -1,6 +1,9 @@
-"""Decoding tells the layers which rows have ended while it goes on with their neighbours."""
+"""Decoding tells the layers which rows have ended while it goes on with their neighbours.
 
-from collections.abc import Iterator, Sequence
+And it tells whoever asks for it of each token as it is decoded.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +37,44 @@ class FinishedSequencesReporter(StoppingCriteria):
         ended = torch.isin(input_ids[:, self._width :], self._ends).any(1)
         self._context.ended = ended | (input_ids.shape[1] >= self._limits)
         return torch.zeros_like(ended)
+
+
+Watch = Callable[[int, int], bool]
+"""Is called with the number of a prompt and its newest token; True ends that prompt's row."""
+
+
+class TokenReporter(StoppingCriteria):
+    """Tells of each row's newest token, but for end tokens, and ends rows that are not wanted.
+
+    Args:
+        watch: is called for every open row after every step.
+        indices: the number by which `watch` knows each row.
+        ends: token ids at which a translation stops.
+        limits: the length at which each row ends, prompt and padding counted, (rows,).
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        indices: Sequence[int],
+        ends: Sequence[int],
+        limits: Int[Tensor, " rows"],
+    ) -> None:
+        self._watch, self._indices, self._ends = watch, indices, frozenset(ends)
+        self._open = dict(enumerate(limits.tolist()))
+
+    def __call__(
+        self, input_ids: Int[Tensor, "rows length"], scores: Any, **_: Any
+    ) -> Bool[Tensor, " rows"]:
+        unwanted = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        newest = input_ids[:, -1].tolist()
+        for row, limit in list(self._open.items()):
+            is_end = newest[row] in self._ends
+            if not is_end and self._watch(self._indices[row], newest[row]):
+                unwanted[row] = True
+            if is_end or unwanted[row] or input_ids.shape[1] >= limit:
+                del self._open[row]
+        return unwanted
 
 
 @contextmanager

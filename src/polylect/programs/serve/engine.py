@@ -1,0 +1,255 @@
+"""One thread that has the model, and what goes through it: batches, and changes of adapters."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from polylect.models.context import context_of
+from polylect.programs.serve.detection import settle_direction
+from polylect.programs.serve.jobs import Answer, Failure, Job, Order, Row
+from polylect.programs.serve.limits import Limits, Refusal
+from polylect.programs.serve.metrics import Metrics
+from polylect.programs.serve.pieces import TextPieces
+from polylect.programs.serve.waiting import Waiting
+from polylect.run.text_settings import adapters_used
+from polylect.translator import Translator
+
+_log = logging.getLogger(__name__)
+_MOMENTS = 10
+"""How often `wait_ms` is waited at most while texts keep coming."""
+
+
+class Engine:
+    """Translates the texts of concurrent requests together, through one `Translator`.
+
+    Texts that wait are decoded in batches of similar length, whatever their requests, directions
+    and adapters. Adapters change between batches, never within one. When a batch fails, each of its
+    texts is tried alone, so that only the one to blame has no answer.
+
+    Decoding is not continuous: a text that comes while a batch runs waits until that has ended,
+    since the loop is that of transformers, which takes no rows in.
+
+    Args:
+        logs_texts: whether texts and translations go to the log.
+    """
+
+    def __init__(
+        self, translator: Translator, limits: Limits, metrics: Metrics, logs_texts: bool = False
+    ) -> None:
+        self.translator, self.limits = translator, limits
+        self._metrics, self._logs_texts = metrics, logs_texts
+        generation = translator.module.generation
+        context = context_of(translator.module.backbone.config)
+        self._rows_per_batch = generation.rows
+        self._waiting = Waiting(generation, context, limits.window)
+        self._arrived: deque[Job] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what was submitted, take nothing more, and end the thread."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether what is submitted will be worked on."""
+        return self.is_alive and not self._is_stopping
+
+    def queued(self) -> int:
+        """Return how many texts wait."""
+        with self._changed:
+            return self._queued()
+
+    def submit(self, job: Job) -> None:
+        """Take a request; its events tell what becomes of it.
+
+        Raises:
+            Refusal: the queue is full (429), or the server stops (503).
+        """
+        with self._changed:
+            self._check_takes_requests()
+            if self._queued() + len(job.orders) > self.limits.queue:
+                raise Refusal(
+                    429,
+                    f"{self._queued()} texts wait already, and the queue has room for "
+                    f"{self.limits.queue}: try again in a few seconds.",
+                    retry_after=2,
+                )
+            self._arrived.append(job)
+            self._changed.notify()
+
+    def call(self, function: Callable[[], Any]) -> Future:
+        """Have a function called between two batches; returns its future result.
+
+        Raises:
+            Refusal: the server stops.
+        """
+        future: Future = Future()
+        with self._changed:
+            self._check_takes_requests()
+            self._calls.append((function, future))
+            self._changed.notify()
+        return future
+
+    def drop(self, job: Job) -> None:
+        """Forget a request: what waits is not decoded, what is being decoded ends."""
+        with self._changed:
+            job.dropped = True
+            self._waiting.drop(job)
+            if job in self._arrived:
+                self._arrived.remove(job)
+
+    # What follows runs in the engine's thread.
+
+    def _check_takes_requests(self) -> None:
+        if not self.takes_requests:
+            raise Refusal(503, "the server is stopping: ask another one.", retry_after=10)
+
+    def _queued(self) -> int:
+        return len(self._waiting) + sum(len(job.orders) for job in self._arrived)
+
+    def _has_work(self) -> bool:
+        return bool(self._calls or self._arrived or len(self._waiting))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._has_work() or self._is_stopping)
+                if not self._has_work():
+                    return
+                self._gather()
+                calls, jobs = list(self._calls), list(self._arrived)
+                self._calls.clear()
+            for function, future in calls:
+                self._call(function, future)
+            for job in jobs:
+                self._admit(job)
+            with self._changed:
+                batch = self._waiting.take()
+            if batch:
+                self._decode(batch)
+
+    def _gather(self) -> None:
+        """Wait for texts that come at the same time: until none comes for a moment, or all fit.
+
+        Clients that were answered together ask again one after the other, and their next texts
+        would else be decoded in many small batches.
+        """
+        moment = self.limits.wait_ms / 1000
+        end = time.perf_counter() + _MOMENTS * moment
+        while time.perf_counter() < end:
+            before = self._queued()
+            self._changed.wait_for(self._is_enough, timeout=moment)
+            if self._is_enough() or self._queued() == before:
+                return
+
+    def _is_enough(self) -> bool:
+        full = self._queued() >= self._rows_per_batch
+        return full or bool(self._calls) or self._is_stopping
+
+    def _call(self, function: Callable[[], Any], future: Future) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+    def _admit(self, job: Job) -> None:
+        """Make prompts of the texts of a request, which wait from then on; all of them or none."""
+        try:
+            rows = self._rows_of(job)
+        except Exception as error:
+            rows = []
+            job.tell(Failure(error))
+        with self._changed:
+            if job in self._arrived:  # it may have been dropped meanwhile
+                self._arrived.remove(job)
+                self._waiting.add(rows)
+
+    def _rows_of(self, job: Job) -> list[Row]:
+        orders = [
+            settle_direction(self.translator.module, order, number)
+            for number, order in enumerate(job.orders, 1)
+        ]
+        prompts = self.translator.prompts(
+            [order.text for order in orders],
+            [order.direction for order in orders],
+            [order.adapter for order in orders],
+        )
+        rows = []
+        for index, (order, prompt) in enumerate(zip(orders, prompts, strict=True)):
+            if prompt is None:
+                job.tell(self._empty(index, order))
+                continue
+            pieces = TextPieces(self.translator.module.tokenizer) if job.streams else None
+            rows.append(Row(job, index, prompt, self._waiting.turn(len(rows)), pieces))
+        return rows
+
+    def _empty(self, index: int, order: Order) -> Answer:
+        return Answer(index, "", order.direction or "", order.adapter, 0, 0, False)
+
+    def _decode(self, batch: list[Row]) -> None:
+        rows = [row for row in batch if not row.job.dropped]
+        if not rows:
+            return
+        prompts = [row.prompt for row in rows]
+        begin = time.perf_counter()
+        try:
+            names = adapters_used(self.translator.module, prompts)
+            translations = self.translator.decode(prompts, lambda i, t: self._grow(rows[i], t))
+        except Exception as error:
+            self._repeat(rows, error)
+            return
+        tokens = sum(translation.tokens for translation in translations)
+        self._metrics.batch(len(rows), tokens, time.perf_counter() - begin)
+        for row, translation, name in zip(rows, translations, names, strict=True):
+            self._finish(row, translation, name)
+
+    def _grow(self, row: Row, token: int) -> bool:
+        if not row.job.has_begun:
+            row.job.has_begun = True
+            self._metrics.first_token.observe(time.perf_counter() - row.job.arrival)
+        return row.grow(token)
+
+    def _finish(self, row: Row, translation: Any, adapter: str | None) -> None:
+        if row.job.dropped:
+            return
+        try:
+            row.finish(translation, adapter)
+        except ValueError as error:
+            self._fail(row.job, error)
+        if self._logs_texts:
+            text = row.job.orders[row.index].text
+            _log.info("%s %r -> %r", row.prompt.direction, text, translation.text)
+
+    def _repeat(self, rows: list[Row], error: Exception) -> None:
+        """Find out whose fault it was that a batch failed: each text alone."""
+        if len(rows) == 1:
+            self._fail(rows[0].job, error)
+            return
+        for row in rows:
+            if row.pieces is not None:
+                row.pieces.again()
+            self._decode([row])
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.tell(Failure(error))
+        self.drop(job)

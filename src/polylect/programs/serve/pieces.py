@@ -1,0 +1,53 @@
+"""The text of a translation that grows token by token, in pieces that stay as they are."""
+
+import re
+from typing import Any
+
+from polylect.data.text import one_line
+from polylect.strategies.generation import text_of
+
+_INCOMPLETE = "\ufffd"  # what decoders write for bytes of a character whose rest is to come
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
+class TextPieces:
+    """Cuts a growing translation into pieces which, put together, are its whole text.
+
+    Held back are bytes of a character that is not whole, and all bytes that some tokenizers write
+    one by one ("<0xE0>"): these decode a run of them together, and to nothing but U+FFFD where it
+    turns out to be no text.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)  # which decoding leaves out
+        self._ids: list[int] = []
+        self._said = ""
+
+    def add(self, token: int) -> str:
+        """Take the next token; returns what of the text is certain now and has not been said."""
+        self._ids.append(token)
+        if token in self._special or _BYTE.fullmatch(self._tokenizer.convert_ids_to_tokens(token)):
+            return ""
+        text = one_line(text_of(self._tokenizer, self._ids).rstrip(_INCOMPLETE))
+        return self._say(text) if text.startswith(self._said) else ""
+
+    def rest(self, whole: str) -> str:
+        """Return what has not been said of the whole text.
+
+        Raises:
+            ValueError: what has been said is not its beginning.
+        """
+        if not whole.startswith(self._said):
+            raise ValueError(
+                "this tokenizer rewrites what it has written: ask again without stream."
+            )
+        return self._say(whole)
+
+    def again(self) -> None:
+        """Begin with the first token again, as when a batch is repeated; what is said stays so."""
+        self._ids.clear()
+
+    def _say(self, text: str) -> str:
+        piece, self._said = text[len(self._said) :], text
+        return piece

@@ -1,0 +1,130 @@
+"""What requests and answers of our own API look like."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class TranslationRequest(BaseModel):
+    """Texts, each one line, with one setting for all of them or one for each."""
+
+    model_config = _STRICT | {
+        "json_schema_extra": {
+            "examples": [
+                {"texts": ["The boy sleeps.", "The boy sleeps."], "direction": ["en-de", "en-hi"]},
+                {"texts": ["The boy sleeps."], "target": "fr", "stream": True},
+            ]
+        }
+    }
+
+    texts: list[str] = Field(min_length=1)
+    direction: Name | list[Name | None] | None = Field(
+        None, description="As en-de. Without it that of the target, or the adapter's only one."
+    )
+    target: Name | list[Name | None] | None = Field(
+        None, description="Language to translate into, from the one that is detected."
+    )
+    adapter: str | list[str | None] | None = Field(
+        None, description='Without it the one that serves the direction; "" is the base alone.'
+    )
+    stream: bool = Field(False, description="Send server-sent events as the texts grow.")
+
+
+class TranslationAnswer(BaseModel):
+    """A translation that is whole."""
+
+    text: str
+    direction: str
+    adapter: str | None = Field(description="Null where adapters are not named.")
+    source_tokens: int
+    tokens: int
+    capped: bool = Field(description="Whether it ran into the length cap.")
+
+
+class TranslationAnswers(BaseModel):
+    """Translations in the order of the texts."""
+
+    translations: list[TranslationAnswer]
+
+
+class AdapterRequest(BaseModel):
+    """An adapter to load: a folder within the server's folder of adapters."""
+
+    model_config = _STRICT
+
+    folder: Name
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")] | None = Field(
+        None, description="The folder's by default."
+    )
+    directions: list[Name] | None = Field(
+        None, description="That it serves, in place of what its files say."
+    )
+
+
+class AdapterAnswer(BaseModel):
+    """An adapter that can be used."""
+
+    name: str
+    directions: list[str]
+    resident: bool = Field(description="Whether it is in memory; if not, it is read when needed.")
+
+
+class AdapterAnswers(BaseModel):
+    """All adapters, by name."""
+
+    adapters: list[AdapterAnswer]
+
+
+class Directions(BaseModel):
+    """What is served."""
+
+    directions: list[str] = Field(description="Empty where the strategy takes any.")
+    languages: dict[str, str] = Field(description="English names of the codes in them.")
+
+
+class State(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+class Mistake(BaseModel):
+    """What is wrong, in one sentence."""
+
+    message: str
+    type: str
+    code: str | None = None
+
+
+class MistakeAnswer(BaseModel):
+    """The answer to a request that is refused, as OpenAI has it."""
+
+    error: Mistake
+
+
+EVENTS = {"text/event-stream": {"schema": {"type": "object", "required": ["data"]}}}
+"""Content of an answer that is streamed, event by event."""
+
+_MEANINGS = {
+    401: "No API key, or not one that this server knows.",
+    403: "A folder outside the server's folder of adapters.",
+    404: "There is no such adapter or model.",
+    408: "The body took too long to arrive.",
+    409: "The name is taken.",
+    413: "More bytes or texts than this server takes at once.",
+    422: "The request cannot be answered as it is; the sentence says what is wrong.",
+    429: "Too many texts wait already: try again.",
+    503: "The server stops, or the request took too long.",
+}
+
+
+def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Return the refusals that a route may answer with, for its description."""
+    always = (401, 408, 413, 422, 503)
+    return {
+        code: {"model": MistakeAnswer, "description": _MEANINGS[code]}
+        for code in sorted({*always, *codes})
+    }

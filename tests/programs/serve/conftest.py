@@ -1,0 +1,72 @@
+"""A server within this process, on a tiny base with adapters that say something else each."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.serving import DIRECTIONS
+from starlette.testclient import TestClient
+
+from polylect.models.backbone import tiny_backbone
+from polylect.programs.serve.app import create_app
+from polylect.strategies.generation import Generation
+from polylect.strategies.lora_switch import LoRASwitch
+from polylect.translator import Translator
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of adapters far from zero; only for reading."""
+    folder = tmp_path_factory.mktemp("served")
+    module = LoRASwitch(directions=DIRECTIONS, template="tag", rank=4)
+    module.set_backbone(*tiny_backbone())
+    for group in module.parameter_groups():
+        for parameter in group["params"]:
+            torch.nn.init.normal_(parameter, std=0.3)
+    module.export(folder)
+    return folder / "adapters"
+
+
+Make = Callable[..., Translator]
+
+
+@pytest.fixture(scope="session")
+def make_translator(library: Path) -> Make:
+    def make(folder: Path | None = library, limit: int = 8, **settings) -> Translator:
+        return Translator.from_base(
+            *tiny_backbone(),
+            library=folder,
+            template="tag",
+            generation=Generation(limit=limit, **settings),
+            device="cpu",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def offline(make_translator: Make) -> Translator:
+    """The oracle: what it says, the server must say."""
+    return make_translator()
+
+
+@pytest.fixture
+def serve(make_translator: Make) -> Iterator[Callable[..., TestClient]]:
+    """Start servers, which end with the test."""
+    with ExitStack() as stack:
+
+        def start(translator: Translator | None = None, *args, **settings) -> TestClient:
+            app = create_app(translator or make_translator(), *args, **settings)
+            return stack.enter_context(TestClient(app, base_url="http://localhost"))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def client(make_translator: Make, library: Path) -> Iterator[TestClient]:
+    """One server for the tests of a file that leave it as it was."""
+    app = create_app(make_translator(), adapters=library)
+    with TestClient(app, base_url="http://localhost") as client:
+        yield client

@@ -58,7 +58,7 @@ def variants() -> list[Adapter]:
 def translator(budget_mib: float = 1024) -> Translator:
     """It says the ids of the tokens, which tell more than the bytes that they stand for."""
     model, tokenizer = tiny_backbone(hidden=16)
-    tokenizer.decode = lambda ids, **_: " ".join(map(str, ids.tolist()))
+    tokenizer.decode = lambda ids, **_: " ".join(map(str, ids))
     settings = {"template": "tag", "generation": Generation(limit=4), "device": "cpu"}
     return Translator.from_base(model, tokenizer, budget_mib=budget_mib, **settings)
 

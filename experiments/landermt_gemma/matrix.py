@@ -26,6 +26,7 @@ from polylect.plots import save
 from polylect.plots.figures import heat_map, heat_map_size, new_figure
 from polylect.run.build import build_data, load
 from polylect.run.record import Record
+from polylect.run.reuse.stored_config import read_config
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.loss import target_losses
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     begin = time.monotonic()
-    runs = {str(load_config(run).data.directions[0]): run for run in arguments.runs}
+    runs = {_direction_of(run): run for run in arguments.runs}
     trained = list(runs)
     record = Record(run=str(arguments.runs[0].parent), config={"runs": trained})
     gains: dict[str, dict[str, dict[str, float]]] = {}
@@ -56,8 +57,9 @@ def main() -> None:
     save(drawn(gains), arguments.out.with_suffix(".png"))
 
 
-def load_config(run: Path) -> Any:
-    return OmegaConf.load(run / "config.yaml")
+def _direction_of(run: Path) -> str:
+    """Return the one direction that a run has trained."""
+    return read_config(run / "config.yaml")["data"]["directions"][0]
 
 
 def gains_through(

@@ -12,10 +12,12 @@ from polylect.models.source import is_outline
 # As the hub counts the parameters of each, tied ones once.
 PARAMETERS = {
     "bigscience/bloom-560m": 559_214_592,
+    "bigscience/bloom-7b1": 7_069_016_064,
     "EleutherAI/pythia-410m": 405_334_016,
     "google/gemma-2-2b": 2_614_341_888,
     "google/gemma-3-270m": 268_098_176,
     "meta-llama/Llama-3.2-1B": 1_235_814_400,
+    "meta-llama/Llama-2-7b-hf": 6_738_415_616,
     "Qwen/Qwen3-0.6B-Base": 596_049_920,
 }
 

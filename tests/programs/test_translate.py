@@ -334,7 +334,7 @@ def test_two_adapters_of_one_direction_are_told_apart(
         ([*BASE, "strategy=frozen", "library=LIBRARY"], "strategy Frozen takes no library"),
         ([*BASE, "strategy=lora"], "has to be trained first"),
         ([*BASE, "strategy=lag"], "strategy.library must be given"),
-        ([*BASE, "library=RUN"], "holds no adapter: it must be a folder of folders"),
+        ([*BASE, "library=RUN"], "is a run folder: its adapters are in"),
         ([*BASE, "adapter=en-de"], "has no adapters to load or switch"),
         ([*BASE, "library=LIBRARY", "adapter=en-da"], "did you mean en-de"),
         ([*BASE, "library=LIBRARY", "direction=en-it"], "no adapter serves direction en-it"),

@@ -10,9 +10,12 @@ from polylect.config.targets import instantiate
 from polylect.config.validation import validate
 from polylect.files import write_json
 
+SPLITS = ("train", "val", "test")
+
 
 def main(cfg: DictConfig) -> None:
     """Print the report, and write it as JSON where `out` names a file."""
+    _leave_out_splits(cfg)
     validate(cfg)
     print(
         f"polylect data: {', '.join(cfg.data.get('directions') or ['all'])}, reading …", flush=True
@@ -37,18 +40,22 @@ def main(cfg: DictConfig) -> None:
         print(f"\nas JSON: {cfg.out}")
 
 
+def _leave_out_splits(cfg: DictConfig) -> None:
+    """Set the splits that are not given to None: they are not reported."""
+    for split in SPLITS:
+        if OmegaConf.is_missing(cfg.data, split):
+            cfg.data[split] = None
+
+
 def _check(cfg: DictConfig) -> None:
-    """Check the settings before anything is read; a split that is not given is not reported."""
+    """Check the settings before anything is read."""
     if cfg.sample is not None and cfg.sample < 1:
         raise ConfigError(f"sample must be at least 1, or null for all pairs, got {cfg.sample}.")
     if cfg.out is not None and Path(cfg.out).exists():
         raise ConfigError(f"out={cfg.out} exists already and is not overwritten.")
     if "source" in cfg.data:  # questions, which have no splits of text
         return
-    for split in ("train", "val", "test"):
-        if OmegaConf.is_missing(cfg.data, split):
-            cfg.data[split] = None
-    if not any(cfg.data.get(split) is not None for split in ("train", "val", "test")):
+    if not any(cfg.data.get(split) is not None for split in SPLITS):
         raise ConfigError("there is nothing to report on: give data.train, data.val or data.test.")
 
 

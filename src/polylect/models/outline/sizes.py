@@ -15,6 +15,13 @@ SIZES: dict[str, dict[str, Any]] = {
         "n_layer": 24,
         "n_head": 16,
     },
+    "bigscience/bloom-7b1": {
+        "model_type": "bloom",
+        "vocab_size": 250_880,
+        "hidden_size": 4096,
+        "n_layer": 30,
+        "n_head": 32,
+    },
     "EleutherAI/pythia-410m": {
         "model_type": "gpt_neox",
         "vocab_size": 50_304,
@@ -58,6 +65,16 @@ SIZES: dict[str, dict[str, Any]] = {
         "head_dim": 64,
         "max_position_embeddings": 131_072,
         "tie_word_embeddings": True,
+    },
+    "meta-llama/Llama-2-7b-hf": {
+        "model_type": "llama",
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 4096,
     },
     "Qwen/Qwen3-0.6B-Base": {
         "model_type": "qwen3",

@@ -3,7 +3,6 @@
 import resource
 import sys
 import weakref
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from polylect.data.batch import IGNORED, TranslationBatch
-from polylect.layers.neurons.bank import NeuronBank
-from polylect.layers.neurons.row_bank import RowBank
+from polylect.data.batch import TranslationBatch
+from polylect.run.monitor.without_values import (
+    TrainingStep,
+    dtype_of,
+    learned_places,
+    run_without_values,
+    type_of_weights,
+)
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.loss import losses_at
 
 BETWEEN_BLOCKS = 0.5
 """Of what a step holds, what glibc's allocator keeps beside it on a CPU, between blocks of batches
@@ -52,16 +55,16 @@ def step_bytes(module: TranslationModule, batch: TranslationBatch, precision: st
         batch: on the CPU.
         precision: as in `trainer.precision`.
     """
-    halved = _half(precision) if precision.endswith("-true") else None
+    halved = type_of_weights(precision)
     own = {id(p): p for p in module.parameters()}.values()
-    sizes = {id(p): p.numel() * _dtype(p, halved).itemsize for p in own}
+    sizes = {id(p): p.numel() * dtype_of(p, halved).itemsize for p in own}
     trained = [p for group in module.parameter_groups() for p in group["params"]]
     weights, gradients = sum(sizes.values()), sum(sizes[id(p)] for p in trained)
     peak = _peak(module, batch, precision, halved)
     return StepBytes(
         weights=weights,
         gradients=gradients,
-        state=int(gradients * _state_per_weight(module)),
+        state=int(gradients * state_per_weight(module)),
         activations=None if peak is None else max(0, peak - weights - gradients),
     )
 
@@ -80,7 +83,7 @@ def _resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _state_per_weight(module: TranslationModule) -> float:
+def state_per_weight(module: TranslationModule) -> float:
     """Return the bytes that the optimizer keeps for a byte of weights: 2 for AdamW."""
     weight = nn.Parameter(torch.zeros(64, 64))
     weight.grad = torch.zeros_like(weight)
@@ -123,22 +126,6 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-class _Step(nn.Module):
-    """A training step as a module, so that it runs with other weights, forward and backward."""
-
-    def __init__(self, module: TranslationModule) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, batch: TranslationBatch, *known: Tensor, precision: str) -> None:
-        with _autocast(precision), self.module.routing(batch):
-            losses = losses_at(self.module.backbone, batch, *known)
-            loss = losses.sum() + self.module.auxiliary_loss().sum()
-        for parameter in self.parameters():
-            parameter.grad = None  # as Lightning does, after the forward pass
-        loss.backward()
-
-
 def _peak(
     module: TranslationModule, batch: TranslationBatch, precision: str, halved: torch.dtype | None
 ) -> int | None:
@@ -146,67 +133,19 @@ def _peak(
 
     None where the shapes of what is computed depend on values.
     """
-    from torch._subclasses.fake_tensor import (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-        FakeTensorMode,
-    )
+    step, live, was_training = TrainingStep(module), _Live(), module.training
 
-    labels = batch.labels[:, 1:]
-    rows, positions = torch.nonzero(labels != IGNORED, as_tuple=True)
-    known = (rows, positions, labels[rows, positions])
-    step, was_training = _Step(module), module.training
-    weights = {**dict(step.named_parameters()), **dict(step.named_buffers())}
+    def run(weights: dict[str, Tensor], *inputs: Any) -> None:
+        with live:
+            for tensor in weights.values():
+                live.add(tensor)
+                if tensor.requires_grad:
+                    tensor.grad = torch.empty_like(tensor)
+            torch.func.functional_call(step, weights, inputs, {"precision": precision})
+
     module.train()
     try:
-        _plan(module, batch)
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            fake = {name: _fake(tensor, halved) for name, tensor in weights.items()}
-            shown = TranslationBatch(
-                *(_fake(t) for t in (batch.input_ids, batch.attention_mask, batch.labels)),
-                *(batch.directions, batch.sources, batch.references, batch.adapters),
-            )
-            inputs = (shown, *map(_fake, known))
-            with _Live() as live:
-                for tensor in fake.values():
-                    live.add(tensor)
-                    if tensor.requires_grad:
-                        tensor.grad = torch.empty_like(tensor)
-                torch.func.functional_call(step, fake, inputs, {"precision": precision})
-            return live.peak
-    except (DataDependentOutputException, DynamicOutputShapeException):
-        return None
+        known = learned_places(batch)
+        return live.peak if run_without_values(step, batch, known, run, halved) else None
     finally:
         module.train(was_training)
-
-
-def _plan(module: TranslationModule, batch: TranslationBatch) -> None:
-    """Let sets of neurons, whose places are values, work out which of them the batch uses."""
-    banks = [m for m in module.modules() if isinstance(m, NeuronBank | RowBank)]
-    if not banks:
-        return
-    with module.routing(batch):
-        for bank in banks:
-            bank.plan(torch.empty(batch.rows, 1, 1))
-
-
-def _dtype(tensor: Tensor, halved: torch.dtype | None) -> torch.dtype:
-    return halved if halved and tensor.is_floating_point() else tensor.dtype
-
-
-def _fake(tensor: Tensor, halved: torch.dtype | None = None) -> Tensor:
-    """Within a FakeTensorMode: a tensor of the same shape, a parameter for a parameter."""
-    made = torch.empty(tensor.shape, dtype=_dtype(tensor, halved), device="cpu")
-    if not isinstance(tensor, nn.Parameter):
-        return made
-    return nn.Parameter(made, requires_grad=tensor.requires_grad)
-
-
-def _half(precision: str) -> torch.dtype | None:
-    kinds = {"bf16": torch.bfloat16, "16": torch.float16}
-    return kinds.get(precision.partition("-")[0])
-
-
-def _autocast(precision: str) -> AbstractContextManager[Any]:
-    kind = _half(precision) if precision.endswith("-mixed") else None
-    return torch.autocast("cpu", kind) if kind else nullcontext()

@@ -1,0 +1,1 @@
+"""What a strategy costs, module by module, and the setting with which it costs so much."""

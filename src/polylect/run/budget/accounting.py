@@ -1,13 +1,15 @@
 """What a strategy costs on a base, module by module."""
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from polylect.data.batch import TranslationBatch
 from polylect.models.source import is_outline
@@ -100,7 +102,8 @@ def accounting(module: TranslationModule, batch: TranslationBatch, precision: st
     forward = {n: count / tokens for n, count in (step.forward if step else {}).items()}
     backward = {n: count / tokens for n, count in (step.backward if step else {}).items()}
     decoded = {n: c / batch.rows for n, c in (decoding.forward if decoding else {}).items()}
-    held = _parameters(module, precision)
+    ran = {name for counter in (step, decoding) if counter for name in counter.ran}
+    held = _parameters(module, precision, ran)
     modules = {
         _path(name): ModuleCost(
             *held.get(name, (0, 0)),
@@ -121,8 +124,13 @@ def _trained(module: TranslationModule) -> list[nn.Parameter]:
     return [p for group in groups for p in group["params"]]
 
 
-def _parameters(module: TranslationModule, precision: str) -> dict[str, tuple[int, int]]:
-    """Return trained parameters and bytes of the optimizer, by the module that holds them."""
+def _parameters(
+    module: TranslationModule, precision: str, ran: Collection[str]
+) -> dict[str, tuple[int, int]]:
+    """Return trained parameters and bytes of the optimizer, by the module that computes with them.
+
+    That is the innermost one around them that ran: lists and slices of weights do not run.
+    """
     trained = {id(p) for p in _trained(module)}
     halved = type_of_weights(precision)
     per_byte = state_per_weight(module) if trained else 0.0
@@ -130,6 +138,8 @@ def _parameters(module: TranslationModule, precision: str) -> dict[str, tuple[in
     for name, p in module.named_parameters(prefix="module"):
         if id(p) in trained:
             owner = name.rpartition(".")[0]
+            while owner and owner not in ran:
+                owner = owner.rpartition(".")[0]
             count, state = held.get(owner, (0, 0))
             size = p.numel() * dtype_of(p, halved).itemsize
             held[owner] = (count + p.numel(), state + int(size * per_byte))
@@ -147,13 +157,18 @@ class _DecodingStep(nn.Module):
     def forward(self, batch: TranslationBatch, *, counter: OperationCounter) -> None:
         backbone, mask = self.module.backbone, batch.attention_mask
         with self.module.routing(batch):
-            read = backbone(input_ids=batch.input_ids, attention_mask=mask, use_cache=True)
-            longer = torch.cat([mask, mask[:, :1]], 1)
-            past, last = read.past_key_values, batch.input_ids[:, -1:]
+            cache = {_cache_name(backbone): DynamicCache(config=backbone.config)}
+            settings = {**cache, "use_cache": True}
+            backbone(input_ids=batch.input_ids, attention_mask=mask, **settings)
+            longer, last = torch.cat([mask, mask[:, :1]], 1), batch.input_ids[:, -1:]
             with counter:
-                backbone(
-                    input_ids=last, attention_mask=longer, past_key_values=past, use_cache=True
-                )
+                backbone(input_ids=last, attention_mask=longer, **settings)
+
+
+def _cache_name(backbone: nn.Module) -> str:
+    """Return what the model calls its cache, which newer versions of transformers have renamed."""
+    known = inspect.signature(backbone.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def _train(call: Callable[..., None], counter: OperationCounter, precision: str) -> None:

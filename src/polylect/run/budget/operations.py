@@ -59,12 +59,15 @@ class OperationCounter(TorchDispatchMode):
         root: whose modules are told apart.
 
     Attributes:
-        forward: operations by the path of the innermost module that ran; "" for none.
+        ran: paths of the modules that ran.
+        forward: operations by the path of the innermost module that ran, of those with
+            parameters; "" for none.
         backward: likewise, by the module whose forward pass they are the gradient of.
     """
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
+        self.ran: set[str] = set()
         self.forward: Counter[str] = Counter()
         self.backward: Counter[str] = Counter()
         self._root = root
@@ -75,6 +78,8 @@ class OperationCounter(TorchDispatchMode):
     def __enter__(self) -> "OperationCounter":
         if not self._hooks:  # entered again where an operation is decomposed
             for name, module in self._root.named_modules():
+                if next(module.parameters(), None) is None:
+                    continue  # an activation's operations are those of the module around it
                 begin, end = partial(self._begin, name), self._end
                 self._hooks.append(module.register_forward_pre_hook(begin))
                 self._hooks.append(module.register_forward_hook(end, always_call=True))
@@ -88,6 +93,7 @@ class OperationCounter(TorchDispatchMode):
 
     def _begin(self, name: str, *_: Any) -> None:
         self._running.append(name)
+        self.ran.add(name)
 
     def _end(self, *_: Any) -> None:
         self._running.pop()

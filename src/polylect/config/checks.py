@@ -14,6 +14,7 @@ from polylect.eval.metrics import TITLES, check_spbleu
 def check_settings(cfg: DictConfig) -> None:
     """Check values that would only be missed once the run has begun; raises ConfigError."""
     check_metrics(cfg.metrics)
+    check_budget(cfg)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {cfg.seed}.")
     for key in ("max_steps", "accumulate_grad_batches", "val_check_interval"):
@@ -29,6 +30,22 @@ def check_settings(cfg: DictConfig) -> None:
             "give resume or init_from, not both: resume goes on with a run, init_from starts a new "
             "one from its weights."
         )
+
+
+def check_budget(cfg: DictConfig) -> None:
+    """Raises ConfigError for a budget that is none, or where nothing is asked for."""
+    given = {name: cfg.budget[name] for name in ("parameters", "operations")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not cfg.dry_run:
+        raise ConfigError(
+            f"budget.{min(given)} is a question to a dry run: give dry_run=true, and train with "
+            "the setting that it names."
+        )
+    if len(given) > 1:
+        raise ConfigError("give budget.parameters or budget.operations, not both.")
+    for name, value in given.items():
+        if value <= 0:
+            raise ConfigError(f"budget.{name} must be positive, got {value}.")
 
 
 def missing_devices(cfg: DictConfig) -> str | None:

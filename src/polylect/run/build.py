@@ -67,7 +67,7 @@ def load_backbone_into(
     A dry run does without its weights where they are not here.
     Raises ValueError where the two do not fit together.
     """
-    backbone, tokenizer = _outline_base(cfg) or instantiate(
+    backbone, tokenizer = outline_base(cfg) or instantiate(
         cfg.model, "model", _packages(cfg), _convert_="all"
     )
     module.set_backbone(backbone, tokenizer)
@@ -76,7 +76,7 @@ def load_backbone_into(
         data.check_context()
 
 
-def _outline_base(cfg: DictConfig) -> Any:
+def outline_base(cfg: DictConfig) -> Any:
     """Return the base without weights, in a dry run that has none of them here; else None.
 
     The tokenizer beside it is None where it is not here either.

@@ -85,6 +85,21 @@ def trained_parameters(module: TranslationModule) -> int:
     return sum(p.numel() for p in _trained(module))
 
 
+def operations_of_step(module: TranslationModule, batch: TranslationBatch, precision: str) -> float:
+    """Return the floating-point operations of a training step, as `accounting` counts them.
+
+    Raises:
+        ValueError: they depend on the text, and the backbone has no weights.
+    """
+    counter = _operations(TrainingStep(module), _train, batch, precision)
+    if counter is None:
+        raise ValueError(
+            f"operations of {type(module).__name__} depend on the text: give budget.parameters."
+        )
+    counted = counter.forward.total() + counter.backward.total()
+    return counted / int(batch.attention_mask.sum())
+
+
 def accounting(module: TranslationModule, batch: TranslationBatch, precision: str) -> Accounting:
     """Return what the strategy costs with a batch like this.
 

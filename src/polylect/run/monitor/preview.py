@@ -10,6 +10,7 @@ from polylect.config.checks import on_gpu
 from polylect.data.audit.page import counts_page
 from polylect.data.batch import Example, TranslationBatch, collate
 from polylect.data.datamodule import TranslationData
+from polylect.run.budget.report import budget_page, costs_of
 from polylect.run.length import processes_of, steps_of
 from polylect.run.monitor.memory import BETWEEN_BLOCKS, process_bytes, step_bytes
 from polylect.strategies.base import TranslationModule
@@ -26,8 +27,10 @@ def preview(module: TranslationModule, data: TranslationData, cfg: DictConfig) -
     `audit.counts.complete_report` must have completed the report of the data.
     """
     examples = [] if data.tokenizer is None else _examples(module, data)
-    costs = [*_parameters(module), *_cost(module, data, cfg)]
-    return "\n".join([*examples, *costs, "", counts_page(data)])
+    batch, what = _largest(data)
+    costs = [*_parameters(module), *_cost(module, data, batch, what, cfg)]
+    costs += [*costs_of(module, batch, cfg), *budget_page(cfg, batch)]
+    return "\n".join([*examples, *costs, counts_page(data)])
 
 
 def _examples(module: TranslationModule, data: TranslationData) -> list[str]:
@@ -69,9 +72,15 @@ def _parameters(module: TranslationModule) -> list[str]:
     return lines + [f"  {g['name']}: {sum(p.numel() for p in g['params']):,}" for g in named]
 
 
-def _cost(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
+def _cost(
+    module: TranslationModule,
+    data: TranslationData,
+    batch: TranslationBatch,
+    what: str,
+    cfg: DictConfig,
+) -> list[str]:
     if module.trains:
-        memory = _memory(module, data, cfg)
+        memory = _memory(module, batch, what, cfg)
     else:
         memory = [f"memory      weights {_size(_weights(module))}; nothing is trained"]
     return [
@@ -92,14 +101,19 @@ def _steps(data: TranslationData, cfg: DictConfig) -> str:
     )
 
 
-def _memory(module: TranslationModule, data: TranslationData, cfg: DictConfig) -> list[str]:
+def _largest(data: TranslationData) -> tuple[TranslationBatch, str]:
+    """Return the batch that takes most memory, and what it is."""
+    if data.tokenizer is None:
+        return _full_batch(data), "full batch, half of it learned,"
+    stream = data.training_stream(_BATCHES)
+    return max(stream, key=lambda batch: (batch.target_tokens, batch.input_ids.numel())), "batch"
+
+
+def _memory(
+    module: TranslationModule, largest: TranslationBatch, what: str, cfg: DictConfig
+) -> list[str]:
     """Return the memory held at once, in parts; on a GPU apart from the process's on the host."""
     process = process_bytes(module)
-    if data.tokenizer is None:
-        largest, what = _full_batch(data), "full batch, half of it learned,"
-    else:
-        stream, what = data.training_stream(_BATCHES), "batch"
-        largest = max(stream, key=lambda batch: (batch.target_tokens, batch.input_ids.numel()))
     step = step_bytes(module, largest, str(cfg.trainer.get("precision", "32-true")))
     parts = {"weights": step.weights, "gradients": step.gradients, "optimizer": step.state}
     if step.activations is None:

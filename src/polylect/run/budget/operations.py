@@ -1,9 +1,10 @@
 """Counts floating-point operations by module, forward and backward.
 
 `torch.utils.flop_counter` has the formulas, and its totals. It does not know to which module an
-operation of a backward pass belongs, nor the attention of CPUs.
+operation of a backward pass belongs, and lacks some operations.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -40,20 +41,32 @@ def _attention_backward(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-ATTENTION = {
+def _product(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
+def _added(_: Sequence[int], left: Sequence[int], right: Sequence[int], **__: Any) -> int:
+    return _product(left, right)
+
+
+FORMULAS = {
     _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
     _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    _ATEN.addmm_: _added,
+    _ATEN.baddbmm_: _added,
+    _ATEN._grouped_mm: _product,
 }
-"""Formulas, from shapes, of the operations with which CPUs compute attention, as of GPUs'."""
+"""Formulas, from shapes, that torch lacks: attention on CPUs, products in place and by group."""
 
-_FORMULAS = {**flop_registry, **{of: shape_wrapper(f) for of, f in ATTENTION.items()}}
+_KNOWN = {**flop_registry, **{of: shape_wrapper(f) for of, f in FORMULAS.items()}}
 
 
 class OperationCounter(TorchDispatchMode):
     """Counts, within it, the operations of products of matrices; others are not worth counting.
 
-    A product of m x k with k x n has 2 m k n. Masked places of attention count as all others.
-    Tensors without values will do.
+    A product of m x k with k x n has 2 m k n. Masked places of attention count as all others;
+    products of sparse matrices (of routers with many adapters, on CPUs) do not count. Tensors
+    without values will do.
 
     Args:
         root: whose modules are told apart.
@@ -102,7 +115,7 @@ class OperationCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is _ATEN.equal.default:
             return False  # what is kept of weights has changed, as it has after each step
-        formula = _FORMULAS.get(func._overloadpacket)
+        formula = _KNOWN.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
             with self:
                 parts = func.decompose(*args, **kwargs)

@@ -41,9 +41,9 @@ def built(*overrides: str) -> tuple[TranslationModule, TranslationBatch]:
     return module, next(iter(data.training_stream(1)))
 
 
-def counted(*overrides: str) -> tuple[Accounting, TranslationBatch]:
+def counted(*overrides: str) -> tuple[Accounting, TranslationModule, TranslationBatch]:
     module, batch = built(*overrides)
-    return accounting(module, batch, "32-true"), batch
+    return accounting(module, batch, "32-true"), module, batch
 
 
 def per_token(operations: float, batch: TranslationBatch) -> Any:
@@ -51,8 +51,7 @@ def per_token(operations: float, batch: TranslationBatch) -> Any:
 
 
 def test_full_training_is_what_a_hand_counts() -> None:
-    costs, batch = counted("strategy=full", "optim=full")
-    module, _ = built("strategy=full")
+    costs, module, batch = counted("strategy=full", "optim=full")
     rows, length = batch.input_ids.shape
     modules, places = costs.modules, rows * length
     down = modules["model.layers.1.mlp.down_proj"]
@@ -77,9 +76,9 @@ def test_full_training_is_what_a_hand_counts() -> None:
 def test_frozen_weights_need_no_gradient_of_their_own() -> None:
     """LoRA: the base's part of the backward pass is the gradient of its input alone."""
     rank = 3
-    costs, batch = counted("strategy=lora", f"strategy.rank={rank}")
+    costs, module, batch = counted("strategy=lora", f"strategy.rank={rank}")
     down = costs.modules["model.layers.1.mlp.down_proj"]
-    inner = built("strategy=lora")[0].backbone.config.intermediate_size
+    inner = module.backbone.config.intermediate_size
     base = 2 * batch.input_ids.numel() * HIDDEN * inner
     adapter = 2 * batch.input_ids.numel() * rank * (HIDDEN + inner)
     assert down.trained == rank * (HIDDEN + inner)
@@ -118,8 +117,8 @@ def test_experts_are_what_a_hand_counts(top: str) -> None:
     settings += [f"+strategy.mt_width={width}"]
     if top != "null":
         settings[2] = "strategy.features=none"
-    costs, batch = counted(*settings, f"strategy.top={top}")
-    inner = built(*settings)[0].backbone.config.intermediate_size
+    costs, module, batch = counted(*settings, f"strategy.top={top}")
+    inner = module.backbone.config.intermediate_size
     ffn = costs.modules["model.layers.1.mlp"]
     assert ffn.trained == 2 * 3 * width * HIDDEN
     neurons = inner + 2 * width if top == "null" else inner // 2 + width
@@ -130,15 +129,14 @@ def test_experts_are_what_a_hand_counts(top: str) -> None:
 
 def test_nothing_is_trained_by_a_frozen_base() -> None:
     _, batch = built("strategy=full")
-    cfg = config("train", *TRAIN, "strategy=frozen", "optim=null")
+    cfg = config("train", *TRAIN, "strategy=frozen")
     module = build_strategy(cfg)
     load_backbone_into(module, None, cfg)
-    total = accounting(module, batch, "32-true").total
+    costs = accounting(module, batch, "32-true")
+    total = costs.total
     assert (total.trained, total.optimizer_bytes, total.forward, total.backward) == (0, 0, 0, 0)
     product = module.backbone.model.layers[0].mlp.up_proj.weight.numel()
-    assert accounting(module, batch, "32-true").by_kind()["model.layers.*.mlp.up_proj"].decoded == (
-        2 * 2 * product
-    )
+    assert costs.by_kind()["model.layers.*.mlp.up_proj"].decoded == 2 * 2 * product
 
 
 def test_layers_are_summed_up() -> None:

@@ -6,7 +6,6 @@ Help, completion and `--cfg` work without importing torch: a program is imported
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,6 +42,7 @@ usage: polylect SUBCOMMAND [key=value …]
 
 polylect SUBCOMMAND --help         what can be set, with examples
 polylect SUBCOMMAND --cfg job      the composed configuration
+polylect sweep status FOLDER       what has come of the jobs of a sweep (-m)
 polylect --version                 the version
 polylect train                     the quick start: needs no GPU, account, network or data"""
 
@@ -66,6 +66,10 @@ def run(arguments: Sequence[str]) -> int:
     from polylect.config.errors import complain, exit_code
 
     program, rest = arguments[0], list(arguments[1:])
+    if program == "sweep":
+        from polylect.run.sweep.folder import show_status
+
+        return exit_code(partial(show_status, rest))
     if program not in PROGRAMS:
         from polylect.did_you_mean import did_you_mean
 
@@ -138,7 +142,8 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
     from polylect.config.folders import search_path
     from polylect.config.overrides import resolve_overrides
     from polylect.config.roots import conf_folder
-    from polylect.run.sweep import hydra_job
+    from polylect.run.sweep.folder import close_sweeps
+    from polylect.run.sweep.job import HydraJob
 
     parser = get_args_parser()
     parser.error = partial(_refuse_arguments, program)
@@ -160,13 +165,10 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
         stored = _stored_config(program, args.overrides)
         args.overrides = resolve_overrides(program, args.overrides, conf_folder(), stored)
     version.setbase("1.3")  # as hydra.main would
-    codes: list[int] = []
-    failures: list[Exception] = []
-    job = hydra_job(program, list(args.overrides), codes, failures)
+    job = HydraJob(program, list(args.overrides))
     if args.help:
         _show_choices(args.overrides)
-    with tempfile.TemporaryDirectory() as scratch:
-        args.overrides.append(f"hydra.sweep.dir={scratch}")  # where Hydra puts its multirun.yaml
+    try:
         _run_hydra(
             args=args,
             args_parser=parser,
@@ -174,9 +176,11 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
             config_path=str(conf_folder()),
             config_name=program,
         )
-    if failures:
-        raise failures[0]
-    return 1 if any(codes) else 0
+    finally:
+        failed = close_sweeps()
+    if job.failures:
+        raise job.failures[0]
+    return 1 if failed or any(job.codes) else 0
 
 
 def _add_package_folders(overrides: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """Overrides as they are typed: sweeps over groups, lists of choices, free mappings."""
 
-import json
 import shlex
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
@@ -12,8 +12,9 @@ from polylect import cli
 from polylect.config.overrides import resolve_overrides
 from polylect.config.roots import ConfigError, conf_folder
 from polylect.config.validation import validate
-from polylect.run import sweep
 from polylect.run.session import register_resolvers
+from polylect.run.sweep import job as sweep_job
+from polylect.run.sweep.ledger import read_jobs
 
 CONF = conf_folder()
 
@@ -27,12 +28,11 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The overrides of a sweep's jobs, which do not run."""
     commands: list[list[str]] = []
 
-    def job(command: list[str], log: Path, environment: dict[str, str]) -> int:
+    def job(command: list[str], log: IO[str], environment: dict[str, str]) -> int:
         commands.append(command[4:])
-        log.touch()
         return 0
 
-    monkeypatch.setattr(sweep, "run_subprocess", job)
+    monkeypatch.setattr(sweep_job, "run_subprocess", job)
     return commands
 
 
@@ -48,9 +48,8 @@ def test_every_group_may_be_swept_over(group: str, tmp_path: Path, jobs: list) -
     command = ["train", "-m", ",".join(swept).replace(f",{group}=", ","), f"runs={tmp_path}"]
     assert cli.run(command) == 0
     assert [job[0] for job in jobs] == swept
-    (ledger,) = tmp_path.glob("sweeps/*/*/ledger.jsonl")
-    lines = ledger.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["overrides"] for line in lines] == [[choice] for choice in swept]
+    (folder,) = tmp_path.glob("sweeps/*/*")
+    assert [done.overrides for done in read_jobs(folder)] == [[choice] for choice in swept]
 
 
 @pytest.mark.parametrize(

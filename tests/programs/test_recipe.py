@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from helpers.tiny import DATA, LENGTH, MODEL, config, record
@@ -13,7 +14,7 @@ from polylect import cli
 from polylect.config.overrides import resolve_overrides
 from polylect.config.roots import ConfigError, conf_folder
 from polylect.programs import recipe
-from polylect.run import sweep
+from polylect.run.sweep import job as sweep_job
 
 
 def configured(runs: Path, stages: dict, **changes: object):
@@ -123,12 +124,11 @@ def test_a_recipe_is_swept_over_what_a_stage_is_given(
     """The jobs read what they are told as the one who typed it meant it."""
     jobs: list[list[str]] = []
 
-    def job(command: list[str], log: Path, environment: dict[str, str]) -> int:
+    def job(command: list[str], log: IO[str], environment: dict[str, str]) -> int:
         jobs.append(resolve_overrides("recipe", command[4:], conf_folder()))
-        log.touch()
         return 0
 
-    monkeypatch.setattr(sweep, "run_subprocess", job)
+    monkeypatch.setattr(sweep_job, "run_subprocess", job)
     extra = "extra.train=[strategy=lora,trainer.max_steps=2],[strategy=full]"
     assert cli.run(["recipe", "-m", f"runs={tmp_path}", extra]) == 0
     trained = [list(config("recipe", *own[:-1]).extra.train) for own in jobs]

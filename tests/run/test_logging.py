@@ -14,7 +14,7 @@ from wandb.proto import wandb_internal_pb2
 from polylect.cli import run
 from polylect.config.roots import ConfigError
 from polylect.run.monitor import loggers
-from polylect.run.sweep import RUN_FOLDER
+from polylect.run.sweep.process import RUN_FOLDER
 
 TINY = [
     "model=tiny",

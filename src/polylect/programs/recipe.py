@@ -19,7 +19,7 @@ from polylect.config.roots import ConfigError, conf_folder, plain
 from polylect.config.validation import validate
 from polylect.did_you_mean import did_you_mean
 from polylect.run.record import Record, new_folder
-from polylect.run.sweep import RUN_FOLDER, run_subprocess
+from polylect.run.sweep.process import RUN_FOLDER, has_diverged, is_resumable, run_subprocess
 
 LEDGER = "ledger.jsonl"
 PROGRAMS = ("pretrain", "detect", "train", "evaluate", "answer")
@@ -187,7 +187,7 @@ def _check_same(name: str, before: Sequence[str], now: Sequence[str]) -> None:
 def _check_not_diverged(name: str, now: Sequence[str], folder: Path) -> None:
     """Raises ConfigError where the stage diverged before with the settings that are given now."""
     lines = [line for line in _ledger(folder) if line["stage"] == name]
-    if not lines or not _has_diverged(Path(lines[-1]["folder"])):
+    if not lines or not has_diverged(Path(lines[-1]["folder"])):
         return
     before = [o for o in lines[-1]["overrides"] if not o.startswith(("resume=", "init_from="))]
     if before == [o for o in now if not o.startswith("init_from=")]:
@@ -195,11 +195,6 @@ def _check_not_diverged(name: str, now: Sequence[str], folder: Path) -> None:
             f"stage {name} has diverged with these settings, and would again: give it others, as "
             f"in 'extra.{name}=[optim.optimizer.lr=…]', and it begins anew."
         )
-
-
-def _has_diverged(run: Path) -> bool:
-    record = run / "record.json"
-    return record.is_file() and Record.read(run).status == "diverged"
 
 
 def _finished_stages(folder: Path) -> dict[str, dict[str, Any]]:
@@ -229,7 +224,7 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
     former = _former_runs(folder, name)
     own = new_folder(folder, name)
     own.rmdir()  # the program makes it
-    resume = [f"resume={run}" for run in former[-1:] if _resumable(run)]
+    resume = [f"resume={run}" for run in former[-1:] if is_resumable(program, run)]
     if resume:  # it began from another stage's weights and goes on from its own
         overrides = [o for o in overrides if not o.startswith("init_from=")]
     command = [sys.executable, "-m", "polylect.cli", program, *search_path_of_job()]
@@ -263,9 +258,3 @@ def _former_runs(folder: Path, name: str) -> list[Path]:
     }
     numbers = {path: int(match[1] or 1) for path, match in own.items() if match and path.is_dir()}
     return sorted(numbers, key=numbers.__getitem__)
-
-
-def _resumable(run: Path) -> bool:
-    """Say whether a stage can go on from there; one that has diverged begins anew."""
-    has_checkpoint = (run / "checkpoints" / "last.ckpt").is_file() or (run / "partial.pt").is_file()
-    return has_checkpoint and not _has_diverged(run)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError
 from polylect.run.record import new_folder
-from polylect.run.sweep import RUN_FOLDER
+from polylect.run.sweep.process import RUN_FOLDER
 
 
 def local_rank() -> int:

@@ -1,6 +1,5 @@
 """Sweeps: every job by itself, a failure shown at once, the others go on."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,21 +7,23 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO
 
 import pytest
 from helpers.tiny import TRAIN, record
 
 from polylect.cli import run
-from polylect.run.sweep import RUN_FOLDER, _slug, _varied_overrides
+from polylect.run.sweep.job import _slug, _varied_overrides
+from polylect.run.sweep.ledger import Attempt, read_jobs
+from polylect.run.sweep.process import RUN_FOLDER
 
 SHORT = [*TRAIN, "trainer.max_steps=1"]
 SECONDS = 600  # a job takes 20 when nothing else runs
 
 
-def ledger(runs: Path) -> list[dict[str, Any]]:
-    (path,) = runs.glob("sweeps/*/*/ledger.jsonl")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def jobs_of(runs: Path) -> list[Attempt]:
+    (folder,) = runs.glob("sweeps/*/*")
+    return read_jobs(folder)
 
 
 # Stands for `python -m polylect.cli`: a job with rank 0 fails, the others leave a record.
@@ -48,15 +49,15 @@ def test_a_failing_job_is_shown_at_once_and_the_others_go_on(
     shown = capfd.readouterr().out.splitlines()
     assert shown[0] == "sweep job 0: strategy.rank=0 …"
     assert shown[1].startswith("sweep job 0 FAILED with exit code 1, log ")
-    assert shown[-3] == "rank must be at least 1, got 0"
-    assert shown[-2] == "sweep job 1: strategy.rank=2 …"
-    assert shown[-1].startswith("sweep job 1 done: objective 12.5")
+    second = shown.index("sweep job 1: strategy.rank=2 …")
+    assert shown[second - 1] == "rank must be at least 1, got 0"
+    assert shown[second + 1].startswith("sweep job 1 done: objective 12.5")
 
-    first, second = ledger(tmp_path)
-    assert (first["overrides"], second["overrides"]) == (["strategy.rank=0"], ["strategy.rank=2"])
-    assert (first["exit"], second["exit"]) == (1, 0)
-    assert (first["objective"], second["objective"]) == (None, 12.5)
-    assert Path(second["folder"]).name == "001_rank=2"
+    first, second = jobs_of(tmp_path)
+    assert (first.overrides, second.overrides) == (["strategy.rank=0"], ["strategy.rank=2"])
+    assert (first.exit, second.exit) == (1, 0)
+    assert (first.objective, second.objective) == (None, 12.5)
+    assert Path(second.folder).name == "001_rank=2"
     log = Path(f"{second['folder']}.log").read_text(encoding="utf-8")
     assert "~data.train +data.train={" in log  # as it was given
     assert log.split()[-2:] == ["strategy.rank=2", "hydra.mode=RUN"]
@@ -66,22 +67,22 @@ def test_a_failing_job_is_shown_at_once_and_the_others_go_on(
 @pytest.mark.slow
 def test_jobs_are_runs_with_records_of_their_own(tmp_path: Path) -> None:
     assert run(["train", "-m", *SHORT, f"runs={tmp_path}", "strategy.rank=0,2"]) == 1
-    first, second = ledger(tmp_path)
-    assert (first["exit"], second["exit"]) == (2, 0)
+    first, second = jobs_of(tmp_path)
+    assert (first.exit, second.exit) == (2, 0)
     log = Path(f"{first['folder']}.log").read_text(encoding="utf-8")
     assert "strategy.rank of adapter en-de must be at least 1, got 0" in log
-    assert record(Path(second["folder"]))["metrics"]["objective"] == second["objective"] < 0
-    assert record(Path(second["folder"]))["config"]["strategy"]["rank"] == 2
+    assert record(Path(second.folder))["metrics"]["objective"] == second.objective < 0
+    assert record(Path(second.folder))["config"]["strategy"]["rank"] == 2
 
 
 @pytest.mark.slow
 def test_a_sweep_file_starts_the_sweep(tmp_path: Path) -> None:
     assert run(["train", "sweep=seeds", *SHORT, f"runs={tmp_path}"]) == 0
-    jobs = ledger(tmp_path)
-    assert [job["overrides"] for job in jobs] == [["seed=1"], ["seed=2"], ["seed=3"]]
-    assert len({job["folder"] for job in jobs}) == 3
-    assert len({job["objective"] for job in jobs}) == 3
-    assert [record(Path(job["folder"]))["config"]["seed"] for job in jobs] == [1, 2, 3]
+    jobs = jobs_of(tmp_path)
+    assert [job.overrides for job in jobs] == [["seed=1"], ["seed=2"], ["seed=3"]]
+    assert len({job.folder for job in jobs}) == 3
+    assert len({job.objective for job in jobs}) == 3
+    assert [record(Path(job.folder))["config"]["seed"] for job in jobs] == [1, 2, 3]
 
 
 @pytest.mark.slow
@@ -117,10 +118,10 @@ def test_what_varies_names_the_job() -> None:
 def test_a_job_killed_from_outside_counts_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def killed(command: list[str], log: Path, environment: dict[str, str]) -> int:
-        log.write_text("the last line")
+    def killed(command: list[str], log: IO[str], environment: dict[str, str]) -> int:
+        log.write("the last line")
         return -signal.SIGKILL
 
-    monkeypatch.setattr("polylect.run.sweep.run_subprocess", killed)
+    monkeypatch.setattr("polylect.run.sweep.job.run_subprocess", killed)
     assert run(["train", "-m", *SHORT, f"runs={tmp_path}", "seed=1,2"]) == 1
     assert capsys.readouterr().out.count("FAILED with exit code -9") == 2

@@ -27,6 +27,8 @@ class Train:
     init_from: str | None = None  # checkpoint to start from, weights only (the next stage)
     evaluate: bool = True  # score the best checkpoint on the test sets at the end
     evaluate_base: bool = False  # score the untouched base beside it
+    objective: str | None = None  # told a sweeper; null: mean test chrF++; or val/chrf, by which
+    # callbacks.checkpoint then chooses, too, as in sweep=optuna
     model: Any = field(default_factory=dict)
     data: Any = field(default_factory=dict)
     memory: Any = None  # similar sentences with their translations, shown before training sources

@@ -15,6 +15,7 @@ from polylect.config.roots import ConfigError, plain
 from polylect.config.targets import instantiate
 from polylect.config.validation import validate
 from polylect.files import write_text
+from polylect.run.objective import check_objective, objective_of
 from polylect.run.precision import settle_precision
 from polylect.run.record import Record
 from polylect.run.reuse.resume import (
@@ -38,7 +39,7 @@ _LOGGED = 20
 
 
 def main(cfg: DictConfig) -> float | None:
-    """Run one training job and return its objective: mean chrF++ on the test sets, or -loss."""
+    """Run one training job and return its objective, for a sweeper."""
     if local_rank() == 0:
         print(f"polylect train: {cfg.name}, loading …", flush=True)
     with session(cfg) as folder:
@@ -66,6 +67,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     quiet()
     keep_freed_memory()
     check_settings(cfg)
+    check_objective(cfg)
     check_devices(cfg)
     if (notice := settle_precision(cfg)) and local_rank() == 0:
         print(notice, flush=True)
@@ -117,6 +119,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         record.metrics |= module.facts()
         record.metrics |= ledger_report(trainer.callbacks)
         _finish(trainer, module, data, cfg, folder, record)
+        record.metrics["objective"] = objective_of(cfg, trainer, record.metrics)
         record.data = _data_report(data)
         _draw(trainer, module, folder, record)
         record.status = "done"
@@ -263,7 +266,7 @@ def _finish(
 ) -> None:
     """Go back to the best checkpoint, export, score, show."""
     from polylect.run.monitor.loggers import log_results
-    from polylect.run.results.scoring import mean_chrf, score_module
+    from polylect.run.results.scoring import score_module
     from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
 
     best = folder / "checkpoints" / "best.ckpt"
@@ -273,12 +276,9 @@ def _finish(
     module.to(trainer.strategy.root_device)
     module.export(folder)
     if not cfg.evaluate:
-        loss = record.metrics["train"].get("val/loss")
-        record.metrics["objective"] = None if loss is None else -loss
         return
     print("after training:", flush=True)
     record.metrics["test"] = score_module(module, data, folder, cfg.metrics)
-    record.metrics["objective"] = mean_chrf(record.metrics["test"])
     scores, base = record.metrics["test"], record.metrics.get("base")
     log_results(trainer.loggers, scores, data, folder, trainer.global_step, base)
 

@@ -58,7 +58,7 @@ def test_a_failing_job_is_shown_at_once_and_the_others_go_on(
     assert (first.exit, second.exit) == (1, 0)
     assert (first.objective, second.objective) == (None, 12.5)
     assert Path(second.folder).name == "001_rank=2"
-    log = Path(f"{second['folder']}.log").read_text(encoding="utf-8")
+    log = Path(second.log).read_text(encoding="utf-8")
     assert "~data.train +data.train={" in log  # as it was given
     assert log.split()[-2:] == ["strategy.rank=2", "hydra.mode=RUN"]
     assert RUN_FOLDER not in os.environ
@@ -69,7 +69,7 @@ def test_jobs_are_runs_with_records_of_their_own(tmp_path: Path) -> None:
     assert run(["train", "-m", *SHORT, f"runs={tmp_path}", "strategy.rank=0,2"]) == 1
     first, second = jobs_of(tmp_path)
     assert (first.exit, second.exit) == (2, 0)
-    log = Path(f"{first['folder']}.log").read_text(encoding="utf-8")
+    log = Path(first.log).read_text(encoding="utf-8")
     assert "strategy.rank of adapter en-de must be at least 1, got 0" in log
     assert record(Path(second.folder))["metrics"]["objective"] == second.objective < 0
     assert record(Path(second.folder))["config"]["strategy"]["rank"] == 2

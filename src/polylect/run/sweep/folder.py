@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from polylect.config.roots import ConfigError
 from polylect.run.record import new_folder
+from polylect.run.sweep.follow import Follower
 from polylect.run.sweep.job import last_lines
 from polylect.run.sweep.ledger import LEDGER, Attempt, read_attempts, read_jobs, unfinished
 
@@ -24,6 +25,7 @@ class SweepFolder(Callback):
     """
 
     opened: ClassVar[list[tuple[Path, int]]] = []  # by this process, with the ledger's lines so far
+    followers: ClassVar[list[Follower]] = []
 
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Set `hydra.sweep.dir`, also among the overrides from which jobs are composed."""
@@ -39,6 +41,8 @@ class SweepFolder(Callback):
             hydra.sweep.dir = str(folder)
             hydra.overrides.hydra.append(f"hydra.sweep.dir='{escaped}'")
         self.opened.append((folder, len(read_attempts(folder))))
+        if "submitit" in hydra.launcher._target_:  # whose jobs speak to files of their own
+            self.followers.append(Follower(folder))
 
 
 def _settings(program: str, hydra: Any) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def _of_same(settings: dict[str, Any], parent: Path) -> Path | None:
 def close_sweeps() -> int:
     """Show what came of the sweeps that this process has run; return 1 if a job is not done."""
     code = 0
+    while SweepFolder.followers:
+        SweepFolder.followers.pop().close()
     while SweepFolder.opened:
         folder, lines = SweepFolder.opened.pop()
         own = {attempt.identity for attempt in read_attempts(folder)[lines:]}

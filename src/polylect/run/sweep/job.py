@@ -120,10 +120,9 @@ def _attempt(
     else:
         folder = new_folder(sweep, name)
         folder.rmdir()  # the program makes it
-    begun = replace(begun, folder=str(folder))
+    begun = replace(begun, folder=str(folder), resumed=None if former is None else str(former))
     append(sweep, begun)
-    goes_on = f" goes on from {former}" if former else ""
-    print(f"sweep job {begun.job}: {' '.join(begun.overrides)}{goes_on} …", flush=True)
+    tell(begun)
     begin = time.monotonic()
     command = [sys.executable, "-m", "polylect.cli", program, *overrides]
     code = run_subprocess(command, log, os.environ | {RUN_FOLDER: str(folder)})
@@ -136,7 +135,7 @@ def _attempt(
         objective=_record(folder).get("metrics", {}).get("objective"),
     )
     append(sweep, ended)
-    print(f"sweep job {ended.job} {_outcome(ended)}", flush=True)
+    tell(ended)
     return ended
 
 
@@ -160,6 +159,15 @@ def _status(code: int, folder: Path) -> str:
     if code < 0 or code > 128 or said in ("running", "interrupted"):
         return "interrupted"
     return "diverged" if said == "diverged" else "failed"
+
+
+def tell(attempt: Attempt) -> None:
+    """Print a line about a job that begins or has ended; of a failed one also its last lines."""
+    if attempt.status == "running":
+        goes_on = f" goes on from {attempt.resumed}" if attempt.resumed else ""
+        print(f"sweep job {attempt.job}: {' '.join(attempt.overrides)}{goes_on} …", flush=True)
+    else:
+        print(f"sweep job {attempt.job} {_outcome(attempt)}", flush=True)
 
 
 def _outcome(attempt: Attempt) -> str:

@@ -22,7 +22,7 @@ class Attempt:
 
     `status` is "running", "done", "failed", "diverged" or "interrupted"; `identity` a hash of the
     program and all its settings, by which a rerun knows the job; `folder` that of the run, `log`
-    the file with all that it said.
+    the file with all that it said, `resumed` the folder from whose checkpoint it went on.
     """
 
     job: int
@@ -32,6 +32,7 @@ class Attempt:
     folder: str
     log: str
     time: str
+    resumed: str | None = None
     exit: int | None = None
     seconds: float | None = None
     objective: float | None = None

@@ -1,0 +1,39 @@
+"""What a sweeper is told of a run: the larger, the better, unless its direction says otherwise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from polylect.config.roots import ConfigError
+
+
+def check_objective(cfg: DictConfig) -> None:
+    """Raise ConfigError for an objective by which no checkpoint is chosen."""
+    monitor = ((cfg.callbacks or {}).get("checkpoint") or {}).get("monitor")
+    if cfg.objective not in (None, monitor):
+        raise ConfigError(
+            f"objective={cfg.objective} is told of the best checkpoint, which is chosen by "
+            f"{monitor}: set callbacks.checkpoint.monitor={cfg.objective}, and its mode."
+        )
+
+
+def objective_of(cfg: DictConfig, trainer: Any, metrics: Mapping[str, Any]) -> float | None:
+    """Return the configured objective of a run that has ended; None where it was not measured.
+
+    Args:
+        cfg: of the run. Its `objective` names a metric of the best checkpoint; null is the mean
+            chrF++ of the test sets, and without such scores -loss on the validation sets.
+        trainer: of Lightning, with the callback that chose the checkpoint.
+        metrics: of the run's record.
+    """
+    from polylect.run.results.scoring import mean_chrf
+
+    if cfg.objective is not None:
+        chosen = [c for c in trainer.checkpoint_callbacks if c.monitor == cfg.objective]
+        score = chosen[0].best_model_score
+        return None if score is None else float(score)
+    if "test" in metrics:
+        return mean_chrf(metrics["test"])
+    loss = metrics["train"].get("val/loss")
+    return None if loss is None else -loss

@@ -75,7 +75,7 @@ def test_jobs_that_run_in_parallel_divide_the_cores(control: Path) -> None:
     assert [call["threads"] for call in calls(control)] == [str(max(1, cores // 2))] * 2
 
 
-TRIALS = ["sweep=optuna", "hydra.sweeper.n_trials=5", "~hydra.sweeper.params", "seed=range(1,9)"]
+TRIALS = ["sweep=optuna", "hydra.sweeper.n_trials=5", "seed=range(1,9)"]
 
 
 def test_optuna_keeps_what_failed_and_goes_on(control: Path) -> None:

@@ -101,9 +101,11 @@ def _run_of_sweep(program: str, overrides: Sequence[str], cfg: DictConfig) -> fl
                 number, varied, "running", identity, str(sweep / name), log.name, _now()
             )
             attempt = _attempt(program, _of_one_job(hydra), begun, before, log)
-    if attempt.status != "done" and not hydra.sweeper._target_.endswith(".BasicSweeper"):
-        raise JobFailed(f"sweep job {number} {_outcome(attempt)}")
-    return float("nan") if attempt.objective is None else attempt.objective
+    if attempt.objective is not None:
+        return attempt.objective
+    if hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return float("nan")
+    raise JobFailed(f"sweep job {number} {_outcome(attempt)}")
 
 
 def _attempt(

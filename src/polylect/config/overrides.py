@@ -129,7 +129,9 @@ def _configurations(
         for o in choices
     }
     conf = folders[0]
-    base = _compose(program, [*search, *(choices_by_group[group_of(o)][0] for o in fixed)], conf)
+    base = compose_config(
+        program, [*search, *(choices_by_group[group_of(o)][0] for o in fixed)], conf
+    )
     for key, value in (base.hydra.sweeper.params or {}).items():  # of a file in conf/sweep
         swept = _parse(f"{key}={value}")
         if group_of(swept) in groups - choices_by_group.keys():
@@ -141,11 +143,16 @@ def _configurations(
     jobs = range(max(map(len, choices_by_group.values())))
     each = [[texts[job % len(texts)] for texts in choices_by_group.values()] for job in jobs]
     return {"": base} | {
-        " ".join(texts): _compose(program, [*search, *texts], conf) for texts in each
+        " ".join(texts): compose_config(program, [*search, *texts], conf) for texts in each
     }
 
 
-def _compose(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
+def compose_config(program: str, choices: Sequence[str], conf: Path) -> DictConfig:
+    """Return what Hydra composes of overrides that are resolved, with its own section.
+
+    Raises:
+        ConfigError: a group without a choice.
+    """
     began = GlobalHydra.instance().is_initialized()  # within a job
     with nullcontext() if began else initialize_config_dir(str(conf), version_base="1.3"):
         try:

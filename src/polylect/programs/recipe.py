@@ -19,6 +19,7 @@ from polylect.config.roots import ConfigError, conf_folder, plain
 from polylect.config.validation import validate
 from polylect.did_you_mean import did_you_mean
 from polylect.run.record import Record, new_folder
+from polylect.run.reuse.stages import done_before, note_done, one_at_a_time, stage_identity
 from polylect.run.sweep.process import RUN_FOLDER, has_diverged, is_resumable, run_subprocess
 
 LEDGER = "ledger.jsonl"
@@ -43,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     begin = time.monotonic()
     record = Record(run=str(folder), config=plain(cfg))
     with record.saved_to(folder, begin):
-        _run(stages, folder, record)
+        _run(stages, folder, record, cfg)
     print(f"recipe folder: {folder}", flush=True)
 
 
@@ -151,19 +152,32 @@ def _folder(cfg: DictConfig) -> Path:
     return folder
 
 
-def _run(stages: Mapping[str, Stage], folder: Path, record: Record) -> None:
+def _run(stages: Mapping[str, Stage], folder: Path, record: Record, cfg: DictConfig) -> None:
     ledger = _finished_stages(folder)
     stage_folders = {name: line["folder"] for name, line in ledger.items()}
     record.metrics["stages"] = stage_folders
     record.write(folder)
+    identities: dict[str, str] = {}
     for name, stage in stages.items():
+        # A stage is what it was made from, wherever that lies.
+        made_from = [_fill_in(override, identities) for override in stage.overrides]
+        identities[name] = stage_identity(stage.program, made_from)
         overrides = [_fill_in(override, stage_folders) for override in stage.overrides]
         if name in stage_folders:
             _check_same(name, ledger[name]["overrides"], overrides)
             print(f"stage {name}: done before, {stage_folders[name]}", flush=True)
             continue
         _check_not_diverged(name, overrides, folder)
-        stage_folders[name] = str(_run_stage(name, stage.program, overrides, folder))
+        runs = Path(cfg.runs)
+        with one_at_a_time(runs, identities[name]):
+            done = done_before(runs, identities[name]) if cfg.reuse else None
+            if done is not None:
+                print(f"stage {name}: done before with the same inputs, {done}", flush=True)
+                _note(folder, name, overrides, 0, 0.0, done)
+            else:
+                done = _run_stage(name, stage.program, overrides, folder)
+                note_done(runs, identities[name], done)
+        stage_folders[name] = str(done)
     last = Path(stage_folders[name]) / "record.json"
     metrics = json.loads(last.read_text(encoding="utf-8"))["metrics"] if last.is_file() else {}
     record.metrics["objective"] = metrics.get("objective")
@@ -234,21 +248,23 @@ def _run_stage(name: str, program: str, overrides: Sequence[str], folder: Path) 
     print(f"stage {name}: polylect {program} {' '.join([*overrides, *resume])}", flush=True)
     begin = time.monotonic()
     code = run_subprocess(command, None, os.environ | {RUN_FOLDER: str(own)})
-    line = {
-        "stage": name,
-        "overrides": [*overrides, *resume],
-        "exit": code,
-        "seconds": round(time.monotonic() - begin, 1),
-        "folder": str(own),
-    }
-    with (folder / LEDGER).open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
+    seconds = round(time.monotonic() - begin, 1)
+    _note(folder, name, [*overrides, *resume], code, seconds, own)
     if code:
         raise ConfigError(
             f"stage {name} failed with exit code {code}; when that is mended, go on with "
             f"polylect recipe resume={folder} and the settings you gave."
         )
     return own
+
+
+def _note(
+    recipe: Path, stage: str, overrides: Sequence[str], code: int, seconds: float, run: Path
+) -> None:
+    """Add a stage that has ended to the recipe's ledger."""
+    line = {"stage": stage, "overrides": list(overrides), "exit": code, "seconds": seconds}
+    with (recipe / LEDGER).open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps(line | {"folder": str(run)}, ensure_ascii=False) + "\n")
 
 
 def _former_runs(folder: Path, name: str) -> list[Path]:

@@ -187,7 +187,7 @@ def test_the_best_by_chrf_is_kept_and_counts_when_the_run_goes_on(
 
     monkeypatch.setattr("sacrebleu.metrics.CHRF.corpus_score", score)
     by_chrf = ["callbacks.checkpoint.monitor=val/chrf", "callbacks.checkpoint.mode=max"]
-    by_chrf += ["+strategy.validate_translations=2"]
+    by_chrf += ["+strategy.validate_translations=2", "objective=val/chrf"]
     first = train(tmp_path, *by_chrf)
     assert logged_values(first, "val/chrf") == {1: 15.0, 3: 45.0, 5: 25.0}
     assert logged_values(first, "val/chrf/en-fr") == {1: 20.0, 3: 40.0, 5: 20.0}
@@ -195,6 +195,7 @@ def test_the_best_by_chrf_is_kept_and_counts_when_the_run_goes_on(
     second = train(tmp_path, *by_chrf, f"resume={first}", "trainer.max_steps=8")
     assert logged_values(second, "val/chrf") == {7: 41.0}
     assert checkpoint(second, "best")["global_step"] == 4
+    assert [record(run)["metrics"]["objective"] for run in (first, second)] == [45.0, 45.0]
 
 
 # What a run leaves behind
@@ -567,6 +568,7 @@ def test_a_run_says_and_records_what_becomes_of_the_data(
     [
         (["strategy=frozen"], "does not train: score it with `polylect evaluate"),
         (["callbacks.checkpoint.monitor=val/chrf"], "set strategy.validate_translations"),
+        (["objective=val/chrf"], "chosen by val/loss: set callbacks.checkpoint.monitor=val/chrf"),
         (
             ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/chrf/en-de"],
             "callbacks.early_stopping.monitor=val/chrf/en-de needs translations",

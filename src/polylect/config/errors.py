@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from polylect.did_you_mean import did_you_mean
+
 
 def exit_code(program: Callable[[], int | None]) -> int:
     """Run a program; a mistake of the user's is one sentence on standard error.
@@ -73,6 +75,11 @@ def _sentence(error: BaseException) -> str:
             f"{key}={value} is several values: type {key}=[{value}] for a list, "
             f"\"{key}='{value}'\" for one text with commas, or -m before it for a run with each."
         )
+    if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error)):
+        kind, name = match.groups()
+        if name not in _PLUGINS:
+            return f"hydra/{kind}={name} does not exist; {did_you_mean(name, _PLUGINS)}"
+        return f"hydra/{kind}={name} is not installed: pip install {_PLUGINS[name]}."
     if re.search(r"Could not find '[^']*/'", str(error)):  # Hydra lists where it looked
         return "a group needs a choice, as in optim=adamw: leave out what ends in '='."
     if isinstance(error, ValueError | RuntimeError | OSError | HydraException):
@@ -81,6 +88,14 @@ def _sentence(error: BaseException) -> str:
         return str(error).splitlines()[0]
     return f"{type(error).__name__}: {error} (POLYLECT_TRACEBACK=1 shows where)"
 
+
+_PLUGINS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "optuna": "hydra-optuna-sweeper",
+}
+"""The packages of Hydra's launchers and sweepers."""
 
 # What OmegaConf says of a value, as it is put to a user; {key} is its key.
 _OMEGACONF = {

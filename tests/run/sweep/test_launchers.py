@@ -28,7 +28,11 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sweep(control: Path, plugin: str, *settings: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip(PLUGINS[plugin], reason=f"Hydra's plugin for {plugin} is not installed")
-    command = [sys.executable, "-m", "polylect.cli", "train", "-m", *TRAIN, f"runs={control}"]
+    return launched("train", control, *TRAIN, *settings)
+
+
+def launched(program: str, control: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "polylect.cli", program, "-m", f"runs={control}"]
     return subprocess.run([*command, *settings], capture_output=True, text=True, timeout=300)
 
 
@@ -73,6 +77,14 @@ def test_jobs_that_run_in_parallel_divide_the_cores(control: Path) -> None:
     assert sweep(control, "joblib", "seed=1,2", *launcher).returncode == 0
     cores = len(os.sched_getaffinity(0))
     assert [call["threads"] for call in calls(control)] == [str(max(1, cores // 2))] * 2
+
+
+def test_recipes_go_to_the_launcher(control: Path) -> None:
+    _, launcher = LAUNCHERS[0]
+    pytest.importorskip(PLUGINS["joblib"], reason="Hydra's plugin for joblib is not installed")
+    assert launched("recipe", control, "recipe=landermt", "seed=1,2", *launcher).returncode == 0
+    assert {call["seed"] for call in calls(control)} == {"1", "2"}
+    assert not any(key.startswith("hydra.launcher") for call in calls(control) for key in call)
 
 
 TRIALS = ["sweep=optuna", "hydra.sweeper.n_trials=5", "seed=range(1,9)"]

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from helpers import fake_jobs
 from helpers.tiny import TRAIN
+from hydra.errors import ConfigCompositionException
 
 from polylect.cli import run
+from polylect.config.errors import _sentence
 from polylect.run.sweep.ledger import Attempt, append, read_attempts, read_jobs
 
 
@@ -158,3 +160,23 @@ def test_the_ledger_keeps_every_attempt(tmp_path: Path) -> None:
         append(tmp_path, line)
     assert read_attempts(tmp_path) == [line, line]
     assert read_jobs(tmp_path) == [line]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("hydra/launcher=joblb", "hydra/launcher=joblb does not exist; did you mean joblib"),
+        ("hydra/sweeper=optna", "hydra/sweeper=optna does not exist; did you mean optuna"),
+    ],
+)
+def test_a_launcher_that_does_not_exist_is_named(
+    given: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "-m", "seed=1,2", given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_plugin_that_is_missing_is_named() -> None:
+    error = ConfigCompositionException("In 'hydra/config': Could not find 'hydra/launcher/joblib'")
+    wanted = "hydra/launcher=joblib is not installed: pip install hydra-joblib-launcher."
+    assert _sentence(error) == wanted

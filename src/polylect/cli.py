@@ -176,6 +176,9 @@ def _hydra(program: str, arguments: list[str]) -> int | None:
             config_path=str(conf_folder()),
             config_name=program,
         )
+    except ValueError as error:
+        if not str(error).startswith("No trials are completed"):
+            raise  # else Optuna looks for the best trial where all have failed
     finally:
         failed = close_sweeps()
     if job.failures:

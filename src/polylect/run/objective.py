@@ -30,8 +30,9 @@ def objective_of(cfg: DictConfig, trainer: Any, metrics: Mapping[str, Any]) -> f
     from polylect.run.results.scoring import mean_chrf
 
     if cfg.objective is not None:
-        chosen = [c for c in trainer.checkpoint_callbacks if c.monitor == cfg.objective]
-        score = chosen[0].best_model_score
+        callbacks = trainer.checkpoint_callbacks
+        chosen, *_ = [c for c in callbacks if getattr(c, "monitor", None) == cfg.objective]
+        score = chosen.best_model_score
         return None if score is None else float(score)
     if "test" in metrics:
         return mean_chrf(metrics["test"])

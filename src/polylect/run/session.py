@@ -69,7 +69,8 @@ def register_resolvers(folder: Path, is_part: bool = False) -> None:
     """
     whole = folder.parent if is_part else folder
     group = f"{whole.parent.name}/{whole.name}"
-    kind = "sweep" if whole.parent.parent.name == "sweeps" else "recipe"
+    of_sweep = whole.parent.parent.name == "sweeps" or (whole / "sweep.json").is_file()
+    kind = "sweep" if of_sweep else "recipe"
     values = {
         "run_folder": str(folder),
         "run_name": f"{group}/{folder.name}" if is_part else group,

@@ -1,15 +1,19 @@
 """A stage of a recipe whose inputs did not change is not run again, in whichever recipe it is."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import pytest
+from helpers.tiny import LENGTH, MODEL
 from omegaconf import OmegaConf
 
+from polylect import cli
 from polylect.config.roots import ConfigError
 from polylect.programs import recipe
-from polylect.run.reuse.stages import stage_identity
+from polylect.run.reuse.stages import done_before, note_done, one_at_a_time, stage_identity
 
 BASE = {"program": "train", "overrides": ["model=tiny", "optim=small"]}
 RECORD = {"run": "", "config": {}, "metrics": {"objective": 7.0}}
@@ -110,3 +114,39 @@ def test_the_source_of_packages_is_an_input(
     assert stage_identity("train", settings) == before
     own.write_text("A = 2\n")
     assert stage_identity("train", settings) != before
+
+
+def test_recipes_side_by_side_run_a_stage_once(tmp_path: Path) -> None:
+    """As jobs of a sweep do that a launcher runs in parallel: the second waits for the first."""
+    runs: list[Path] = []
+
+    def stage(name: str) -> None:
+        with one_at_a_time(tmp_path, "stage-0f"):
+            if done_before(tmp_path, "stage-0f") is None:
+                time.sleep(0.3)
+                (tmp_path / name).mkdir()
+                runs.append(tmp_path / name)
+                note_done(tmp_path, "stage-0f", tmp_path / name)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(stage, ["left", "right"]))
+    assert len(runs) == 1 and done_before(tmp_path, "stage-0f") == runs[0]
+
+
+@pytest.mark.slow
+def test_a_sweep_over_a_setting_of_the_last_stage_trains_the_first_once(tmp_path: Path) -> None:
+    small = listed(*MODEL, *LENGTH, *SHORT, "data.val.size=6")
+    given = ["recipe=mix_moe", f"common={small}", f"runs={tmp_path}", "name=swept"]
+    swept = "extra.stage2=[trainer.max_steps=2],[trainer.max_steps=3]"
+    assert cli.run(["recipe", "-m", *given, swept]) == 0
+    assert len(list(tmp_path.glob("sweeps/swept/*/*/stage1"))) == 1
+    second = list(tmp_path.glob("sweeps/swept/*/*/stage2/record.json"))
+    assert len(second) == 2
+    assert {json.loads(file.read_text())["metrics"]["steps"] for file in second} == {2, 3}
+
+
+SHORT = ["trainer.max_steps=2", "evaluate=false", "evaluate_base=false"]
+
+
+def listed(*overrides: str) -> str:
+    return "[" + ",".join(f'"{override}"' for override in overrides) + "]"

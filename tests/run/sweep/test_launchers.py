@@ -107,3 +107,10 @@ def test_optuna_keeps_what_failed_and_goes_on(control: Path) -> None:
     assert again.returncode == 1, again.stderr
     retried = {call["seed"] for call in calls(control)[before:]}
     assert retried <= {"1", "2", "3", "4", "5"}  # the others are known
+
+
+def test_optuna_of_which_all_trials_fail_ends_with_the_list(control: Path) -> None:
+    (control / "fail_1").touch()
+    done = sweep(control, "optuna", "sweep=optuna", "hydra.sweeper.n_trials=2", "seed=1")
+    assert done.returncode == 1
+    assert "2 of 2 jobs are not done" in done.stdout and "Traceback" not in done.stderr

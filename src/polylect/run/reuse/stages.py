@@ -42,7 +42,7 @@ def stage_identity(program: str, overrides: Sequence[str]) -> str:
     packages = ["polylect", *(name.partition(".")[0] for name in settings.get("packages") or ())]
     inputs = [program, settings, list(_files(settings)), [_source_hash(name) for name in packages]]
     text = json.dumps(inputs, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"stage-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @contextmanager

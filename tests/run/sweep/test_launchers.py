@@ -72,6 +72,27 @@ def test_a_launcher_reruns_what_is_not_done(
     assert [job.objective for job in read_jobs(folder)] == [10.0, 20.0, 30.0]
 
 
+def test_slurm_is_asked_for_what_the_launcher_is_given(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an `sbatch` that keeps the file it is given, and has no room."""
+    tools = control / "tools"
+    tools.mkdir()
+    for name in ("srun", "sbatch"):
+        (tools / name).write_text(f'#!/bin/sh\ncp "$1" {control}/submitted\nexit 1\n')
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    asked = {"partition": "gpu", "gpus_per_node": 1, "cpus_per_task": 4, "timeout_min": 90}
+    settings = [f"hydra.launcher.{key}={value}" for key, value in asked.items()]
+    done = sweep(control, "submitit", "seed=1,2,3", "hydra/launcher=submitit_slurm", *settings)
+    assert done.returncode != 0  # which no job has caused
+    lines = (control / "submitted").read_text().splitlines()
+    wanted = ["partition=gpu", "gpus-per-node=1", "cpus-per-task=4", "time=90", "array=0-2%3"]
+    assert {f"#SBATCH --{what}" for what in wanted} <= set(lines)
+    (folder,) = control.glob("sweeps/*/*")
+    assert f"#SBATCH --output={folder}/.submitit/%A_%a/%A_%a_%t_log.out" in lines
+
+
 def test_jobs_that_run_in_parallel_divide_the_cores(control: Path) -> None:
     _, launcher = LAUNCHERS[0]
     assert sweep(control, "joblib", "seed=1,2", *launcher).returncode == 0

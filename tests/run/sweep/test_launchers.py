@@ -90,7 +90,7 @@ def test_slurm_is_asked_for_what_the_launcher_is_given(
     wanted = ["partition=gpu", "gpus-per-node=1", "cpus-per-task=4", "time=90", "array=0-2%3"]
     assert {f"#SBATCH --{what}" for what in wanted} <= set(lines)
     (folder,) = control.glob("sweeps/*/*")
-    assert f"#SBATCH --output={folder}/.submitit/%A_%a/%A_%a_%t_log.out" in lines
+    assert f"#SBATCH --output={folder}/.submitit/%A_%a/%A_%a_0_log.out" in lines
 
 
 def test_jobs_that_run_in_parallel_divide_the_cores(control: Path) -> None:

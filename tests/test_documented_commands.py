@@ -36,7 +36,7 @@ class Data:
 def load(path: str, dtype: str = "float32", attention: str | None = None): ...
 """
 BEFORE_VALIDATION = {  # what programs settle themselves, such as data that are not scored
-    "data": (data._check,),
+    "data": (data._leave_out_splits,),
     "evaluate": (choose_strategy, evaluate._check),
     "export": (choose_strategy,),
     "serve": (choose_strategy,),

@@ -214,7 +214,8 @@ def test_what_is_not_met_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         ("budget.parameters=5", "is a question to a dry run: give dry_run=true"),
         ("budget.parameters=5 budget.operations=5 dry_run=true", "not both"),
-        ("budget.parameters=0 dry_run=true", "must be positive, got 0"),
+        ("budget.parameters=0 dry_run=true", "must be a positive number, got 0"),
+        ("budget.operations=many dry_run=true", "must be a positive number, got many"),
         ("budget.parameters=5 dry_run=true strategy=full", "has no size to choose"),
         (
             "budget.parameters=5 dry_run=true strategy=mix_moe strategy.stage=monolingual",

@@ -44,8 +44,8 @@ def check_budget(cfg: DictConfig) -> None:
     if len(given) > 1:
         raise ConfigError("give budget.parameters or budget.operations, not both.")
     for name, value in given.items():
-        if value <= 0:
-            raise ConfigError(f"budget.{name} must be positive, got {value}.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise ConfigError(f"budget.{name} must be a positive number, got {value}.")
 
 
 def missing_devices(cfg: DictConfig) -> str | None:

@@ -5,14 +5,6 @@ from typing import Any
 
 
 @dataclass
-class Budget:
-    """What a strategy may cost: a dry run names the setting of it that costs so much."""
-
-    parameters: int | None = None  # that are trained
-    operations: float | None = None  # floating-point, per token of a training step; or this
-
-
-@dataclass
 class Train:
     """Root of `polylect train`."""
 
@@ -21,7 +13,9 @@ class Train:
     seed: int = 1
     packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
     dry_run: bool = False  # show what the model would see, train nothing
-    budget: Budget = field(default_factory=Budget)  # with dry_run: rank, width or share that fits
+    # With dry_run: the rank, width or share with so many trained parameters, or floating-point
+    # operations per token of a training step.
+    budget: Any = field(default_factory=lambda: {"parameters": None, "operations": None})
     config: str | None = None  # run folder whose settings are taken, to make that run again
     resume: str | None = None  # checkpoint to continue from, with optimizer and data position
     init_from: str | None = None  # checkpoint to start from, weights only (the next stage)

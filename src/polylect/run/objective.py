@@ -10,8 +10,11 @@ from polylect.config.roots import ConfigError
 
 def check_objective(cfg: DictConfig) -> None:
     """Raise ConfigError for an objective by which no checkpoint is chosen."""
-    monitor = ((cfg.callbacks or {}).get("checkpoint") or {}).get("monitor")
-    if cfg.objective not in (None, monitor):
+    if cfg.objective is None:
+        return
+    checkpoint = (cfg.callbacks or {}).get("checkpoint")
+    monitor = checkpoint.get("monitor") if isinstance(checkpoint, DictConfig) else None
+    if cfg.objective != monitor:
         raise ConfigError(
             f"objective={cfg.objective} is told of the best checkpoint, which is chosen by "
             f"{monitor}: set callbacks.checkpoint.monitor={cfg.objective}, and its mode."

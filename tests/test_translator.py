@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small import write_adapters
 from peft import LoraConfig, get_peft_model
 
 from polylect.files import write_text
@@ -24,14 +25,7 @@ SHORT = Generation(limit=8)
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Adapters far from zero, so that each direction says something else."""
-    folder = tmp_path_factory.mktemp("run")
-    module = LoRASwitch(directions=DIRECTIONS, template="tag", rank=4)
-    module.set_backbone(*tiny_backbone())
-    for group in module.parameter_groups():
-        for parameter in group["params"]:
-            torch.nn.init.normal_(parameter, std=0.3)
-    module.export(folder)
-    return folder / "adapters"
+    return write_adapters(tmp_path_factory.mktemp("run"), DIRECTIONS)
 
 
 def translator(library: Path | None, **settings) -> Translator:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 from polylect.models.backbone import tiny_backbone
 from polylect.run.build import build_strategy
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.lora_switch import LoRASwitch
 
 DIRECTIONS = ("en-de", "en-fr", "en-hi")
 ROWS = (
@@ -79,3 +81,14 @@ def logits(module: TranslationModule, batch: TranslationBatch) -> torch.Tensor:
         return module.backbone(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask
         ).logits
+
+
+def write_adapters(folder: Path, directions: Sequence[str]) -> Path:
+    """Write an adapter far from zero for each direction on the tiny base; return their folder."""
+    module = LoRASwitch(directions=directions, template="tag", rank=4)
+    module.set_backbone(*tiny_backbone())
+    for group in module.parameter_groups():
+        for parameter in group["params"]:
+            torch.nn.init.normal_(parameter, std=0.3)
+    module.export(folder)
+    return folder / "adapters"

@@ -5,28 +5,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import torch
 from helpers.serving import DIRECTIONS
+from helpers.small import write_adapters
 from starlette.testclient import TestClient
 
 from polylect.models.backbone import tiny_backbone
 from polylect.programs.serve.app import create_app
 from polylect.strategies.generation import Generation
-from polylect.strategies.lora_switch import LoRASwitch
 from polylect.translator import Translator
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of adapters far from zero; only for reading."""
-    folder = tmp_path_factory.mktemp("served")
-    module = LoRASwitch(directions=DIRECTIONS, template="tag", rank=4)
-    module.set_backbone(*tiny_backbone())
-    for group in module.parameter_groups():
-        for parameter in group["params"]:
-            torch.nn.init.normal_(parameter, std=0.3)
-    module.export(folder)
-    return folder / "adapters"
+    return write_adapters(tmp_path_factory.mktemp("served"), DIRECTIONS)
 
 
 Make = Callable[..., Translator]

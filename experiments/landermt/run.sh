@@ -19,12 +19,12 @@ train landermt_joint experiment=captions_full trainer.max_steps=400 trainer.val_
 POLYLECT_BASE=$(latest landermt_joint)model
 
 # 599 of 768 neurons in four of six layers: as many trained parameters as the adapters have.
-detect neurons data=captions model=local "model.path=$POLYLECT_BASE" categories.share=0.78
+detect neurons data=captions model=local "model.path=$POLYLECT_BASE" categories.share=0.78 categories.rho=0.7
 scores="scores=$(neurons neurons)"
 detect neurons_general "$scores" categories.rho=0.78
 detect neurons_specific "$scores" categories.rho=0.22
-detect neurons_random "$scores" categories.share=0.78 categories.rule=random
-detect neurons_random_layers "$scores" categories.share=0.78 layers.rule=random
+detect neurons_random "$scores" categories.share=0.78 categories.rule=random categories.rho=0.7
+detect neurons_random_layers "$scores" categories.share=0.78 layers.rule=random categories.rho=0.7
 
 # The loss at step 0: one step at a rate of zero.
 still=(trainer.max_steps=1 trainer.val_check_interval=1 optim.optimizer.lr=0 evaluate=false)

@@ -81,7 +81,7 @@ def test_a_detection_leaves_a_file_a_record_and_nothing_else(done: Path) -> None
     assert file.directions == ("en-de", "en-fr")
     assert file.layers == (0, 1)
     assert file.selected.all()
-    assert file.general.sum(1).tolist() == [44, 44]  # of 64
+    assert file.general.sum(1).tolist() == [57, 57]  # of 64
     assert run_record["status"] == "done"
     assert run_record["metrics"]["neurons"] == file.counts()
     assert run_record["data"]["val"]["en-de"]["measured"] == 6
@@ -90,7 +90,7 @@ def test_a_detection_leaves_a_file_a_record_and_nothing_else(done: Path) -> None
     )  # log 512
     assert file.about["tokens"] == run_record["metrics"]["tokens"]
     assert file.about["measured"]["split"] == "val"
-    assert file.about["chosen"]["categories"]["rho"] == 0.7
+    assert file.about["chosen"]["categories"]["rho"] == 0.9
 
 
 def test_the_file_belongs_to_its_base(done: Path) -> None:
@@ -297,7 +297,7 @@ def test_placebo_and_layers_are_chosen_anew(done: Path, tmp_path: Path) -> None:
 def test_every_rule_sorts_every_neuron(rule: str, done: Path, tmp_path: Path) -> None:
     file = chosen_anew(done, tmp_path, f"categories.rule={rule}")
     assert (file.general ^ file.specific.any(1)).all()
-    assert file.general.sum(1).tolist() == [44, 44]
+    assert file.general.sum(1).tolist() == [57, 57]
 
 
 def test_positions_decide_which_scores_count(done: Path, tmp_path: Path) -> None:
@@ -400,13 +400,13 @@ def test_rows_of_modules_are_found_beside_or_without_neurons_and_sorted_anew(
     assert {file.layers for file in neuron_file.kinds.values()} == {(1,)}
     q = neuron_file.kinds["self_attn.q_proj"]
     assert q.general.shape == (1, 32)
-    assert int(q.general.sum()) == 22  # floor(0.7 x 32)
+    assert int(q.general.sum()) == 28  # floor(0.9 x 32)
     again = detect(
-        tmp_path, f"scores={folder / program.FILE}", "neurons=rows", "categories.rho=0.9"
+        tmp_path, f"scores={folder / program.FILE}", "neurons=rows", "categories.rho=0.7"
     )
     rows = ModuleNeurons.read(again / program.FILE)
     assert list(rows.kinds) == ["self_attn.q_proj", "input_layernorm"]
-    assert rows.kinds["self_attn.q_proj"].general.sum(1).tolist() == [28, 28]
+    assert rows.kinds["self_attn.q_proj"].general.sum(1).tolist() == [22, 22]
 
 
 def test_an_interrupted_detection_of_rows_goes_on_to_the_same_bytes(

@@ -128,7 +128,7 @@ class Categories:
     """How `polylect detect` sorts the neurons of the chosen layers."""
 
     rule: str = "std"  # std, cv, sum, entropy, random or rotated
-    rho: float = 0.7  # share of general neurons
+    rho: float = 0.9  # share of general neurons
     own: float = 0.9  # a direction within this of the largest score owns a specific neuron
     share: float = 1.0  # of all neurons, the most aware; the others belong to nobody
     positions: str = "all"  # where awareness counts: all, source or target tokens

@@ -32,7 +32,7 @@ def categorise(
     scores: Float[Tensor, "directions neurons"],
     rule: str = "std",
     *,
-    rho: float | int = 0.7,
+    rho: float | int = 0.9,
     own: float | int = 0.9,
     share: float | int = 1.0,
     per_language_normalisation: bool = True,

@@ -25,7 +25,7 @@ from polylect.layers.adapters.observers import Place
 from polylect.layers.adapters.selection import RouterSettings, Selection
 from polylect.layers.adapters.selectors import Oracle, Selector, selector_for
 from polylect.layers.tokens import TokenView
-from polylect.strategies.base import prompt_lengths
+from polylect.strategies.base import TranslationModule, prompt_lengths
 from polylect.strategies.lag import LAG
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
@@ -99,16 +99,19 @@ def translated(module: LAG, data: Any, limit: int, router: str) -> dict[str, flo
     """Mean chrF++, and by side how often the right adapter was chosen."""
     module.route_by(ROUTERS[router])
     module.counts.clear()
-    values = []
-    for direction in data.directions_of("test"):
-        prompts = data.prompts(direction, "test", limit)
-        texts = [t.text for t in module.translate(prompts)]
-        references = [p.references for p in prompts]
-        (chrf,) = score(texts, references, metrics=["chrf++"], target=direction.split("-")[1])
-        values.append(chrf.value)
+    values = [chrf_of(module, data, name, limit) for name in data.directions_of("test")]
     found = {"chrf++": round(sum(values) / len(values), 2)}
     print(f"{router}: {found['chrf++']}", flush=True)
     return found | _percent(agreement(module.routing_rows())["library"])
+
+
+def chrf_of(module: TranslationModule, data: Any, direction: str, limit: int) -> float:
+    """chrF++ of the first test sentences of a direction."""
+    prompts = data.prompts(direction, "test", limit)
+    texts = [translation.text for translation in module.translate(prompts)]
+    references = [prompt.references for prompt in prompts]
+    (chrf,) = score(texts, references, metrics=["chrf++"], target=direction.split("-")[1])
+    return chrf.value
 
 
 def _percent(shares: dict[str, float]) -> dict[str, float]:

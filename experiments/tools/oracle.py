@@ -2,12 +2,13 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from publish import write_published
 
 from polylect.config.roots import conf_folder, plain
@@ -27,6 +28,17 @@ def library_parser(description: str, limit: int) -> argparse.ArgumentParser:
     return parser
 
 
+def routed(library: str | Path) -> list[str]:
+    """The overrides of LAG over a library, with the Oracle as router."""
+    return ["strategy=lag", f"strategy.library={library}", "strategy.router=oracle"]
+
+
+def settings_of(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of `polylect evaluate` with these overrides."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("evaluate", list(overrides))
+
+
 def analyse_library(
     arguments: argparse.Namespace, measure: Callable[[LAG, Any], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -35,9 +47,7 @@ def analyse_library(
     Returns the metrics.
     """
     begin = time.monotonic()
-    oracle = ["strategy=lag", f"strategy.library={arguments.library}", "strategy.router=oracle"]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("evaluate", [*arguments.overrides, *oracle])
+    cfg = settings_of([*arguments.overrides, *routed(arguments.library)])
     record = Record(run=str(arguments.library), config=plain(cfg))
     data, module = build_data(cfg), build_untrained(cfg)
     data.tokenizer, data.template = module.tokenizer, module.template

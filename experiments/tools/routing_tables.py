@@ -162,6 +162,11 @@ def shares(runs: Mapping[str, Record]) -> Table:
     return Table((table.header[0], "Oracle, chrF++", *table.header[1:]), tuple(rows))
 
 
+def written(runs: Mapping[str, Record]) -> Table:
+    """chrF++ of each router, where no Oracle could know."""
+    return _by_router(runs, "chrF++", lambda routers, name: routers[name]["chrf++"])
+
+
 def _by_router(
     runs: Mapping[str, Record],
     title: str,

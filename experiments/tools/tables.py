@@ -24,6 +24,7 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     routable/tongues/found   how often tokens would find their adapter
     routable/tongues/chosen  how often those do that each router writes itself
     routable/tongues/shares  chrF++ of each router as a share of the Oracle's
+    routable/left_out/written  chrF++ of each router without the adapter of the direction
     claims                the verdict of every card in experiments/claims
     claims/full           and what it was expected to be, was, and would have shown
     kilt/answers          scores of `polylect answer`, and how often each library's right adapter
@@ -120,6 +121,7 @@ def table(experiments: Path, name: str) -> str:
         "found": routing_tables.found,
         "chosen": routing_tables.chosen,
         "shares": routing_tables.shares,
+        "written": routing_tables.written,
         **{metric: partial(run_tables.scores, metric=metric) for metric in TITLES},
     }
     if kind not in makers:

@@ -87,4 +87,13 @@ def test_routers_over_one_library_are_columns_and_its_seeds_one_row(tmp_path: Pa
     assert "| a | 50.0 ± 0.0 | 60.0 ± 28.3 |" in made["shares"]
 
 
+def test_without_an_oracle_routers_have_their_own_scores(tmp_path: Path) -> None:
+    routers = {"base": {"chrf++": 5.0}, "arrow": {"chrf++": 10.0}}
+    metrics = {"routers": routers}
+    put(tmp_path, "r/results/left_out/a", run_record(0.0) | {"metrics": metrics})
+    text = tables.table(tmp_path / "experiments", "r/left_out/written")
+    assert "| chrF++ | base | arrow |" in text
+    assert "| a | 5.0 | 10.0 |" in text
+
+
 TABLES = ("found", "chosen", "shares")

@@ -55,7 +55,7 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
         ConfigError: a stage, a program or a name of `shared` that does not exist.
     """
     _check_shared(cfg)
-    stages = plain(cfg.stages)
+    stages = _each_trial(plain(cfg.stages))
     if not stages:
         raise ConfigError("stages is empty: a recipe needs at least one stage.")
     for name in cfg.extra:
@@ -64,11 +64,28 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
     return {name: _stage_of(name, stage, cfg) for name, stage in stages.items()}
 
 
+def _each_trial(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stages with NAME_TRIAL for each trial of a stage that has some."""
+    single: dict[str, Any] = {}
+    for name, stage in stages.items():
+        if not isinstance(stage, Mapping) or "trials" not in stage:
+            single[name] = stage
+            continue
+        common, trials = dict(stage), stage["trials"]
+        del common["trials"]
+        if not isinstance(trials, Mapping) or not trials:
+            raise ConfigError(f"stages.{name}.trials={trials}: give the overrides of each by name.")
+        for trial, own in trials.items():
+            overrides = [common.get("overrides", []), own]
+            single[f"{name}_{trial}"] = common | {"overrides": overrides}
+    return single
+
+
 def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
     if not isinstance(stage, Mapping):
         raise ConfigError(f"stages.{name}={stage}: a stage has a program and overrides.")
     if unknown := set(stage) - {"program", "overrides"}:
-        raise ConfigError(f"stages.{name}.{min(unknown)}: a stage has a program and overrides.")
+        raise ConfigError(f"stages.{name}.{min(unknown)}: a stage has a program, overrides and trials.")
     program = stage.get("program")
     if program not in PROGRAMS:
         hint = did_you_mean(str(program), PROGRAMS)

@@ -43,7 +43,9 @@ def choose(runs: list[Runs]) -> dict[str, str]:
         for trial in sorted(trials):
             own = [run for of_seed in runs for run in of_seed[system].get(trial, [])]
             if not own:
-                raise SystemExit(f"{system} has no {trial}, which others have: their number differs.")
+                raise SystemExit(
+                    f"{system} has no {trial}, which others have: their number differs."
+                )
             losses[trial] = sum(map(_loss, own)) / len(own)
         chosen[system] = min(losses, key=lambda trial: losses[trial])
         shown = ", ".join(f"{trial} {loss:.4f}" for trial, loss in losses.items())

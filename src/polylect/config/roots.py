@@ -173,7 +173,9 @@ class Recipe:
     common: list[str] = field(default_factory=list)  # overrides of every stage
     extra: dict[str, list[str]] = field(default_factory=dict)  # overrides of a stage, by its name
     shared: Any = field(default_factory=dict)  # overrides, or lists of them, for ${shared.NAME}
-    stages: Any = field(default_factory=dict)  # name: {program, overrides[, trials]}, in their order
+    stages: Any = field(
+        default_factory=dict
+    )  # name: {program, overrides[, trials]}, in their order
 
 
 @dataclass

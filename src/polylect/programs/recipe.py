@@ -85,7 +85,9 @@ def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
     if not isinstance(stage, Mapping):
         raise ConfigError(f"stages.{name}={stage}: a stage has a program and overrides.")
     if unknown := set(stage) - {"program", "overrides"}:
-        raise ConfigError(f"stages.{name}.{min(unknown)}: a stage has a program, overrides and trials.")
+        raise ConfigError(
+            f"stages.{name}.{min(unknown)}: a stage has a program, overrides and trials."
+        )
     program = stage.get("program")
     if program not in PROGRAMS:
         hint = did_you_mean(str(program), PROGRAMS)

@@ -77,7 +77,7 @@ class InterferenceLedger(L.Callback):
                 return
             measurement.begin(step)
         with self._timed(pl_module):
-            # Counted over all processes: the rows that are drawn do not depend on how many there are.
+            # Counted over all processes: what is drawn does not depend on how many there are.
             number = trainer.fit_loop.total_batch_idx * trainer.world_size + trainer.global_rank
             measurement.take_batch(trainer, batch, number)
 

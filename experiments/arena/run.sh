@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The arena on the embedded tongues: SEEDS="1 2 3" run.sh. After an interruption it goes on.
-# SHARED is another override of the recipe, SCORED one of the evaluations, as for a slice of few steps:
-# SEEDS="1 2" SHARED='shared.steps=[trainer.max_steps=4,trainer.val_check_interval=4]' \
+# RECIPE has more overrides of the recipe, SCORED of the evaluations, with spaces between, as for a
+# slice of few steps:
+# SEEDS="1 2" RECIPE='shared.steps=[trainer.max_steps=4,trainer.val_check_interval=4]' \
 #   SCORED=data.test.size=10 run.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,13 +11,15 @@ source experiments/tools/runs.sh
 margin=1 # point of chrF++, stated before any of these systems was scored
 out=${RUNS:-runs}/arena
 folders=() seeds=(${SEEDS:-1 2 3})
+read -ra recipe <<< "${RECIPE:-}"
+read -ra scoring <<< "${SCORED:-}"
 for seed in "${seeds[@]}"; do
   name=arena_seed$seed
   if ! done_before "$name"; then
     begun=()
     compgen -G "${RUNS:-runs}/$name/*/record.json" > /dev/null && begun=("resume=$(latest "$name")")
     polylect recipe recipe=arena "name=$name" "seed=$seed" ${RUNS:+"runs=$RUNS"} "${begun[@]}" \
-      ${SHARED:+"$SHARED"}
+      "${recipe[@]}"
   fi
   folders+=("$(latest "$name")")
 done
@@ -25,7 +28,7 @@ python experiments/arena/choose.py "${folders[@]}" > "$out/chosen.tsv"
 
 # The test sets, once for every system and seed, with the trial that was chosen.
 while IFS=$'\t' read -r seed system model runs; do
-  scored=("seed=$seed" ${SCORED:+"$SCORED"})
+  scored=("seed=$seed" "${scoring[@]}")
   base=(data=tongues_unequal model=local "model.path=$model" "${scored[@]}")
   name=arena_${system}_seed$seed
   case $system in
@@ -68,8 +71,8 @@ groups() {
 
 # verdicts NAME SYSTEM…
 verdicts() {
-  rm -f "$out/$1.md"
-  polylect compare "$(groups "${@:2}")" "margin=$margin" "out=$out/$1.md"
+  rm -f "$out/$1.md" "$out/$1.png"
+  polylect compare "$(groups "${@:2}")" "margin=$margin" "out=$out/$1.md" "picture=$out/$1.png"
 }
 
 verdicts systems lora frozen shots memory full alone lora_switch landermt mix_moe lag

@@ -83,6 +83,18 @@ def test_what_stages_share_is_said_once(tmp_path: Path, calls: list) -> None:
     assert third == ["train", where, "seed=1"]
 
 
+def test_a_stage_with_trials_is_one_for_each(tmp_path: Path, calls: list) -> None:
+    trials = {"low": "lr=1", "high": ["lr=2", "${shared.more}"]}
+    stages = TWO | {"second": TWO["second"] | {"trials": trials}}
+    cfg = configured(tmp_path, stages, shared={"more": ["t=5"]}, extra={"second_low": ["b=2"]})
+    recipe.main(cfg)
+    (_, first), (low, low_folder), (high, _) = calls
+    where = f"model.path={first}/model"
+    assert low == ["train", where, "lr=1", "b=2", "seed=1"]
+    assert high == ["train", where, "lr=2", "t=5", "seed=1"]
+    assert low_folder.name == "second_low"
+
+
 def test_a_stage_may_have_a_seed_of_its_own(tmp_path: Path, calls: list) -> None:
     recipe.main(configured(tmp_path, TWO, extra={"second": ["seed=7"]}, seed=5))
     (first, _), (second, _) = calls
@@ -190,7 +202,12 @@ NAMED = {"first": {"program": "train"}, "c": {"program": "train"}}
         ({"a": {"program": "train", "step": 1}}, {}, r"stages\.a\.step: a stage has a program"),
         (TWO, {"extra": {"secnd": []}}, r"extra\.secnd: no stage has this name; did you mean"),
         (ONE, {"resume": "nowhere"}, "resume=nowhere is no folder of a recipe"),
-        ({"a": None}, {}, "stages.a=None: a stage has a program and overrides"),
+        ({"a": None}, {}, "stages.a=None: a stage has a program, overrides and trials"),
+        (
+            {"a": {"program": "train", "trials": []}},
+            {},
+            r"stages\.a\.trials=\[\]: give the overrides",
+        ),
         (ONE, {"extra": {"a": [{"seed": 3}]}}, r"stages\.a: {'seed': 3} is not a setting"),
         # Found before the first stage runs, though they are of the last:
         (

@@ -83,7 +83,7 @@ def _each_trial(stages: Mapping[str, Any]) -> dict[str, Any]:
 
 def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
     if not isinstance(stage, Mapping):
-        raise ConfigError(f"stages.{name}={stage}: a stage has a program and overrides.")
+        raise ConfigError(f"stages.{name}={stage}: a stage has a program, overrides and trials.")
     if unknown := set(stage) - {"program", "overrides"}:
         raise ConfigError(
             f"stages.{name}.{min(unknown)}: a stage has a program, overrides and trials."

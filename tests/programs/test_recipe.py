@@ -19,7 +19,8 @@ from polylect.run.sweep import job as sweep_job
 
 def configured(runs: Path, stages: dict, **changes: object):
     values = {"name": "two", "runs": str(runs), "seed": 1, "resume": None, "common": []}
-    values |= {"reuse": True, "extra": {}, "shared": {}, "stages": stages}
+    values |= {"reuse": True, "dry_run": False, "like": None}
+    values |= {"extra": {}, "shared": {}, "stages": stages}
     return OmegaConf.create(values | changes)
 
 
@@ -93,6 +94,16 @@ def test_a_stage_with_trials_is_one_for_each(tmp_path: Path, calls: list) -> Non
     assert low == ["train", where, "lr=1", "b=2", "seed=1"]
     assert high == ["train", where, "lr=2", "t=5", "seed=1"]
     assert low_folder.name == "second_low"
+
+
+def test_a_dry_run_lists_the_stages_and_runs_none(
+    tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = {name: {"program": "detect"} for name in ("first", "second")}
+    recipe.main(configured(tmp_path / "runs", stages, dry_run=True))
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:3] == [["first", "detect", "-", "-"], ["second", "detect", "-", "-"]]
+    assert not calls and not (tmp_path / "runs").exists()
 
 
 def test_a_stage_may_have_a_seed_of_its_own(tmp_path: Path, calls: list) -> None:

@@ -1,7 +1,7 @@
 """Claims of papers, one card each, and what the committed records say of them.
 
     python experiments/tools/claims.py             # what every card says
-    python experiments/tools/claims.py --update    # write it into the cards; tables.py into README
+    python experiments/tools/claims.py --update    # write it into the cards and draw claims.png
     python experiments/tools/claims.py --check     # change nothing; exit 1 where a card is red
 
 A card is `experiments/claims/NAME.yaml`: a `claim`, its `source`, and `findings`. Each has a
@@ -22,7 +22,6 @@ is exact. A metric that chose a checkpoint is refused, and so are scores with se
 """
 
 import argparse
-import math
 import re
 import sys
 import time
@@ -33,6 +32,7 @@ from typing import Any
 
 import records
 from claim_cards import Finding, Term, cards, write_card
+from claim_picture import PICTURE, bounds, draw, is_in_step, panels_of
 
 from polylect.eval.inference.estimate import over_seeds
 from polylect.run.results.headline import uses_of
@@ -74,11 +74,13 @@ def main() -> None:
 def update(root: Path, *, write: bool) -> list[str]:
     """Return "CARD: setting, change" for every finding whose result is not what records say.
 
-    With `write` these are written into the cards, with today's date. Raises ValueError for a card
-    that cannot be read, FileNotFoundError for a test that is not there.
+    So it does for a picture that shows other numbers than the cards. With `write` results are
+    written into the cards, with today's date, and the picture is drawn. Raises ValueError for a
+    card that cannot be read, FileNotFoundError for a test that is not there.
     """
     red = []
-    for path, card in cards(root / "experiments").items():
+    all_cards = cards(root / "experiments")
+    for path, card in all_cards.items():
         changed = False
         for finding in card.findings:
             result = result_of(finding, root)
@@ -91,6 +93,11 @@ def update(root: Path, *, write: bool) -> list[str]:
             changed = True
         if write and changed:
             write_card(path, card)
+    panels, picture = panels_of(all_cards), root / "experiments" / PICTURE
+    if panels and not is_in_step(picture, panels):
+        red.append(f"{picture.name}: it does not show what the cards say")
+        if write:
+            draw(picture, panels)
     return red
 
 
@@ -131,14 +138,7 @@ def _result(status: str, value: float, seeds: int, **interval: float) -> dict[st
 
 
 def _status(low: float, high: float, expected: Mapping[str, float]) -> str:
-    tolerance = expected["tolerance"]
-    from_, to = -math.inf, math.inf
-    if "at_least" in expected:
-        from_ = expected["at_least"] - tolerance
-    elif "at_most" in expected:
-        to = expected["at_most"] + tolerance
-    else:
-        from_, to = expected["equal"] - tolerance, expected["equal"] + tolerance
+    from_, to = bounds(expected)
     if from_ <= low and high <= to:
         return "holds"
     return "fails" if high < from_ or low > to else "undecided"

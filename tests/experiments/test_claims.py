@@ -1,6 +1,7 @@
 """Cards say what records say, the README what cards say, and a changed number shows."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import claims
 import pytest
 import tables
 import yaml
-from claim_cards import Finding, layout, measured_text, read_card, verdict_text
+from claim_cards import Finding, cards, layout, measured_text, read_card, verdict_text
+from claim_picture import PICTURE, bounds, is_in_step, panels_of
 from synthetic import BLEU, put, run_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +131,7 @@ def test_without_a_record_that_counts_it_was_not_run(checkout: Path) -> None:
 
 def test_the_readme_has_the_verdict_of_every_card(checkout: Path) -> None:
     write(checkout, card())
-    assert len(claims.update(checkout, write=True)) == 1
+    assert len(claims.update(checkout, write=True)) == 2  # the card and the picture
     assert claims.update(checkout, write=False) == []
     assert tables.update(checkout, write=True) == ["README.md: claims"]
     text = (checkout / "README.md").read_text(encoding="utf-8")
@@ -157,12 +159,41 @@ def test_a_changed_number_turns_a_card_red(
     write(checkout, card())
     claims.update(checkout, write=True)
     change(checkout)
-    (red,) = claims.update(checkout, write=False)
+    red, *_ = claims.update(checkout, write=False)
     assert red.startswith("demo.yaml: a demonstration: {'status': 'holds'")
     monkeypatch.setattr("sys.argv", ["claims.py", "--check", "--root", str(checkout)])
     with pytest.raises(SystemExit) as ended:
         claims.main()
     assert ended.value.code == 1
+
+
+def test_the_picture_shows_what_the_cards_say(checkout: Path) -> None:
+    path = write(checkout, card())
+    claims.update(checkout, write=True)
+    picture = checkout / "experiments" / PICTURE
+    drawn = panels_of(cards(checkout / "experiments"))
+    (row,) = drawn["BLEU gained"]
+    assert (row.label, row.verdict) == ("a beats b: a demonstration", "holds")
+    assert (row.value, row.expected) == (5.0, (1.0, math.inf))
+    assert is_in_step(picture, drawn)
+    path.write_text(path.read_text("utf-8").replace("tolerance: 0", "tolerance: 0.5"), "utf-8")
+    assert claims.update(checkout, write=False) == [
+        "claims.png: it does not show what the cards say"
+    ]
+    picture.unlink()
+    assert not is_in_step(picture, drawn)
+
+
+@pytest.mark.parametrize(
+    ("expected", "ends"),
+    [
+        ({"at_least": 92, "tolerance": 2}, (90, math.inf)),
+        ({"at_most": 0.5, "tolerance": 0.25}, (-math.inf, 0.75)),
+        ({"equal": 1, "tolerance": 0.5}, (0.5, 1.5)),
+    ],
+)
+def test_what_was_expected_has_two_ends(expected: dict, ends: tuple[float, float]) -> None:
+    assert bounds(expected) == ends
 
 
 def test_a_changed_number_in_a_real_record_is_found(tmp_path: Path) -> None:
@@ -173,7 +204,8 @@ def test_a_changed_number_in_a_real_record_is_found(tmp_path: Path) -> None:
     record["metrics"]["routers"]["lag"]["chrf++"] += 1
     path.write_text(json.dumps(record), encoding="utf-8")
     red = claims.update(tmp_path, write=False)
-    assert {line.partition(":")[0] for line in red} == {"lag_oracle.yaml", "moderate_k.yaml"}
+    changed = {"lag_oracle.yaml", "moderate_k.yaml", "claims.png"}
+    assert {line.partition(":")[0] for line in red} == changed
 
 
 def test_what_proves_nothing_is_refused(checkout: Path) -> None:

@@ -14,9 +14,12 @@ from omegaconf import OmegaConf
 from polylect.cli import run
 from polylect.config.large_roots import Compare
 from polylect.config.roots import ConfigError
+from polylect.eval.inference.estimate import Estimate
+from polylect.eval.inference.verdict import verdicts
+from polylect.eval.significance import Comparison
 from polylect.programs.compare import _check as check
 from polylect.run.build import build_data
-from polylect.run.results.comparison import read_groups
+from polylect.run.results.comparison import System, difference_figure, read_groups
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,9 @@ def test_a_margin_stated_makes_equal_systems_equivalent(
     systems: Path, capsys: pytest.CaptureFixture
 ) -> None:
     shutil.copytree("good_1", "again")
-    assert run(["compare", "good_1", "again", "margin=0.5", "samples=20"]) == 0
+    draw = "picture=again.png"
+    assert run(["compare", "good_1", "again", "margin=0.5", "samples=20", draw]) == 0
+    assert (systems / "again.png").read_bytes().startswith(b"\x89PNG")
     assert (
         "again against good_1: equivalent in en-de, en-fr (within 0.5)" in capsys.readouterr().out
     )
@@ -240,6 +245,26 @@ def test_what_is_not_installed_is_one_sentence_with_the_command(
     assert (systems / "neural" / "metricx" / "en-fr" / "metricx.jsonl").is_file()
 
 
+def test_the_picture_has_a_row_for_each_system_in_each_direction() -> None:
+    error = Estimate(0.0, 0.5)
+    systems = [System(name, ()) for name in ("base", "ours", "theirs")]
+    comparisons = [
+        Comparison(d, name, "chrf++", 50.0, 50.0 + gain, p, p, "", (gain - 1, gain + 1), error)
+        for d in ("en-de", "en-fr")
+        for name, gain, p in (("ours", 2.0, 0.01), ("theirs", -0.5, 0.6))
+    ]
+    picture = difference_figure(systems, comparisons, verdicts(comparisons, margin=0.25))
+    units = [f"{direction}: chrF++ above that of base" for direction in ("en-de", "en-fr")]
+    assert [axes.get_xlabel() for axes in picture.axes] == units
+    for axes in picture.axes:
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["ours", "theirs"]
+        drawn = [tuple(line.get_xdata()) for line in axes.lines]
+        assert (1.0, 3.0) in drawn and (-1.5, 0.5) in drawn
+        assert {(b.get_x(), b.get_x() + b.get_width()) for b in axes.patches} == {(-0.25, 0.25)}
+    without = difference_figure(systems, comparisons, verdicts(comparisons))
+    assert not without.axes[0].patches
+
+
 TWO = {"systems": ["a", "b"]}
 
 
@@ -254,6 +279,7 @@ TWO = {"systems": ["a", "b"]}
         (TWO | {"level": 0}, "level must be between"),
         (TWO | {"judge_lines": 0}, "judge_lines must be"),
         (TWO | {"judge": "x.csv"}, "judge=x.csv must end in .tsv"),
+        (TWO | {"picture": "x.svg"}, "picture=x.svg must end in .png"),
         (TWO | {"neural": ["commet"]}, "did you mean comet"),
         (TWO | {"metricx_python": "nowhere"}, "metricx_python=nowhere is no file"),
     ],

@@ -19,7 +19,8 @@ from polylect.run.sweep import job as sweep_job
 
 def configured(runs: Path, stages: dict, **changes: object):
     values = {"name": "two", "runs": str(runs), "seed": 1, "resume": None, "common": []}
-    values |= {"reuse": True, "extra": {}, "shared": {}, "stages": stages}
+    values |= {"reuse": True, "dry_run": False, "like": None}
+    values |= {"extra": {}, "shared": {}, "stages": stages}
     return OmegaConf.create(values | changes)
 
 
@@ -81,6 +82,28 @@ def test_what_stages_share_is_said_once(tmp_path: Path, calls: list) -> None:
     where = f"model.path={first}/model"
     assert second == ["train", "a=1", where, "k=5", library, "b=y", "seed=1"]
     assert third == ["train", where, "seed=1"]
+
+
+def test_a_stage_with_trials_is_one_for_each(tmp_path: Path, calls: list) -> None:
+    trials = {"low": "lr=1", "high": ["lr=2", "${shared.more}"]}
+    stages = TWO | {"second": TWO["second"] | {"trials": trials}}
+    cfg = configured(tmp_path, stages, shared={"more": ["t=5"]}, extra={"second_low": ["b=2"]})
+    recipe.main(cfg)
+    (_, first), (low, low_folder), (high, _) = calls
+    where = f"model.path={first}/model"
+    assert low == ["train", where, "lr=1", "b=2", "seed=1"]
+    assert high == ["train", where, "lr=2", "t=5", "seed=1"]
+    assert low_folder.name == "second_low"
+
+
+def test_a_dry_run_lists_the_stages_and_runs_none(
+    tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = {name: {"program": "detect"} for name in ("first", "second")}
+    recipe.main(configured(tmp_path / "runs", stages, dry_run=True))
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:3] == [["first", "detect", "-", "-"], ["second", "detect", "-", "-"]]
+    assert not calls and not (tmp_path / "runs").exists()
 
 
 def test_a_stage_may_have_a_seed_of_its_own(tmp_path: Path, calls: list) -> None:
@@ -190,7 +213,12 @@ NAMED = {"first": {"program": "train"}, "c": {"program": "train"}}
         ({"a": {"program": "train", "step": 1}}, {}, r"stages\.a\.step: a stage has a program"),
         (TWO, {"extra": {"secnd": []}}, r"extra\.secnd: no stage has this name; did you mean"),
         (ONE, {"resume": "nowhere"}, "resume=nowhere is no folder of a recipe"),
-        ({"a": None}, {}, "stages.a=None: a stage has a program and overrides"),
+        ({"a": None}, {}, "stages.a=None: a stage has a program, overrides and trials"),
+        (
+            {"a": {"program": "train", "trials": []}},
+            {},
+            r"stages\.a\.trials=\[\]: give the overrides",
+        ),
         (ONE, {"extra": {"a": [{"seed": 3}]}}, r"stages\.a: {'seed': 3} is not a setting"),
         # Found before the first stage runs, though they are of the last:
         (

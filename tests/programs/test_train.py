@@ -211,6 +211,7 @@ def test_a_run_is_recorded(tiny_run: Path) -> None:
     assert run_record["data"]["read"]["train"]["en-de"]["kept"] == 60
     assert run_record["data"]["drawn"]["batches"] == 6
     assert run_record["metrics"]["steps"] == 6
+    assert 0 < run_record["metrics"]["seconds_per_step"] < run_record["seconds"]
     assert run_record["metrics"]["train"]["val/loss"] > 0
     for part in ("base", "test"):
         assert run_record["metrics"][part]["en-de"]["bleu"]["signature"].startswith("nrefs:1")

@@ -1,5 +1,6 @@
 """Training in processes of their own: two at once, and one that is told to stop."""
 
+import csv
 import os
 import re
 import signal
@@ -157,6 +158,33 @@ def test_two_processes_end_if_one_is_told_to_stop_while_it_loads(tmp_path: Path)
     assert ended.returncode == 143, ended.stderr
     (folder,) = folders(tmp_path)
     assert record(folder)["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("strategy", ["lora", "lora_switch"])
+def test_two_processes_measure_the_cosines_of_one(strategy: str, tmp_path: Path) -> None:
+    """Of the same rows: two batches of a step, in one process or in two."""
+    ledger = [f"strategy={strategy}", "callbacks=ledger", "callbacks.ledger.every=2"]
+    ledger += ["optim.optimizer.lr=1e-4"]  # what the two round otherwise stays as small as it is
+    steps = ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=4"]
+    one = train(tmp_path / "one", *ledger, *steps)
+    done = run(*TWO, *ledger, f"runs={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    (two,) = folders(tmp_path / "two")
+    for name, keys in (("cosines", 4), ("updates", 3)):
+        measured, expected = (_ledger_values(folder, name, keys) for folder in (two, one))
+        assert {step for step, *_ in expected} == {"0", "2", "4"}
+        assert measured == pytest.approx(expected, abs=1e-3, rel=1e-3, nan_ok=True)
+
+
+def _ledger_values(folder: Path, name: str, keys: int) -> dict[tuple[str, ...], float]:
+    """The numbers of a table of the ledger, by the first columns and the number's own."""
+    with (folder / "ledger" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    return {
+        (*row[:keys], column): float(value or "nan")
+        for row in rows
+        for column, value in zip(head[keys:], row[keys:], strict=True)
+    }
 
 
 @pytest.mark.parametrize("mixing", ["mixed", "by_direction"])

@@ -49,6 +49,7 @@ class Compare:
     power: float = 0.8  # of the smallest difference that would be seen
     packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
     out: str | None = None  # file to write: .json, .md or .tsv
+    picture: str | None = None  # .png to draw: the differences with their intervals
     seed: int = 1  # of the order in which human judges see two outputs
     judge: str | None = None  # .tsv to write for them: where the first two systems differ most
     judge_lines: int = 50  # of each direction

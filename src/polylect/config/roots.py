@@ -170,10 +170,14 @@ class Recipe:
     seed: int = 1  # of every stage that gives none of its own
     resume: str | None = None  # folder of an interrupted recipe: its finished stages are kept
     reuse: bool = True  # stages that any recipe has done with the same settings, files and code
+    dry_run: bool = False  # list the stages with their steps, run nothing
+    like: str | None = None  # dry_run: this recipe's folder with few steps, by which hours are told
     common: list[str] = field(default_factory=list)  # overrides of every stage
     extra: dict[str, list[str]] = field(default_factory=dict)  # overrides of a stage, by its name
     shared: Any = field(default_factory=dict)  # overrides, or lists of them, for ${shared.NAME}
-    stages: Any = field(default_factory=dict)  # name: {program, overrides}, in their order
+    stages: Any = field(
+        default_factory=dict
+    )  # name: {program, overrides[, trials]}, in their order
 
 
 @dataclass

@@ -60,6 +60,7 @@ def _check(cfg: DictConfig) -> None:
         if not 0 < cfg[name] < 1:
             raise ConfigError(f"{name} must be between 0 and 1, got {cfg[name]}.")
     _check_out("out", cfg.out, WRITTEN)
+    _check_out("picture", cfg.picture, (".png",))
     _check_out("judge", cfg.judge, (".tsv",))
 
 
@@ -90,6 +91,7 @@ def _compare(cfg: DictConfig, systems: list[Any]) -> tuple[list[Any], dict[str, 
         all_runs,
         as_json,
         compare_systems,
+        difference_figure,
         difference_table,
         score_tables,
     )
@@ -117,6 +119,11 @@ def _compare(cfg: DictConfig, systems: list[Any]) -> tuple[list[Any], dict[str, 
         print()
     for sentence in sentences(system_verdicts, systems[0].name):
         print(sentence)
+    if cfg.picture:
+        from polylect.plots.figures import save
+
+        save(difference_figure(systems, comparisons, system_verdicts), cfg.picture)
+        print(f"written: {cfg.picture}")
     return result_tables, as_json(systems, comparisons, system_verdicts)
 
 

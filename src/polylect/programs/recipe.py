@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,33 @@ from polylect.config.roots import ConfigError, conf_folder, plain
 from polylect.config.validation import validate
 from polylect.did_you_mean import did_you_mean
 from polylect.run.record import Record, new_folder
-from polylect.run.reuse.stages import done_before, note_done, one_at_a_time, stage_identity
+from polylect.run.reuse.stages import (
+    LEDGER,
+    Stage,
+    done_before,
+    finished_stages,
+    ledger_lines,
+    note_done,
+    one_at_a_time,
+    stage_identity,
+)
 from polylect.run.sweep.process import RUN_FOLDER, has_diverged, is_resumable, run_subprocess
 
-LEDGER = "ledger.jsonl"
 PROGRAMS = ("pretrain", "detect", "train", "evaluate", "answer")
 _OF_CORPORA = ("lang", "src", "tgt", "pair", "direction")  # placeholders that a stage fills itself
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A program and the overrides it is given; `{name}` in them is the folder of another stage."""
-
-    program: str
-    overrides: list[str]
-
-
 def main(cfg: DictConfig) -> None:
-    """Run the stages that are not done yet, each in a process of its own."""
+    """Run the stages that are not done yet, each in a process of its own; or tell what they are."""
     stages = stages_of(cfg)
     validate(cfg)
     _check(stages)
+    if cfg.dry_run:
+        from polylect.eval.table import show
+        from polylect.run.reuse.forecast import forecast_table
+
+        show(forecast_table(stages, Path(cfg.like) if cfg.like else None))
+        return
     folder = _folder(cfg)
     begin = time.monotonic()
     record = Record(run=str(folder), config=plain(cfg))
@@ -55,7 +60,7 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
         ConfigError: a stage, a program or a name of `shared` that does not exist.
     """
     _check_shared(cfg)
-    stages = plain(cfg.stages)
+    stages = _each_trial(plain(cfg.stages))
     if not stages:
         raise ConfigError("stages is empty: a recipe needs at least one stage.")
     for name in cfg.extra:
@@ -64,11 +69,30 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
     return {name: _stage_of(name, stage, cfg) for name, stage in stages.items()}
 
 
+def _each_trial(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stages with NAME_TRIAL for each trial of a stage that has some."""
+    single: dict[str, Any] = {}
+    for name, stage in stages.items():
+        if not isinstance(stage, Mapping) or "trials" not in stage:
+            single[name] = stage
+            continue
+        common, trials = dict(stage), stage["trials"]
+        del common["trials"]
+        if not isinstance(trials, Mapping) or not trials:
+            raise ConfigError(f"stages.{name}.trials={trials}: give the overrides of each by name.")
+        for trial, own in trials.items():
+            overrides = [common.get("overrides", []), own]
+            single[f"{name}_{trial}"] = common | {"overrides": overrides}
+    return single
+
+
 def _stage_of(name: str, stage: Any, cfg: DictConfig) -> Stage:
     if not isinstance(stage, Mapping):
-        raise ConfigError(f"stages.{name}={stage}: a stage has a program and overrides.")
+        raise ConfigError(f"stages.{name}={stage}: a stage has a program, overrides and trials.")
     if unknown := set(stage) - {"program", "overrides"}:
-        raise ConfigError(f"stages.{name}.{min(unknown)}: a stage has a program and overrides.")
+        raise ConfigError(
+            f"stages.{name}.{min(unknown)}: a stage has a program, overrides and trials."
+        )
     program = stage.get("program")
     if program not in PROGRAMS:
         hint = did_you_mean(str(program), PROGRAMS)
@@ -153,7 +177,7 @@ def _folder(cfg: DictConfig) -> Path:
 
 
 def _run(stages: Mapping[str, Stage], folder: Path, record: Record, cfg: DictConfig) -> None:
-    ledger = _finished_stages(folder)
+    ledger = finished_stages(folder)
     stage_folders = {name: line["folder"] for name, line in ledger.items()}
     record.metrics["stages"] = stage_folders
     record.write(folder)
@@ -200,7 +224,7 @@ def _check_same(name: str, before: Sequence[str], now: Sequence[str]) -> None:
 
 def _check_not_diverged(name: str, now: Sequence[str], folder: Path) -> None:
     """Raises ConfigError where the stage diverged before with the settings that are given now."""
-    lines = [line for line in _ledger(folder) if line["stage"] == name]
+    lines = [line for line in ledger_lines(folder) if line["stage"] == name]
     if not lines or not has_diverged(Path(lines[-1]["folder"])):
         return
     before = [o for o in lines[-1]["overrides"] if not o.startswith(("resume=", "init_from="))]
@@ -209,17 +233,6 @@ def _check_not_diverged(name: str, now: Sequence[str], folder: Path) -> None:
             f"stage {name} has diverged with these settings, and would again: give it others, as "
             f"in 'extra.{name}=[optim.optimizer.lr=…]', and it begins anew."
         )
-
-
-def _finished_stages(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the ledger's lines about the stages that ended well, by name."""
-    return {line["stage"]: line for line in _ledger(folder) if line["exit"] == 0}
-
-
-def _ledger(folder: Path) -> list[dict[str, Any]]:
-    ledger = folder / LEDGER
-    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
-    return [json.loads(line) for line in lines]
 
 
 def _fill_in(override: str, folders: Mapping[str, str]) -> str:

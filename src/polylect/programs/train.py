@@ -56,7 +56,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.data.audit.page import counts_page
     from polylect.retrieval.prompting import teach_matches
     from polylect.run.build import build_memory
-    from polylect.run.callbacks import WholeCheckpoints
+    from polylect.run.callbacks import WholeCheckpoints, steps_report
     from polylect.run.interference.ledger import ledger_report
     from polylect.run.length import steps_of
     from polylect.run.monitor.loggers import build_loggers
@@ -115,7 +115,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         _score_base(module, data, cfg, folder, record)
         _fit(trainer, module, data, cfg)
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        record.metrics["steps"] = trainer.global_step
+        record.metrics |= steps_report(trainer)
         record.metrics |= module.facts()
         record.metrics |= ledger_report(trainer.callbacks)
         _finish(trainer, module, data, cfg, folder, record)
@@ -214,7 +214,7 @@ def _intervals(cfg: DictConfig, steps: int) -> None:
 
 def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
     """Return the configured callbacks, and those of every run."""
-    from polylect.run.callbacks import DataReport, LastCheckpoint, RunningLossReport, StopTogether
+    from polylect.run.callbacks import own_callbacks
     from polylect.run.monitor.progress import progress
 
     configured = [
@@ -223,9 +223,7 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
         if node
     ]
     bar = [progress()] if cfg.trainer.get("enable_progress_bar", True) else []
-    ours = [LastCheckpoint(folder / "checkpoints"), StopTogether()]
-    ours += [DataReport(), RunningLossReport()]
-    return [*configured, *ours, *bar]
+    return [*configured, *own_callbacks(folder), *bar]
 
 
 def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:

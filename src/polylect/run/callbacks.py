@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,46 @@ class RunningLossReport(L.Callback):
         for logger in trainer.loggers:
             # Lightning counts from 0 the steps at which it logs.
             logger.log_metrics({f"train/running/{d}": v for d, v in values.items()}, step=step - 1)
+
+
+class StepClock(L.Callback):
+    """Measures how long an optimizer step takes: its batches, and what is between them.
+
+    The first batch, which warms up, does not count, nor what lies around a validation.
+    """
+
+    def __init__(self) -> None:
+        self._seconds, self._batches = 0.0, 0
+        self._began: float | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if self._began is not None and batch_idx > 1:
+            self._seconds, self._batches = self._seconds + now - self._began, self._batches + 1
+        self._began = now
+
+    def on_validation_start(self, *_: object) -> None:
+        self._began = None
+
+    def seconds_per_step(self, trainer: L.Trainer) -> float | None:
+        """Return the mean over the steps; None of a training of few batches."""
+        if not self._batches:
+            return None
+        return round(self._seconds / self._batches * trainer.accumulate_grad_batches, 5)
+
+
+def own_callbacks(folder: Path) -> list[L.Callback]:
+    """Return the callbacks of every run, whose folder this is."""
+    last = LastCheckpoint(folder / "checkpoints")
+    return [last, StopTogether(), DataReport(), RunningLossReport(), StepClock()]
+
+
+def steps_report(trainer: L.Trainer) -> dict[str, Any]:
+    """Return for the record how many steps a training made, and what one took in seconds."""
+    (clock,) = [own for own in trainer.callbacks if isinstance(own, StepClock)]
+    return {"steps": trainer.global_step, "seconds_per_step": clock.seconds_per_step(trainer)}
 
 
 @rank_zero_only

@@ -1,19 +1,25 @@
-"""A small OpenAI-compatible server, held to golden outputs."""
+"""OpenAI-compatible servers, a small one and our own, held to golden outputs."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import uvicorn
 from helpers.tiny import config
 
 from polylect.cli import run
+from polylect.programs.serve.app import create_app
 from polylect.programs.verify import main
 from polylect.run.passport.file import Passport
+from polylect.run.verify.endpoint import Endpoint
 from polylect.translator import Translator
 
 Answer = Callable[[dict[str, Any]], str]
@@ -58,8 +64,6 @@ def answers(tiny_run: Path) -> Answer:
     module = translator.module
 
     def answer(question: dict[str, Any]) -> str:
-        import torch
-
         ids = torch.tensor([question["prompt"]])
         with module.store.pin([question["model"]]), module.context.route([question["model"]]):
             out = module.backbone.generate(
@@ -119,6 +123,60 @@ def test_the_only_model_is_asked_and_text_can_be_sent(tiny_run: Path) -> None:
     with server(["anything"], answer) as url:
         assert verify(url, tiny_run / "adapters" / "en-de", "prompts=text") == 0
     assert asked == ["anything"] * 3
+
+
+@contextmanager
+def own_server(translator: Translator) -> Iterator[str]:
+    """The address of what `polylect serve` runs, in this process."""
+    running = uvicorn.Server(uvicorn.Config(create_app(translator), log_level="error"))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+def test_our_own_server_is_held_to_them_too(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    translator = Translator.from_run(tiny_run, device="cpu")
+    with own_server(translator) as url:
+        assert verify(url, tiny_run) == 0
+        assert verify(url, tiny_run / "adapters" / "en-fr") == 0
+        assert "6 sentences in 2 directions" in capsys.readouterr().out
+        for weight in translator.module.backbone.parameters():
+            torch.nn.init.normal_(weight)
+        assert verify(url, tiny_run) == 1
+    assert "the server: en-de 'In the evening the queen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("owner", "said", "is_same"),
+    [
+        ("polylect", "so far and on", True),
+        ("polylect", "so far", True),
+        ("polylect", "so long", False),
+        ("vllm", "so far and on", False),
+    ],
+)
+def test_of_a_golden_output_that_was_cut_the_beginning_counts_where_the_server_goes_on(
+    owner: str, said: str, is_same: bool, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passport = Passport.read(tiny_run / "adapters" / "en-de")
+    cut = replace(passport.golden[0], text="so far\ufffd", capped=True)
+    endpoint = Endpoint("http://localhost")
+    answers = {
+        "models": {"data": [{"id": "en-de", "owned_by": owner}]},
+        "completions": {"choices": [{"text": said}]},
+    }
+    monkeypatch.setattr(endpoint, "_ask", lambda path, question: answers[path])
+    assert endpoint.models() == ["en-de"]
+    assert (endpoint.complete("en-de", cut, passport) == cut.text) == is_same
 
 
 def test_a_server_that_refuses_is_a_sentence(

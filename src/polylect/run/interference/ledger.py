@@ -77,7 +77,9 @@ class InterferenceLedger(L.Callback):
                 return
             measurement.begin(step)
         with self._timed(pl_module):
-            measurement.take_batch(trainer, batch, trainer.fit_loop.total_batch_idx)
+            # Counted over all processes: what is drawn does not depend on how many there are.
+            number = trainer.fit_loop.total_batch_idx * trainer.world_size + trainer.global_rank
+            measurement.take_batch(trainer, batch, number)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer

@@ -9,8 +9,11 @@ from typing import Any, Literal
 from polylect.config.roots import ConfigError
 from polylect.eval.inference.seeds import SeedOutputs, compare_seeds, seeds_table
 from polylect.eval.inference.verdict import Verdict
+from polylect.eval.metrics import TITLES
 from polylect.eval.significance import Comparison, Outputs, compare
 from polylect.eval.table import Table, comparison_table, matrix_table
+from polylect.plots.figures import Figure
+from polylect.plots.forest import Row, forest
 from polylect.run.results.headline import Uses
 from polylect.run.results.scored_run import (
     ScoredRun,
@@ -153,6 +156,19 @@ def difference_table(
     if margin is not None:
         note += f"; equivalent: within {margin:g}"
     return comparison_table(comparisons, verdicts, note=note)
+
+
+def difference_figure(
+    systems: Sequence[System], comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]
+) -> Figure:
+    """Return the picture of the same: an interval for each system, a panel for each direction."""
+    panels: dict[str, list[Row]] = {}
+    for c, verdict in zip(comparisons, verdicts, strict=True):
+        margin = None if verdict.margin is None else (-verdict.margin, verdict.margin)
+        row = Row(c.name, c.difference, *c.interval, margin, verdict.word)
+        unit = f"{c.direction}: {TITLES.get(c.metric, c.metric)} above that of {systems[0].name}"
+        panels.setdefault(unit, []).append(row)
+    return forest(panels, "differences that do not matter")
 
 
 def as_json(

@@ -1,4 +1,4 @@
-"""Stages of recipes that were done before with the same inputs, by which they are known.
+"""Stages of recipes: what they are, and which were done before with the same inputs.
 
 The inputs are the program, all of its settings, the stages that it takes from, the files that the
 settings name, and the source of polylect and of the user's packages.
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,29 @@ from polylect.config.roots import conf_folder
 from polylect.files import write_json
 from polylect.run.session import register_resolvers
 
+LEDGER = "ledger.jsonl"  # of a recipe: a line for each stage that has ended
 _FOLDER = ".stages"  # of all runs: a file for each stage that is done, with its folder
 _CHANGE_NOTHING = ("name", "runs", "resume", "out")  # of what a program computes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A program and the overrides it is given; `{name}` in them is the folder of another stage."""
+
+    program: str
+    overrides: list[str]
+
+
+def ledger_lines(folder: Path) -> list[dict[str, Any]]:
+    """Return what the ledger of a recipe holds: stage, overrides, exit, seconds, folder."""
+    ledger = folder / LEDGER
+    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def finished_stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the ledger's lines about the stages that ended well, by name."""
+    return {line["stage"]: line for line in ledger_lines(folder) if line["exit"] == 0}
 
 
 def stage_identity(program: str, overrides: Sequence[str]) -> str:

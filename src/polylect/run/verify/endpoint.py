@@ -18,7 +18,7 @@ _SECONDS = 120
 
 
 class Endpoint:
-    """A server of completions.
+    """A server of completions; one of polylect's own is sent the sources, which it translates.
 
     Args:
         url: with or without /v1 at its end.
@@ -37,32 +37,39 @@ class Endpoint:
         if not self.url.endswith("/v1"):
             self.url += "/v1"
         self._prompts = prompts
+        self._is_polylect = False
 
     def models(self) -> list[str]:
         """Return the names of the models that it serves; raises RuntimeError if it does not say."""
         answer = self._ask("models", None)
         try:
-            return [str(model["id"]) for model in answer["data"]]
-        except (KeyError, TypeError) as error:
+            models = answer["data"]
+            self._is_polylect = any(model.get("owned_by") == "polylect" for model in models)
+            return [str(model["id"]) for model in models]
+        except (KeyError, TypeError, AttributeError) as error:
             raise RuntimeError(f"{self.url}/models answers no list of models.") from error
 
     def complete(self, model: str, output: GoldenOutput, passport: Passport) -> str:
         """Return what a model makes of a golden prompt, greedily; raises RuntimeError if nothing.
 
-        No more tokens are asked for than there were, and one for the end.
+        No more tokens are asked for than there were, and one for the end. A server of polylect's
+        decodes with its own settings: of a golden output that was cut, its beginning counts.
         """
-        prompt = list(output.prompt) if self._prompts == "ids" else output.prompt_text
-        question = {
-            "model": model,
-            "prompt": prompt,
-            "max_tokens": max(output.tokens + (not output.capped), 1),
-            "temperature": 0,
-        }
+        question: dict[str, Any] = {"model": model}
+        if self._is_polylect:
+            question |= {"prompt": output.source, "direction": output.direction}
+        else:
+            prompt = list(output.prompt) if self._prompts == "ids" else output.prompt_text
+            most = max(output.tokens + (not output.capped), 1)
+            question |= {"prompt": prompt, "max_tokens": most, "temperature": 0}
         answer = self._ask("completions", question)
         try:
-            return one_line(str(answer["choices"][0]["text"]))
+            text = one_line(str(answer["choices"][0]["text"]))
         except (KeyError, IndexError, TypeError) as error:
             raise RuntimeError(f"{self.url}/completions answers no text.") from error
+        beginning = output.text.rstrip("\ufffd")  # a character that was cut
+        is_longer = self._is_polylect and output.capped and text.startswith(beginning)
+        return output.text if is_longer else text
 
     def _ask(self, path: str, question: dict[str, Any] | None) -> Any:
         url = f"{self.url}/{path}"

@@ -1,30 +1,29 @@
-"""Matrices of a report: adapter by direction, gradient cosines, and shares of routed tokens."""
+"""Matrices of a report, and the ledgers of what directions do to each other."""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from polylect.eval.table import Table
-from polylect.files import read_json
 from polylect.plots.interference import ALL, read_cosines
 from polylect.programs.report.blocks import Block, Grid, Missing, Section, Text
 from polylect.programs.report.folders import Run
 from polylect.programs.report.pictures import drawn_by
 from polylect.run.interference.history import FOLDER as LEDGER
-
-Cells = Sequence[Sequence[float | None]]
+from polylect.run.results.matrices import read_matrices
 
 
 def matrices_section(runs: Sequence[Run]) -> Section:
     """Return the matrices that runs have left: of losses and of adapters that were chosen."""
     section, lacking = Section("Matrices"), []
     for run in runs:
-        own = [*_guarded(run, _transfer), *_guarded(run, _routed)]
+        own = _guarded(run, _matrices)
         section.blocks += own
         lacking += [] if own else [run.name]
     if lacking:
-        why = "adapters by direction are measured by lora_switch with several adapters, adapters"
-        why += " that were chosen by polylect evaluate of lag."
+        why = "cosines of gradients come from callbacks=ledger, adapters by direction from"
+        why += (
+            " lora_switch with several adapters, tokens by adapter from polylect evaluate of lag."
+        )
         section.blocks.append(Missing(f"No matrices of {', '.join(lacking)}: {why}"))
     return section
 
@@ -53,47 +52,15 @@ def _guarded(run: Run, make: Callable[[Run], Iterator[Block]]) -> list[Block]:
         return [Missing(f"A file of {run.name} cannot be shown: {error!r}")]
 
 
-def _transfer(run: Run) -> Iterator[Block]:
-    path = run.path / "transfer.json"
-    if not path.is_file():
-        return
-    measured = read_json(path, "losses of adapters")
-    rows = {"no adapter": measured["base"]} if measured.get("base") else {}
-    rows |= dict(zip(measured["adapters"], measured["loss"], strict=True))
-    caption = f"{run.name}: loss of each direction with each adapter, nats per target token"
-    yield matrix(caption, "adapter", measured["directions"], rows, digits=2)
-
-
-def _routed(run: Run) -> Iterator[Block]:
-    """Yield which adapters tokens were given, in the mean over layers, by library and side."""
-    counted = (run.record.metrics.get("routing") or {}).get("rows") or []
-    kinds = dict.fromkeys((row["library"], row["side"]) for row in counted)
-    for library, side in kinds:
-        own = [row for row in counted if (row["library"], row["side"]) == (library, side)]
-        adapters = sorted({name for row in own for name in row["shares"]})
-        rows = {
-            direction: _mean_shares([r for r in own if r["direction"] == direction], adapters)
-            for direction in dict.fromkeys(row["direction"] for row in own)
-        }
-        caption = f"{run.name}: % of {side} tokens by adapter, mean over layers ({library})"
-        yield matrix(caption, "direction", adapters, rows, digits=1)
-
-
-def _mean_shares(rows: Sequence[Mapping[str, Any]], adapters: Sequence[str]) -> list[float]:
-    return [100 * sum(row["shares"].get(a, 0.0) for row in rows) / len(rows) for a in adapters]
+def _matrices(run: Run) -> Iterator[Block]:
+    for own in read_matrices(run.path, run.record.metrics):
+        caption = f"{run.name}: {own.caption}"
+        low, high = own.ends or (None, None)
+        yield matrix(caption, own.title, own.columns, own.rows, low=low, high=high)
 
 
 def _ledger(run: Run) -> Iterator[Block]:
     pairs = {pair: points for pair, points in read_cosines(run.path)[ALL].items() if points}
-    names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    means = {pair: sum(v for _, v in points) / len(points) for pair, points in pairs.items()}
-    cosines = {
-        one: [1.0 if one == other else means.get((one, other), means.get((other, one)))
-              for other in names]
-        for one in names
-    }  # fmt: skip
-    caption = f"{run.name}: cosine of the directions' gradients, all layers, mean over the steps"
-    yield matrix(caption, "direction", names, cosines, digits=2, low=-1.0, high=1.0)
     steps = {" / ".join(pair): points for pair, points in pairs.items()}
     yield _history(f"{run.name}: cosines over the training", "pair", steps)
     yield _history(
@@ -123,7 +90,7 @@ def _history(caption: str, title: str, lines: Mapping[str, Sequence[tuple[int, f
         at, values = dict(points), [value for _, value in points]
         rows[name] = [*(at.get(step) for step in shown), sum(values) / len(values)]
     columns = [*(f"step {step}" for step in shown), "mean"]
-    return matrix(caption, title, columns, rows, digits=2)
+    return matrix(caption, title, columns, rows)
 
 
 def matrix(
@@ -132,7 +99,7 @@ def matrix(
     columns: Sequence[str],
     rows: Mapping[str, Sequence[float | None]],
     *,
-    digits: int,
+    digits: int = 2,
     low: float | None = None,
     high: float | None = None,
 ) -> Grid:

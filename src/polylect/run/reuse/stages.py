@@ -23,7 +23,7 @@ from polylect.files import write_json
 from polylect.run.session import register_resolvers
 
 _FOLDER = ".stages"  # of all runs: a file for each stage that is done, with its folder
-_CHANGE_NOTHING = ("name", "runs", "resume", "out")  # of what a program computes
+_CHANGE_NOTHING = ("name", "runs", "resume", "out", "logger")  # of what a program computes
 
 
 def stage_identity(program: str, overrides: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ PROGRAMS = {
     "train": "train on translation directions with a strategy, score, show translations",
     "evaluate": "score a run, a checkpoint or a base model on any data",
     "compare": "put the scores of several runs beside each other, with significance tests",
+    "report": "write one page on runs, sweeps and recipes: scores, curves, translations",
     "answer": "answer questions on articles with adapters of tasks and of articles, and score",
     "data": "report on data without training: what is read, dropped, too long, left",
     "translate": "translate a file or standard input, line by line",
@@ -110,6 +111,9 @@ def _continued_config(overrides: Sequence[str]) -> dict | None:
 _ONE_FOLDER = {"init": "folder", "verify": "target"}
 """The setting that a folder alone means, of programs that take one."""
 
+_FOLDERS = {"compare": "systems", "report": "folders"}
+"""The same, of programs that take several."""
+
 
 def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
     """Return the overrides with bare folders, as in `polylect compare RUN RUN`, as settings.
@@ -117,7 +121,7 @@ def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
     Those of a sweep have "=" in their names.
     """
     folders = [t for t in overrides if not t.startswith("~") and ("=" not in t or os.path.isdir(t))]
-    if program not in ("compare", "init", "verify") or not folders:
+    if program not in (*_ONE_FOLDER, *_FOLDERS) or not folders:
         return list(overrides)
     rest = [text for text in overrides if text not in folders]
     if program in _ONE_FOLDER:
@@ -126,7 +130,7 @@ def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
 
             raise ConfigError(f"polylect {program} takes one folder, got {' and '.join(folders)}.")
         return [*(f"{_ONE_FOLDER[program]}={_quote(folder)}" for folder in folders), *rest]
-    return [f"systems=[{', '.join(map(_quote, folders))}]", *rest]
+    return [f"{_FOLDERS[program]}=[{', '.join(map(_quote, folders))}]", *rest]
 
 
 def _quote(text: str) -> str:

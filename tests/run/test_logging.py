@@ -2,18 +2,26 @@
 
 import csv
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny import NO_STOP, OWN, stopping
+from omegaconf import OmegaConf
 from tensorboardX.proto.event_pb2 import Event
 from wandb.proto import wandb_internal_pb2
 
+import polylect
 from polylect.cli import run
 from polylect.config.roots import ConfigError
 from polylect.run.monitor import loggers
+from polylect.run.session import register_resolvers
 from polylect.run.sweep.process import RUN_FOLDER
 
 TINY = [
@@ -43,6 +51,8 @@ def wandb_entries(content: bytes) -> Iterator[bytes]:
             position += block - position % block
             continue
         length, kind = struct.unpack("<HB", content[position + 4 : position + 7])
+        if position + 7 + length > len(content):  # cut short, as the writer was killed
+            return
         whole += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole in one part, or the last one
@@ -53,7 +63,7 @@ def wandb_entries(content: bytes) -> Iterator[bytes]:
 def read_wandb(offline: Path) -> dict[str, Any]:
     """What the offline client has written: the run, its configuration, summary and history."""
     (path,) = offline.glob("*.wandb")
-    written: dict[str, Any] = {"config": {}, "summary": {}, "history": []}
+    written: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "metrics": {}}
     for data in wandb_entries(path.read_bytes()):
         line = wandb_internal_pb2.Record.FromString(data)
         match line.WhichOneof("record_type"):
@@ -64,6 +74,8 @@ def read_wandb(offline: Path) -> dict[str, Any]:
                 written["config"] |= items(line.config.update)
             case "summary":
                 written["summary"] |= items(line.summary.update)
+            case "metric":
+                written["metrics"][line.metric.glob_name or line.metric.name] = line.metric
             case "history":
                 written["history"].append(items(line.history.item))
     return written
@@ -114,6 +126,64 @@ def test_wandb_offline_gets_config_metrics_and_translations(logged: Path) -> Non
         if rate["of"]:
             assert summary[f"test/{name}/en-de"] == rate["count"] / rate["of"]
     assert "test/empty/mean" in summary
+
+
+def test_wandb_knows_what_is_good_and_gets_matrices(logged: Path) -> None:
+    (client,) = (logged / "wandb").glob("offline-run-*")
+    metrics = read_wandb(client)["metrics"]
+    assert metrics["val/loss*"].summary.min and not metrics["val/loss*"].summary.max
+    assert metrics["val/chrf*"].summary.max and metrics["val/chrf*"].step_metric
+    (file,) = (client / "files" / "media" / "table" / "matrices").glob("gradient_cosine*.json")
+    table = json.loads(file.read_text(encoding="utf-8"))
+    assert table["columns"] == ["direction", "en-de", "en-hi"]
+    (first, one, cosine), (second, same, other) = table["data"]
+    assert (first, second, one, other) == ("en-de", "en-hi", 1, 1)
+    assert cosine == same and -1 <= cosine <= 1
+
+
+def wandb_id(resumed: str | None = None) -> str:
+    register_resolvers(Path("runs/x"), resumed=resumed)
+    node = OmegaConf.create({"one": "${wandb_id:}", "two": "${wandb_id:}"})
+    assert node.one == node.two
+    return node.one
+
+
+def test_a_resumed_run_keeps_its_id(logged: Path, tmp_path: Path) -> None:
+    record = json.loads((logged / "record.json").read_text(encoding="utf-8"))
+    own = record["config"]["logger"]["wandb"]["id"]
+    (client,) = (logged / "wandb").glob("offline-run-*")
+    assert read_wandb(client)["run"].run_id == own
+    assert wandb_id(str(logged)) == wandb_id(str(logged / "checkpoints" / "last.ckpt")) == own
+    new = [wandb_id(), wandb_id(), wandb_id(str(tmp_path))]
+    record["config"]["logger"]["wandb"]["id"] = "../../elsewhere"
+    (tmp_path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    new.append(wandb_id(str(tmp_path)))
+    assert len({own, *new}) == 5, "each is new"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_keeps_configuration_metrics_and_id(tmp_path: Path) -> None:
+    settings = [*TINY, f"runs={tmp_path}", "logger=wandb", "trainer.log_every_n_steps=1"]
+    settings += ["evaluate=false", "trainer.val_check_interval=2", "trainer.max_steps=8"]
+    kill = stopping(after=6, number=int(signal.SIGKILL))
+    folders = [str(Path(__file__).parents[1]), str(Path(polylect.__file__).parents[1])]
+    made = subprocess.run(
+        [sys.executable, "-m", "polylect.cli", "train", *settings, *kill],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders), "WANDB_SILENT": "true"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == -signal.SIGKILL, made.stderr
+    (killed,) = (tmp_path / "tongues").iterdir()
+    (client,) = (killed / "wandb").glob("offline-run-*")
+    written = read_wandb(client)
+    assert written["config"]["strategy"]["rank"] == 16
+    steps = [line["trainer/global_step"] for line in written["history"] if "train/loss" in line]
+    assert steps and max(steps) >= 3, "all but the last ones"
+    assert any("val/loss/en-de" in line for line in written["history"])
+    assert run(["train", f"resume={killed}", f"runs={tmp_path}", "logger=wandb", OWN, NO_STOP]) == 0
+    (resumed,) = set((tmp_path / "tongues").iterdir()) - {killed}
+    (client,) = (resumed / "wandb").glob("offline-run-*")
+    assert read_wandb(client)["run"].run_id == written["run"].run_id
 
 
 @pytest.mark.slow

@@ -60,6 +60,24 @@ class Compare:
 
 
 @dataclass
+class Report:
+    """Root of `polylect report`; its folders may be given without `folders=`."""
+
+    folders: list[str] = field(default_factory=list)  # of runs, sweeps, recipes; baseline first
+    groups: dict[str, list[str]] = field(default_factory=dict)  # runs of a system, by its name
+    out: str | None = None  # file to write: .html, .md or .tex; null: report.html, .md or .tex
+    form: str | None = None  # html, markdown or latex; null: by the ending of out
+    title: str | None = None  # null: names the run, or says how many
+    lines: int = 4  # of each direction that are shown side by side
+    metric: str | None = None  # that is tested; null: as polylect compare chooses
+    test: str = "bootstrap"  # of two runs, paired; bootstrap, randomization or both
+    samples: int = 1000  # resamples, or trials of the randomisation
+    margin: float | None = None  # points that do not matter: equivalence is tested; state it before
+    level: float = 0.05  # at which p-values, corrected, are significant
+    packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
+
+
+@dataclass
 class Serve:
     """Root of `polylect serve`."""
 

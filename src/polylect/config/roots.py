@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from polylect.config.large_roots import Compare, Serve, Train
+from polylect.config.large_roots import Compare, Report, Serve, Train
 
 
 class ConfigError(ValueError):
@@ -252,7 +252,7 @@ class Data:
 
 _ROOTS = (
     Init, Train, Evaluate, Answer, Translate, Serve, Detect, Pretrain, Trim, Recipe, Library,
-    Compare, Export, Verify, Data,
+    Compare, Report, Export, Verify, Data,
 )  # fmt: skip
 SCHEMAS = {root.__name__.lower(): root for root in _ROOTS}
 

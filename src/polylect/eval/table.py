@@ -193,12 +193,14 @@ def comparison_table(
         )
         for c, verdict in zip(comparisons, verdicts, strict=True)
     )
-    notes = (f"{c.direction}, {TITLES.get(c.metric, c.metric)}: {c.signature}" for c in comparisons)
+    directions: dict[str, dict[str, None]] = {}
+    for c in comparisons:
+        directions.setdefault(c.signature, {})[c.direction] = None
+    title = TITLES.get(comparisons[0].metric, comparisons[0].metric) if comparisons else ""
+    notes = (f"{' '.join(own)}, {title}: {signature}" for signature, own in directions.items())
     header = ("direction, run", "baseline", "system", "difference", "95 %", "p", "p (Holm)")
     tests = f"p (Holm) over {len(comparisons)} tests"
-    return Table(
-        (*header, "verdict"), rows, tuple(filter(None, (note, tests, *dict.fromkeys(notes))))
-    )
+    return Table((*header, "verdict"), rows, tuple(filter(None, (note, tests, *notes))))
 
 
 def _scores(row: Results) -> list[Score]:

@@ -13,7 +13,13 @@ from polylect.plots.adapters import (
     transfer,
     update_overlap,
 )
-from polylect.plots.curves import directions, of_training, read_metrics, training
+from polylect.plots.curves import (
+    directions,
+    of_training,
+    read_metrics,
+    training,
+    training_of_runs,
+)
 from polylect.plots.detection import (
     jaccard,
     neuron_map,
@@ -77,6 +83,7 @@ __all__ = [
     "study",
     "token_choices",
     "training",
+    "training_of_runs",
     "transfer",
     "update_overlap",
 ]

@@ -49,7 +49,7 @@ def training(metrics: Mapping[str, Points]) -> Figure:
     picture = new_figure(6.4, 5.2)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _line(upper, metrics.get("train/loss", []), color="#aaaaaa", linewidth=1, label="one step")
-    running = _mean_of_steps(metrics)
+    running = _mean_of_steps(by_direction(metrics, "train/running"))
     _line(upper, running, color=LINES[0], label="training, running mean over directions")
     best = metrics.get("val/loss", [])
     _line(upper, best, color=LINES[1], marker="o", label="validation")
@@ -80,7 +80,11 @@ def directions(metrics: Mapping[str, Points]) -> Figure:
     """Return loss and chrF++ of each direction over the steps: a panel for each that was logged."""
     logged = [(by_direction(metrics, name), *texts) for name, *texts in _PANELS]
     logged = [panel for panel in logged if panel[0]]
-    names = sorted({direction for lines, *_ in logged for direction in lines})
+    return _panels(logged, sorted({direction for lines, *_ in logged for direction in lines}))
+
+
+def _panels(logged: Sequence[tuple[dict[str, Points], str, str]], names: Sequence[str]) -> Figure:
+    """Return a panel for lines by name, title and unit; with one legend where names are few."""
     picture = new_figure(4.2 * len(logged) + 1.4, 3.8)
     panels = picture.subplots(1, len(logged), squeeze=False)[0]
     for axes, (lines, title, unit) in zip(panels, logged, strict=True):
@@ -90,6 +94,35 @@ def directions(metrics: Mapping[str, Points]) -> Figure:
     if len(names) <= MOST_LINES:
         direction_legend(picture, panels, names)
     return picture
+
+
+_OF_RUNS = (
+    ("val/loss", "validation loss", "nats per target token"),
+    ("train/running", "training loss, mean of directions", "nats per target token"),
+    ("val/chrf", "validation chrF++, mean of directions", "chrF++ (0 to 100)"),
+)
+
+
+def training_of_runs(metrics: Mapping[str, Mapping[str, Points]]) -> Figure | None:
+    """Return loss and chrF++ of several runs over the steps: a panel for each that any logged.
+
+    Args:
+        metrics: of each run, by its name, what `read_metrics` returns.
+
+    Returns:
+        None where no run has logged any of it.
+    """
+    logged = [
+        ({run: p for run, own in metrics.items() if (p := _of_run(own, name))}, *texts)
+        for name, *texts in _OF_RUNS
+    ]
+    logged = [panel for panel in logged if panel[0]]
+    return _panels(logged, list(metrics)) if logged else None
+
+
+def _of_run(metrics: Mapping[str, Points], name: str) -> Points:
+    """Return a metric of a whole run: as it was logged, or the mean over its directions."""
+    return metrics.get(name) or _mean_of_steps(by_direction(metrics, name))
 
 
 def draw_directions(axes: Any, lines: Mapping[str, Points], names: Sequence[str]) -> None:
@@ -137,10 +170,10 @@ def _line(axes: Any, points: Points, **options: Any) -> None:
         axes.plot(*zip(*points, strict=True), **options)
 
 
-def _mean_of_steps(metrics: Mapping[str, Points]) -> Points:
-    """Return the mean over the directions of their running losses at each step."""
+def _mean_of_steps(lines: Mapping[str, Points]) -> Points:
+    """Return the mean over the directions at each step."""
     steps: dict[int, list[float]] = {}
-    for points in by_direction(metrics, "train/running").values():
+    for points in lines.values():
         for step, value in points:
             steps.setdefault(step, []).append(value)
     return [(step, sum(values) / len(values)) for step, values in sorted(steps.items())]

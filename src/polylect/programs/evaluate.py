@@ -34,7 +34,12 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.layers.adapters.counts import agreement
     from polylect.plots import of_run, save_all
     from polylect.retrieval.prompting import show_matches
-    from polylect.run.monitor.loggers import build_loggers, log_pictures, log_results
+    from polylect.run.monitor.loggers import (
+        build_loggers,
+        log_matrices,
+        log_pictures,
+        log_results,
+    )
     from polylect.run.passport.used_files import used_files
     from polylect.run.passport.writer import write_passports
     from polylect.run.results.scoring import mean_chrf, score_module
@@ -70,6 +75,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     pictures = save_all(folder, lambda: of_run(folder, asdict(record)), *own)
     log_results(loggers, record.metrics["test"], data, folder, 0, split=cfg.split)
     log_pictures(loggers, pictures, 0)
+    log_matrices(loggers, folder, record.metrics)
     for logger in loggers:
         logger.log_hyperparams(plain(cfg))
         logger.finalize("success")

@@ -59,7 +59,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.run.callbacks import WholeCheckpoints, steps_report
     from polylect.run.interference.ledger import ledger_report
     from polylect.run.length import steps_of
-    from polylect.run.monitor.loggers import build_loggers
+    from polylect.run.monitor.loggers import begin_logging, build_loggers
     from polylect.run.passport.writer import write_passports
     from polylect.run.terminal import announce, keep_freed_memory, quiet
     from polylect.strategies.loop.divergence import Diverged
@@ -107,8 +107,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     record = Record(run=str(folder), config=plain(cfg))
     record.write(folder)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain(cfg))
+    begin_logging(trainer.loggers, plain(cfg))
     announce(module, data, cfg, folder, f"{steps} ({origin})" if origin else str(steps))
     print(counts_page(data), flush=True)
     try:
@@ -288,7 +287,7 @@ def _data_report(data: Any) -> dict[str, Any]:
 def _draw(trainer: Any, module: Any, folder: Path, record: Record) -> None:
     """Save the pictures of every run and the strategy's own, and show them to loggers."""
     from polylect.plots import of_run, save_all
-    from polylect.run.monitor.loggers import log_pictures
+    from polylect.run.monitor.loggers import log_matrices, log_pictures
 
     for logger in trainer.loggers:
         logger.save()  # metrics.csv, of which the pictures tell
@@ -296,3 +295,4 @@ def _draw(trainer: Any, module: Any, folder: Path, record: Record) -> None:
         folder, lambda: of_run(folder, asdict(record)), lambda: module.pictures(folder)
     )
     log_pictures(trainer.loggers, files, trainer.global_step)
+    log_matrices(trainer.loggers, folder, record.metrics)

@@ -1,6 +1,7 @@
 """The session of every program: its folder, signals, resolvers, the wandb run."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -8,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError
+from polylect.files import read_json
 from polylect.run.record import new_folder
 from polylect.run.sweep.process import RUN_FOLDER
 
@@ -26,7 +29,7 @@ def session(cfg: DictConfig) -> Iterator[Path]:
     """Give the folder of a run; SIGTERM then ends the program so that its record is written."""
     is_part = RUN_FOLDER in os.environ  # of a sweep or a recipe, which has chosen the folder
     with run_folder(cfg) as folder, signal_handlers({signal.SIGTERM: raise_system_exit}):
-        register_resolvers(folder, is_part)
+        register_resolvers(folder, is_part, cfg.get("resume"))
         yield folder
 
 
@@ -60,12 +63,13 @@ def run_folder(cfg: DictConfig) -> Iterator[Path]:
                 empty.rmdir()
 
 
-def register_resolvers(folder: Path, is_part: bool = False) -> None:
+def register_resolvers(folder: Path, is_part: bool = False, resumed: str | None = None) -> None:
     """Define `${run_folder:}`, and what loggers are told of the run, for the YAML files.
 
     Args:
         folder: of the run.
         is_part: whether it is a job of a sweep or a stage of a recipe.
+        resumed: the run folder or checkpoint that it goes on with.
     """
     whole = folder.parent if is_part else folder
     group = f"{whole.parent.name}/{whole.name}"
@@ -76,10 +80,23 @@ def register_resolvers(folder: Path, is_part: bool = False) -> None:
         "run_name": f"{group}/{folder.name}" if is_part else group,
         "run_group": group if is_part else None,
         "run_tags": [kind] if is_part else [],
+        "wandb_id": _wandb_id(resumed),
     }
     for name, value in values.items():
         OmegaConf.register_new_resolver(name, lambda value=value: value, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
+def _wandb_id(resumed: str | None) -> str:
+    """Return the id that W&B knows a run by: that of the run that is resumed, or else a new one."""
+    if resumed:
+        folder = Path(resumed) if Path(resumed).is_dir() else Path(resumed).absolute().parents[1]
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            record = read_json(folder / "record.json", "the record of a run")
+            stored = str(record["config"]["logger"]["wandb"]["id"])
+            if re.fullmatch("[a-z0-9]{4,64}", stored):
+                return stored
+    return uuid4().hex[:12]
 
 
 def _wandb_offline() -> bool:

@@ -62,6 +62,44 @@ def _check_installed(target: str) -> None:
         raise ConfigError(f"logger={extra} needs a package: pip install 'polylect[{extra}]'.")
 
 
+# What the summary has of a metric beside its last value. Test scores have one value each.
+_BEST = {"val/loss*": "min", "val/chrf*": "max", "train/loss": "min", "train/running/*": "min"}
+_STEP = "trainer/global_step"  # that of Lightning's logger
+
+
+def begin_logging(loggers: Sequence[Any], config: Mapping[str, Any]) -> None:
+    """Tell every logger the configuration, and W&B whether low or high values of metrics are good.
+
+    Both are in W&B's file before the first step, so a run that is killed keeps them.
+    """
+    for logger in loggers:
+        logger.log_hyperparams(config)
+        if isinstance(logger, WandbLogger):
+            for name, best in _BEST.items():
+                logger.experiment.define_metric(
+                    name, step_metric=_STEP, step_sync=True, summary=f"{best},last"
+                )
+
+
+def log_matrices(loggers: Sequence[Any], folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Give W&B the matrices of a run as tables, `matrices/<name>`; what is damaged is a warning."""
+    from polylect.run.results.matrices import read_matrices
+
+    wandb_loggers = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    if not wandb_loggers:
+        return
+    try:
+        matrices = read_matrices(folder, metrics)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # no reason to lose a training
+        print(f"warning: the matrices of {folder} are not logged ({error!r}).", flush=True)
+        return
+    for logger in wandb_loggers:
+        for matrix in matrices:
+            rows = [[name, *values] for name, values in matrix.rows.items()]
+            columns = [matrix.title, *matrix.columns]
+            logger.log_table(f"matrices/{matrix.name}", columns=columns, data=rows)
+
+
 def log_results(
     loggers: Sequence[Any],
     scores: Mapping[str, Mapping[str, Any]],

@@ -122,10 +122,20 @@ def is_paired(system: System, baseline: System) -> bool:
 
 
 def score_tables(systems: Sequence[System], uses: Uses) -> list[Table]:
+    """Return the tables of all metrics, those of `tables_by_metric`, in one list."""
+    return [table for tables in tables_by_metric(systems, uses).values() for table in tables]
+
+
+def tables_by_metric(
+    systems: Sequence[System], uses: Uses, names: Sequence[str] | None = None
+) -> dict[str, list[Table]]:
     """Return a table of runs by directions for each metric that all scored.
 
     Of several runs of a system another one follows, with means and intervals over seeds. What a
     metric was used for, which makes it no evidence, stands below its table.
+
+    Args:
+        names: of the runs, in the order of `all_runs`; None for the ends of their paths.
 
     Raises ValueError where signatures differ, which makes scores incomparable.
     """
@@ -133,17 +143,17 @@ def score_tables(systems: Sequence[System], uses: Uses) -> list[Table]:
     directions = comparable_directions(runs)
     results = {
         name: {direction: run.scores[direction] for direction in directions}
-        for name, run in zip(names_of(runs), runs, strict=True)
+        for name, run in zip(names or names_of(runs), runs, strict=True)
     }
     by_system = {s.name: [{d: r.scores[d] for d in directions} for r in s.runs] for s in systems}
     shared = [m for m in runs[0].metrics if all(m in run.metrics for run in runs)]
-    tables = []
+    tables = {}
     for metric in shared:
         made = [matrix_table(results, metric, title="run", mean=True)]
         if len(runs) > len(systems):
             made.append(seeds_table(by_system, metric))
         notes = tuple(uses.get(metric, ()))
-        tables += [replace(table, notes=(*table.notes, *notes)) for table in made]
+        tables[metric] = [replace(table, notes=(*table.notes, *notes)) for table in made]
     return tables
 
 

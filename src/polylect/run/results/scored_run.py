@@ -89,9 +89,14 @@ class ScoredRun:
 def names_of(runs: Sequence[ScoredRun]) -> list[str]:
     """Return the end of each path that tells it from the others.
 
-    Raises ValueError for equal paths.
+    Raises ConfigError for equal paths.
     """
-    parts = [run.path.resolve().parts for run in runs]
+    return path_ends([run.path for run in runs])
+
+
+def path_ends(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest ends, all of one length, that tell paths apart; raises as `names_of`."""
+    parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
         raise ConfigError("runs names one folder twice: a run is not compared with itself.")
     for length in range(1, max(map(len, parts)) + 1):

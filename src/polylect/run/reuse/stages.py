@@ -25,7 +25,7 @@ from polylect.run.session import register_resolvers
 
 LEDGER = "ledger.jsonl"  # of a recipe: a line for each stage that has ended
 _FOLDER = ".stages"  # of all runs: a file for each stage that is done, with its folder
-_CHANGE_NOTHING = ("name", "runs", "resume", "out")  # of what a program computes
+_CHANGE_NOTHING = ("name", "runs", "resume", "out", "logger")  # of what a program computes
 
 
 @dataclass(frozen=True)

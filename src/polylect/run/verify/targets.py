@@ -249,6 +249,15 @@ _BY_KIND: dict[str, _Verify] = {
 }
 
 
+def _key(path: str | None) -> str | None:
+    """The first key in a file of keys, as `polylect serve` takes one."""
+    if path is None:
+        return None
+    if not Path(path).is_file() or not (keys := Path(path).read_text(encoding="utf-8").split()):
+        raise ConfigError(f"key_file={path} is no file with a key.")
+    return keys[0]
+
+
 def _verify_address(cfg: DictConfig) -> list[Check]:
     if cfg.passport is None:
         raise ConfigError(
@@ -256,7 +265,7 @@ def _verify_address(cfg: DictConfig) -> list[Check]:
             "reproduce."
         )
     folder = Path(cfg.passport)
-    endpoint = Endpoint(cfg.target, cfg.prompts)
+    endpoint = Endpoint(cfg.target, cfg.prompts, _key(cfg.key_file))
     try:
         passport = Passport.read(folder)
     except (FileNotFoundError, ValueError) as error:

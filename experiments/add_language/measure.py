@@ -1,10 +1,10 @@
-"""A direction more for a library: how many steps from a cold start, from each adapter, from their mean.
+"""A direction more for a library: the steps it takes from a cold start, from adapters, their mean.
 
     measure.py --library RUN/adapters --direction en-ta --out FILE.json
 
-Adapters that serve the direction are left out. Every start is trained with every seed, on the text of
-the quick start, and chrF++ of the validation sentences is taken as it learns. Runs that are done are
-kept, so the same command goes on.
+Adapters that serve the direction are left out. Every start is trained with every seed, on the text
+of the quick start, and chrF++ of the validation sentences is taken as it learns. Runs that are done
+are kept, so the same command goes on.
 """
 
 import argparse
@@ -55,6 +55,7 @@ def main() -> None:
     library, direction = AdapterLibrary(arguments.library), arguments.direction
     names = [n for n in library.names if direction not in library.about(n).get("directions", [n])]
     common = [*SETTINGS, f"data.directions=[{direction}]", f"trainer.max_steps={arguments.steps}"]
+    register_resolvers(arguments.runs)
     cfg = composed(*common)
     record = Record(run=str(arguments.library), config=plain(cfg))
     record.metrics["similarities"] = near(cfg, library, names)

@@ -67,6 +67,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     library = AdapterLibrary(cfg.library)
     if not library.names:
         raise ConfigError(f"library={cfg.library} {what_is_no_library(library.path)}")
+    check_known("start", cfg.start, [*STARTS, *library.names], ConfigError)
     server = Server(cfg.server, cfg.key_file) if cfg.server else None
     data = build_data(cfg)
     adapter_of = adapter_of_directions(plain(cfg.strategy.adapters), data.directions)
@@ -167,8 +168,8 @@ def _similarities(
         return {name: {} for name in adapter_of.values()}
     if not fitting:
         raise ConfigError(f"no adapter of {library.path} fits the base: give start=cold.")
-    if cfg.start not in STARTS:
-        check_known("start", cfg.start, [*STARTS, *fitting], ConfigError)
+    if cfg.start in wrong:
+        raise ConfigError(f"start={cfg.start} does not fit: {wrong[cfg.start]}")
     found = {}
     for name in dict.fromkeys(adapter_of.values()):
         own = {d: a for d, a in adapter_of.items() if a == name}

@@ -4,12 +4,12 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from polylect.config.roots import ConfigError
 from polylect.library import AdapterLibrary
 from polylect.programs.add_language.stages import verify_server
+from polylect.run.verify.endpoint import first_key
 
 _SECONDS = 120
 
@@ -32,10 +32,7 @@ class Server:
         self._key_file = key_file
         self._headers = {"Content-Type": "application/json"}
         if key_file is not None:
-            keys = Path(key_file).read_text(encoding="utf-8").split()
-            if not keys:
-                raise ConfigError(f"key_file={key_file} holds no key: it has one on each line.")
-            self._headers["Authorization"] = f"Bearer {keys[0]}"
+            self._headers["Authorization"] = f"Bearer {first_key(key_file)}"
 
     def check_free(self, names: Collection[str]) -> None:
         """Raises ConfigError if the server does not answer, or has an adapter of such a name."""

@@ -12,6 +12,7 @@ from polylect.cli import run
 MACROS = {
     "train": ["train", *bad_inputs.TRAIN.split()],
     "own": ["train", *bad_inputs.OWN_MODEL.split()],
+    "add": ["add-language", *bad_inputs.ADD.split()],
     "tongues": ["train", *bad_inputs.TONGUES.split()],
 }
 
@@ -55,7 +56,13 @@ def files(place: Path) -> list[Path]:
     return sorted(p for p in place.rglob("*") if p.name != "aligned.safetensors")
 
 
-FAST = [*bad_inputs.SETTINGS, *bad_inputs.EMPTIES, *bad_inputs.DIRECTIONS, *bad_inputs.PLACES]
+FAST = [
+    *bad_inputs.SETTINGS,
+    *bad_inputs.ADDED,
+    *bad_inputs.EMPTIES,
+    *bad_inputs.DIRECTIONS,
+    *bad_inputs.PLACES,
+]
 SLOW = [*bad_inputs.FILES, *bad_inputs.MODELS]  # of what reads them there are quick tests, too
 
 

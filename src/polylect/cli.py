@@ -31,6 +31,7 @@ PROGRAMS = {
     "detect": "find the neurons that matter to each direction",
     "recipe": "run a method of several stages, such as detect and train",
     "library": "look after the adapters of a folder: list, check, align, compare and more",
+    "add-language": "train the adapter of a language more, beside a library that stays as it is",
     "trim": "cut the vocabulary of a base model down to what given text needs",
     "pretrain": "make a small base model and its tokenizer from text",
     "init": "lay a project of your own: configurations, a class, example data",

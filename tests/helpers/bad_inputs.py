@@ -9,6 +9,10 @@ TRAIN = (
 )
 OWN_MODEL = TRAIN.replace("model=tiny model.hidden=32", "model=local")
 TONGUES = "model=tiny model.hidden=32 trainer=smoke evaluate=false evaluate_base=false"
+ADD = (
+    "model=tiny model.hidden=32 library=LIB_GOOD data=files data.template=tag "
+    "data.directions=[de-en] data.train=good.tsv data.val=dev.tsv data.test=dev.tsv"
+)
 LIBRARY = "evaluate model=tiny model.hidden=32 data=tongues data.directions=[en-de]"
 
 SETTINGS = [
@@ -93,6 +97,26 @@ SETTINGS = [
     ("train --config-dir nowhere", "--config-dir nowhere is no folder"),
     ("train data.train=${oc.env:NOBODYS}/a.tsv", "needs the environment variable NOBODYS: set it"),
     ("train data.train=${nothere}/a.tsv", r"data\.train: Interpolation key 'nothere' not found"),
+]
+
+ADDED = [
+    ("add library=nowhere", "library=nowhere holds no adapter"),
+    ("add library=LIB_GOOD/en-de", "is an adapter: give the folder that holds it, LIB_GOOD"),
+    ("add library=RUN", "library=RUN is a run folder: its adapters are in RUN/adapters"),
+    ("add data.directions=[en-de]", "LIB_GOOD has en-de for en-de already: .* action=remove"),
+    ("add strategy.adapters={en-fr:[de-en]}", "LIB_GOOD has en-fr for de-en already"),
+    ("add start=neares", "start=neares does not exist; did you mean nearest"),
+    ("add strategy=full", "add-language trains a LoRA adapter: take strategy=lora_switch"),
+    ("add strategy.start=RUN", r"give start=nearest\|mean\|cold\|NAME in place of strategy\.start"),
+    ("add strategy.init=data", "strategy.init=data says how A begins, .* give start=cold"),
+    ("add resume=RUN", "resume=RUN is for polylect train: train with it"),
+    ("add sentences=0", "sentences must be at least 1, got 0"),
+    ("add server=localhost:8000", "server=localhost:8000 is no address: give one as http"),
+    ("add server=http://127.0.0.1:9", "server=http://127.0.0.1:9 does not answer .* is it up"),
+    ("add server=http://127.0.0.1:9 key_file=no", "key_file=no is no file with a key"),
+    ("add data.template=plain", "were trained with template tag, .* give data.template=tag"),
+    ("add libary=LIB_GOOD", "libary does not exist; did you mean library"),
+    ("add start=", "start is empty: write something behind start= or leave it out"),
 ]
 
 EMPTY = r"{0} is empty: write something behind {0}= or leave it out"

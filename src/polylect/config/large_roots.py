@@ -36,6 +36,17 @@ class Train:
 
 
 @dataclass
+class AddLanguage(Train):
+    """Root of `polylect add-language`: settings of `polylect train` for what is new, and of it."""
+
+    library: str = "???"  # folder of adapters that gets the new one
+    start: str = "nearest"  # mean: of all that fit; cold: none; or the name of an adapter
+    sentences: int = 200  # of the new training text, by which adapters are compared
+    server: str | None = None  # address of a `polylect serve` that serves the library
+    key_file: str | None = None  # with a key that it wants, if any
+
+
+@dataclass
 class Compare:
     """Root of `polylect compare`; its run folders may be given without `systems=`."""
 

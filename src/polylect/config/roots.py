@@ -4,6 +4,7 @@ The root of each program is a dataclass, so the types of our own scalars are che
 composes. What stands below the root `polylect.config.validation` checks.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from polylect.config.large_roots import Compare, Report, Serve, Train
+from polylect.config.large_roots import AddLanguage, Compare, Report, Serve, Train
 
 
 class ConfigError(ValueError):
@@ -225,6 +226,7 @@ class Verify:
     passport: str | None = None  # of a server: folder whose golden outputs it has to reproduce
     name: str | None = None  # of a server: its model; null: named as direction or adapter
     prompts: str = "ids"  # to a server: token ids, or text
+    key_file: str | None = None  # of a server that wants a key: file with one
     model: Any = None  # of adapters: their base, where they do not name it
     strategy: Any = None  # of a folder of adapters: one that routes; null: lora_library
     device: str = "auto"
@@ -252,9 +254,9 @@ class Data:
 
 _ROOTS = (
     Init, Train, Evaluate, Answer, Translate, Serve, Detect, Pretrain, Trim, Recipe, Library,
-    Compare, Report, Export, Verify, Data,
+    Compare, Report, Export, Verify, Data, AddLanguage,
 )  # fmt: skip
-SCHEMAS = {root.__name__.lower(): root for root in _ROOTS}
+SCHEMAS = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", root.__name__).lower(): root for root in _ROOTS}
 
 _store = ConfigStore.instance()
 for _name, _schema in SCHEMAS.items():

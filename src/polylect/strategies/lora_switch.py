@@ -30,6 +30,7 @@ from polylect.strategies.lora.settings import (
     factor_groups,
     rank_of_adapters,
 )
+from polylect.strategies.lora.start import begin_with, start_of_adapters
 from polylect.strategies.loss import target_losses
 
 MOST_ADAPTERS = 16
@@ -55,6 +56,8 @@ class LoRASwitch(TranslationModule):
             adapters that are to be routed, or another `init`.
         init, init_sentences, train_a, loraplus_lr_ratio: see `FactorSettings`. An A that is not
             random begins with the training, of adapters whose weights come from nowhere else.
+        start: PEFT folder whose weights such adapters begin with, or a mapping from adapter to such
+            a folder; the others begin with A as `init` says, and B zero. See `begin_with`.
     """
 
     between_stages = (
@@ -78,6 +81,7 @@ class LoRASwitch(TranslationModule):
         init_sentences: int = 300,
         train_a: bool = True,
         loraplus_lr_ratio: int | float = 1.0,
+        start: str | Mapping[str, str] | None = None,
         **common: Any,
     ) -> None:
         self._adapter_of = adapter_of_directions(adapters, common.get("directions", ()))
@@ -91,7 +95,8 @@ class LoRASwitch(TranslationModule):
             raise ValueError(f"strategy.dropout must be at least 0 and below 1, got {dropout}.")
         self.alpha, self.dropout, self.rslora = float(alpha), float(dropout), rslora
         self.targets = targets
-        self._new = set() if init == "kaiming" else set(self.adapters)
+        self.start = start_of_adapters(start, self.adapters, init)
+        self._new = set(self.start if init == "kaiming" else self.adapters)
 
     @property
     def adapters(self) -> list[str]:
@@ -119,7 +124,7 @@ class LoRASwitch(TranslationModule):
                 layer.add(adapter, self.ranks[adapter], self.alpha, **options)
 
     def _check_rank(self, adapter: str, path: str, width: int) -> None:
-        if adapter in self._new and self.ranks[adapter] > width:
+        if self.factors.init != "kaiming" and self.ranks[adapter] > width:
             raise ValueError(
                 f"strategy.init={self.factors.init} finds at most {width} directions in the inputs "
                 f"of {path}, and strategy.rank of adapter {adapter} is {self.ranks[adapter]}: take "
@@ -128,6 +133,9 @@ class LoRASwitch(TranslationModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        for adapter in sorted(self._new & self.start.keys()):
+            begin_with(self.start[adapter], self.backbone, adapter, self.base_fingerprint)
+        self._new -= self.start.keys()
         if self._new:
             initialise_from_inputs(
                 self,

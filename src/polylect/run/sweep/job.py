@@ -67,7 +67,7 @@ class HydraJob:
 
         from polylect.run.reuse.overrides import apply_run_overrides
 
-        module = import_module(f"polylect.programs.{self.program}")
+        module = import_module(f"polylect.programs.{self.program.replace('-', '_')}")
         own = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         if self.program == "train":
             cfg = module.continued_config(cfg, own)

@@ -5,6 +5,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from polylect.config.roots import ConfigError
@@ -24,12 +25,13 @@ class Endpoint:
         url: with or without /v1 at its end.
         prompts: whether prompts are sent as token "ids", which no server can take otherwise than
             they are meant, or as "text", to which it adds a begin token or not.
+        key: that it wants, if any.
 
     Raises:
         ConfigError: it is no http or https address.
     """
 
-    def __init__(self, url: str, prompts: str = "ids") -> None:
+    def __init__(self, url: str, prompts: str = "ids", key: str | None = None) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ConfigError(f"target={url} is no address: give one as http://HOST:PORT/v1.")
@@ -38,6 +40,9 @@ class Endpoint:
             self.url += "/v1"
         self._prompts = prompts
         self._is_polylect = False
+        self._headers = {"Content-Type": "application/json"}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
 
     def models(self) -> list[str]:
         """Return the names of the models that it serves; raises RuntimeError if it does not say."""
@@ -74,7 +79,7 @@ class Endpoint:
     def _ask(self, path: str, question: dict[str, Any] | None) -> Any:
         url = f"{self.url}/{path}"
         content = None if question is None else json.dumps(question).encode("utf-8")
-        request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+        request = urllib.request.Request(url, content, self._headers)
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
                 text = answer.read(_LARGEST + 1)
@@ -90,6 +95,13 @@ class Endpoint:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RuntimeError(f"{url} answers something else than JSON.") from error
+
+
+def first_key(path: str) -> str:
+    """Return the first key in a file of keys, as servers take them; raises ConfigError if none."""
+    if not Path(path).is_file() or not (keys := Path(path).read_text(encoding="utf-8").split()):
+        raise ConfigError(f"key_file={path} is no file with a key: it has one on each line.")
+    return keys[0]
 
 
 def check_endpoint(

@@ -1,5 +1,6 @@
 """Files that someone else wrote, read as what they should be; files of ours, written whole."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -41,6 +42,12 @@ def check_whole(path: Path, what: str) -> bytes:
             f"{path} is only a pointer of Git LFS and not {what}: fetch the file with git lfs pull."
         )
     return head
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_saved(path: Path, what: str) -> Any:

@@ -89,7 +89,7 @@ def test_long_validation_examples_are_counted_but_prompts_are_whole(
     data.setup("fit")
     (loader,) = data.val_dataloader()
     assert data.report["val"]["en-de"]["too_long"] == 1 and sum(b.rows for b in loader) == 1
-    assert "1 of 2 examples have more than 64 tokens" in caplog.text
+    assert "1 of 2 val examples of 'en-de' have more than 64 tokens" in caplog.text
     prompts = data.prompts("en-de", "val")
     assert [p.source for p in prompts] == [p.source for p in data.examples("en-de", "val")]
     assert all(not p.target and p.references for p in prompts)

@@ -1,24 +1,29 @@
 """`TranslationData`: corpora in, training and evaluation batches out."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningDataModule
 
 from polylect.data.batch import Example, pad_id
+from polylect.data.cache.reading import Reports, Stores, read_evaluation, read_training
+from polylect.data.cache.token_cache import CachedPairs, TokenCache, cores
 from polylect.data.corpora.corpus import corpora
-from polylect.data.corpora.read_pairs import read_pairs
 from polylect.data.corpora.rows import Row
-from polylect.data.filters import HashSet, PairFilter, check_filters, hold_out
+from polylect.data.filters import check_filters
 from polylect.data.languages import check_distinct_directions
 from polylect.data.prompt import Template
 from polylect.data.prompt import template as template_named
 from polylect.data.store import Pair, PairStore
-from polylect.data.stream import EvaluationBatches, Mixing, TrainingStream, make_examples
+from polylect.data.stream import (
+    EvaluationBatches,
+    Mixing,
+    TrainingStream,
+    fitting_examples,
+    make_examples,
+)
 from polylect.models.context import UNLIMITED, context_of
-
-log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 _SPLITS_OF_STAGE: dict[str | None, tuple[Split, ...]] = {
@@ -49,6 +54,9 @@ class TranslationData(LightningDataModule):
         filters: for training pairs, by name: see `polylect.data.filters.PairFilter`.
         seed: decides the order of the training examples.
         num_workers: threads that tokenise ahead of training; 0 to tokenise in the loop.
+        cache: folder for the training pairs and their tokens, which are then read and tokenised
+            once, and mapped into memory; see `polylect.data.cache`. None for no cache.
+        processes: that tokenise for the cache; None for one on each core.
         root: folder that relative paths start from.
         check_sides: refuse corpora whose sides are clearly swapped, where their specs do not say
             it themselves; see `polylect.data.corpora.sides`.
@@ -84,6 +92,8 @@ class TranslationData(LightningDataModule):
         filters: Mapping[str, Any] | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        cache: str | None = None,
+        processes: int | None = None,
         root: str | None = None,
         check_sides: bool = True,
     ) -> None:
@@ -95,6 +105,7 @@ class TranslationData(LightningDataModule):
             ("max_length", max_length, 2),
             ("seed", seed, 0),
             ("num_workers", num_workers, 0),
+            ("processes", processes or 1, 1),
         ):
             if value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
@@ -114,14 +125,15 @@ class TranslationData(LightningDataModule):
         self.tokens_per_batch, self.max_rows = tokens_per_batch, max_rows
         self.max_length = max_length
         self.temperature, self.seed, self.num_workers = temperature, seed, num_workers
+        self.cache, self.processes = cache, processes
         self.filters = check_filters(filters or {})
         values = {"train": train, "val": val, "test": test}
         self._corpora = {
             split: corpora(split, value, self.directions, root, check_sides)
             for split, value in values.items()
         }
-        self._stores: dict[str, dict[str, PairStore]] = {}
-        self.report: dict[str, dict[str, dict[str, Any]]] = {}
+        self._stores: dict[str, Stores] = {}
+        self.report: dict[str, Reports] = {}
         self.stream: TrainingStream | None = None
 
     def check_directions(self, directions: Sequence[str]) -> tuple[str, ...]:
@@ -167,7 +179,7 @@ class TranslationData(LightningDataModule):
         """Return the directions that have a corpus in this split; the order of its loaders."""
         return tuple(self._corpora[split])
 
-    def pairs(self, direction: str, split: Split) -> PairStore:
+    def pairs(self, direction: str, split: Split) -> PairStore | CachedPairs:
         """Return the pairs of a direction after filtering, in their order.
 
         Raises:
@@ -262,35 +274,33 @@ class TranslationData(LightningDataModule):
         loaders = []
         for direction in self.directions_of(split):
             examples = self.examples(direction, split)
-            fitting = [example for example in examples if example.length <= self.max_length]
-            too_long = len(examples) - len(fitting)
-            self.report[split][direction]["too_long"] = too_long
-            if not fitting:
-                raise ValueError(
-                    f"all {too_long} {split} examples of {direction!r} have more than "
-                    f"data.max_length={self.max_length} tokens"
-                )
-            if too_long:
-                log.warning(
-                    "%s %s: %d of %d examples have more than %d tokens and are not in the loss",
-                    *(split, direction, too_long, len(examples), self.max_length),
-                )
+            fitting = fitting_examples(
+                examples, self.max_length, f"{split} examples of {direction!r}"
+            )
+            self.report[split][direction]["too_long"] = len(examples) - len(fitting)
             pad = pad_id(self._tokenizer())
             loaders.append(EvaluationBatches(fitting, self.tokens_per_batch, self.max_rows, pad))
         return loaders
 
     def _read(self, split: Split) -> None:
-        held_out = HashSet()
-        if split == "train" and "overlap" in self.filters:
-            for name in ("val", "test"):
-                for direction, store in self._stores[name].items():
-                    hold_out((store[i] for i in range(len(store))), direction, held_out)
-        self._stores[split], self.report[split] = {}, {}
-        for direction, parts in self._corpora[split].items():
-            keep = PairFilter(self.filters, direction, held_out) if split == "train" else None
-            store, report = read_pairs(parts, keep)
-            self._stores[split][direction] = store
-            self.report[split][direction] = report
+        corpora = self._corpora[split]
+        if split == "train":
+            scored = [self._stores[name] for name in ("val", "test") if "overlap" in self.filters]
+            read = read_training(corpora, self.filters, scored, self._token_cache())
+        else:
+            read = read_evaluation(corpora)
+        self._stores[split], self.report[split] = read
+
+    def _token_cache(self) -> TokenCache | None:
+        if self.cache is None or self.tokenizer is None:  # as in a dry run without a tokenizer
+            return None
+        if self.lessons is not None:
+            raise ValueError(
+                "data.cache cannot hold prompts that show matches of a memory: leave out "
+                "data.cache, or memory.corpus"
+            )
+        folder, processes = Path(self.cache).expanduser(), self.processes or cores()
+        return TokenCache(folder, self.tokenizer, self.template, processes)
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from polylect.data.cache.shuffle import shuffled
+
 POOL = 4096
 LARGEST_POOL = 32_768
+LARGEST_PASS = 2**20
+"""Examples of a direction up to which a shuffled pass is held in memory, eight bytes for each."""
 # Second word of the seeds of numpy's generators, so that no two uses share their numbers.
 PASSES, BATCHES = 1, 2
 
@@ -76,9 +80,16 @@ class PoolSampler:
         while start < stop:
             number, offset = divmod(start, size)
             count = min(stop - start, size - offset)
-            parts.append(self._pass(direction, number)[offset : offset + count])
+            parts.append(self._of_pass(direction, number, offset, offset + count))
             start += count
         return np.concatenate(parts)
+
+    def _of_pass(self, direction: int, number: int, start: int, stop: int) -> np.ndarray:
+        """Return the rows from `start` to `stop` of one shuffled pass."""
+        if self.sizes[direction] > LARGEST_PASS:
+            seeds = [self.seed, PASSES, direction, number]
+            return shuffled(np.arange(start, stop), self.sizes[direction], seeds)
+        return self._pass(direction, number)[start:stop]
 
     def _pass(self, direction: int, number: int) -> np.ndarray:
         """Return the shuffled rows of one pass; those of the last one are cached."""

@@ -4,11 +4,14 @@ import hashlib
 import tempfile
 from array import array
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 SPILL_BYTES = 256 * 1024**2
+_LOOK = 1024
+"""Pairs after which the size is looked at."""
 
 
 class Pair(NamedTuple):
@@ -29,10 +32,16 @@ class PairStore:
         pairs: streamed; either all have a source or none has.
         spill_bytes: beyond this size the content goes to unnamed temporary files (in `TMPDIR`),
             which are memory-mapped and vanish with the process, whatever ends it.
+        spill_folder: where those are, if not in `TMPDIR`.
     """
 
-    def __init__(self, pairs: Iterable[Pair], spill_bytes: int = SPILL_BYTES) -> None:
-        columns = _Column("B"), _Column("q"), _Column("q")
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        spill_bytes: int = SPILL_BYTES,
+        spill_folder: Path | None = None,
+    ) -> None:
+        columns = [_Column(typecode, spill_folder) for typecode in "Bqq"]
         self.monolingual = False
         try:
             self._fill(pairs, spill_bytes, *columns)
@@ -63,7 +72,8 @@ class PairStore:
                 end += len(raw)
                 ends.values.append(end)
                 strings += 1
-            if sum(column.nbytes for column in columns) > spill_bytes:
+            is_time = len(first.values) % _LOOK == 0 or len(raw) > spill_bytes
+            if is_time and sum(column.nbytes for column in columns) > spill_bytes:
                 for column in columns:
                     column.spill()
         first.values.append(strings)
@@ -88,11 +98,24 @@ class PairStore:
         source = None if self.monolingual else texts.pop(0)
         return Pair(source, texts[0], tuple(texts[1:]))
 
+    def slice(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pairs from `start` to `stop` (excluded) as three arrays.
+
+        Those are where the strings of each pair begin, where the bytes of each string begin, both
+        with the end after the last, and the bytes.
+        """
+        bounds = self._first[start : stop + 1]
+        low, high = int(bounds[0]), int(bounds[-1])
+        begin = int(self._ends[low - 1]) if low else 0
+        ends = np.concatenate([[begin], self._ends[low:high]])
+        return bounds - low, ends - begin, self._text[begin : int(ends[-1])]
+
 
 class _Column:
     """An array that grows, in memory or in a file, and the hash of all that was added."""
 
-    def __init__(self, typecode: str) -> None:
+    def __init__(self, typecode: str, folder: Path | None) -> None:
+        self.folder = folder
         self.values = array(typecode)
         self.hash = hashlib.sha256()
         self.file = None
@@ -104,7 +127,7 @@ class _Column:
     def spill(self) -> None:
         """Move what is in memory to the end of the file."""
         if self.file is None:
-            self.file = tempfile.TemporaryFile(prefix="polylect-")  # noqa: SIM115 (see close)
+            self.file = tempfile.TemporaryFile(prefix="polylect-", dir=self.folder)  # noqa: SIM115 (see close)
         self.hash.update(self.values)
         self.values.tofile(self.file)
         del self.values[:]

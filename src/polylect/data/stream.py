@@ -1,6 +1,7 @@
 """Batches from pairs: the endless, resumable sequence of training, and that of a test set."""
 
 import copy
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
+from polylect.data.cache.token_cache import CachedPairs
 from polylect.data.prompt import Template
 from polylect.data.sampler import BATCHES, LARGEST_POOL, POOL, PoolSampler, cut, cut_batches
 from polylect.data.store import Pair, PairStore
+
+log = logging.getLogger(__name__)
 
 Mixing = Literal["mixed", "by_direction"]
 _COUNTED = ("examples", "target_tokens", "too_long", "tokens")
@@ -51,7 +55,7 @@ class TrainingStream:
     and the next one begins another run's length.
 
     Args:
-        stores: pairs by direction, none empty.
+        stores: pairs by direction, none empty; those of a cache are tokenised already.
         length: number of batches that `len` gives, for this process.
         tokens_per_batch: bound on rows times the longest row, padding included.
         max_length: longer examples (prompt and target) are dropped and counted.
@@ -64,7 +68,7 @@ class TrainingStream:
     def __init__(
         self,
         *,
-        stores: Mapping[str, PairStore],
+        stores: Mapping[str, PairStore | CachedPairs],
         tokenizer: Any,
         template: Template,
         length: int,
@@ -241,9 +245,35 @@ class TrainingStream:
         return Pool(number, fitting, batches, too_long)
 
     def _examples(self, groups: np.ndarray, rows: np.ndarray, tokenizer: Any) -> list[Example]:
+        if all(isinstance(store, CachedPairs) for store in self._stores):
+            parts = [s.examples(rows[groups == d].tolist()) for d, s in enumerate(self._stores)]
+            return [example for part in parts for example in part]
         pairs = [self._stores[d][r] for d, r in zip(groups.tolist(), rows.tolist(), strict=True)]
         directions = [self._directions[d] for d in groups.tolist()]
         return make_examples(pairs, directions, tokenizer, self._template)
+
+
+def fitting_examples(examples: Sequence[Example], max_length: int, name: str) -> list[Example]:
+    """Return the examples of at most so many tokens; warns of the others.
+
+    Args:
+        name: what they are, as in "val examples of 'en-de'".
+
+    Raises:
+        ValueError: all are longer.
+    """
+    fitting = [example for example in examples if example.length <= max_length]
+    too_long = len(examples) - len(fitting)
+    if not fitting:
+        raise ValueError(
+            f"all {too_long} {name} have more than data.max_length={max_length} tokens"
+        )
+    if too_long:
+        log.warning(
+            "%d of %d %s have more than %d tokens and are not in the loss",
+            *(too_long, len(examples), name, max_length),
+        )
+    return fitting
 
 
 class EvaluationBatches:

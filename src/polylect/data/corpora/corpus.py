@@ -141,6 +141,10 @@ class Corpus:
         ]
         return " + ".join(map(str, below))
 
+    def identity(self) -> dict[str, Any]:
+        """Return what its rows depend on: the spec, and the hash of each file by name."""
+        return {"spec": dict(self.spec), "files": self._reader.hashes()}
+
     def location(self, line: int, side: str = "target") -> str:
         """Return "file:line" of one side of a row."""
         files = self._reader.files

@@ -1,6 +1,7 @@
 """Reader of Hugging Face `datasets`: a name on the hub, a saved folder, or a Parquet file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,38 @@ def read_datasets(
     Raises:
         ValueError: what cannot be loaded, an unknown split, a missing field, a field without text.
     """
-    for number, record in enumerate(_load(path, configurations, split), 1):
+    what = f"split {split!r} of dataset {str(path)!r}"
+    records = _first_that_loads(partial(_load_one, path, split), configurations, what)
+    for number, record in enumerate(records, 1):
         yield fields.row(record, number, f"{path}[{split}]:{number}")
 
 
-def _load(path: str | Path, configurations: Sequence[str | None], split: str) -> Any:
+def commit_of(path: str, configurations: Sequence[str | None], revision: str | None) -> str:
+    """Return the commit that a name on the hub stands for; raises ValueError as `read_datasets`."""
+    import datasets
+
+    def commit(name: str | None) -> str:
+        return datasets.load_dataset_builder(path, name, revision=revision).hash
+
+    return _first_that_loads(commit, configurations, f"dataset {path!r}")
+
+
+def _first_that_loads(
+    load: Callable[[str | None], Any], configurations: Sequence[str | None], what: str
+) -> Any:
     reason = ""
     for name in configurations:
         try:
-            return _load_one(path, name, split)
+            return load(name)
         # What `datasets` raises depends on the file format and on the hub client.
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     tried = " or ".join(repr(name) for name in configurations if name)
     which = f" ({tried})" if tried else ""
-    raise ValueError(f"cannot load split {split!r} of dataset {str(path)!r}{which}: {reason}")
+    raise ValueError(f"cannot load {what}{which}: {reason}")
 
 
-def _load_one(path: str | Path, name: str | None, split: str) -> Any:
+def _load_one(path: str | Path, split: str, name: str | None) -> Any:
     import datasets
 
     if path == "pandas":  # no data set but the reader of pickles that older `datasets` have

@@ -15,9 +15,11 @@ from polylect.data.corpora import rows as readers
 from polylect.data.corpora.bitext.tmx import read_tmx
 from polylect.data.corpora.bitext.xliff import read_xliff
 from polylect.data.corpora.headers import SideNames
+from polylect.data.corpora.lines import check_exists
 from polylect.data.corpora.path_pattern import PathPattern
 from polylect.data.corpora.rows import Row
 from polylect.data.languages import split_direction
+from polylect.files import file_digest
 
 _LOCAL_DATASETS = {"json", "jsonl", "csv", "tsv", "parquet"}
 _OWN = {"csv": "csv", "tsv": "csv", "json": "jsonl", "jsonl": "jsonl"}
@@ -67,6 +69,29 @@ class SpecReader:
         if kind == "tongues":
             return {"target": "tongues"}
         return {"target": self._dataset() if kind == "hf" else self._path}
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each file that is read, or the commit of a dataset on the hub.
+
+        Raises:
+            FileNotFoundError: a file that is not there.
+        """
+        references = self.spec.get("references") if self.spec["kind"] == "aligned" else None
+        others = [self.path_pattern.path(name) for name in as_list(references)]
+        digests = {}
+        for place in (*self.files.values(), *others):
+            if isinstance(place, Path):
+                files = _files_of(place)
+                digests |= {self._below_root(file): file_digest(file) for file in files}
+            elif place != "tongues":
+                digests[place] = hub.commit_of(
+                    place, self._configurations, self.spec.get("revision")
+                )
+        return digests
+
+    def _below_root(self, file: Path) -> str:
+        is_below = self.root is not None and file.is_relative_to(self.root)
+        return str(file.relative_to(self.root) if is_below else file)
 
     @property
     def _path(self) -> Path:
@@ -154,12 +179,15 @@ class SpecReader:
         sides = self.path_pattern.sides
         return read_xliff(self._path, sides.get("source"), sides["target"], self.skip_counts)
 
-    def _hf(self) -> Iterator[Row]:
+    @property
+    def _configurations(self) -> list[str | None]:
         name = self.spec.get("name")
         pairs = self.path_pattern.pairs if name and "{pair}" in name else [None]
-        names = [name and self.path_pattern.fill(name, "target", pair) for pair in pairs]
+        return [name and self.path_pattern.fill(name, "target", pair) for pair in pairs]
+
+    def _hf(self) -> Iterator[Row]:
         split = self.spec.get("split") or {"val": "validation"}.get(self.setting, self.setting)
-        return hub.read_datasets(self._dataset(), names, split, self._fields)
+        return hub.read_datasets(self._dataset(), self._configurations, split, self._fields)
 
     def _dataset(self) -> Path | str:
         """Return a Path if the name is that of a local file or folder, else the name on the hub."""
@@ -211,6 +239,13 @@ class SpecReader:
             return (Row(number, None, text) for number, text in enumerate(texts, 1))
         pairs = tongues.parallel(self.direction, split, **options)
         return (Row(number, *pair) for number, pair in enumerate(pairs, 1))
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        check_exists(path)
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _as_yaml(spec: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from polylect.data.store import Pair, PairStore
 
 
 def read_pairs(
-    corpora: Sequence[Corpus], keep: PairFilter | None = None
+    corpora: Sequence[Corpus], keep: PairFilter | None = None, **spilling: Any
 ) -> tuple[PairStore, dict[str, Any]]:
     """Return the pairs of the corpora of one direction, and what came of them.
 
@@ -21,13 +21,14 @@ def read_pairs(
 
     Args:
         keep: None keeps everything, as dev and test sets demand.
+        spilling: see `PairStore`.
 
     Raises:
         FileNotFoundError, ValueError: what the corpora raise; an empty side that no filter has
             dropped; nothing left.
     """
     parts: list[dict[str, Any]] = []
-    store = PairStore(_filtered_pairs(corpora, keep, parts))
+    store = PairStore(_filtered_pairs(corpora, keep, parts), **spilling)
     dropped = sum((Counter(part["dropped"]) for part in parts), Counter())
     read = sum(part["read"] for part in parts)
     if not len(store):

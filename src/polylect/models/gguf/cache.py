@@ -1,12 +1,12 @@
 """A cache of de-quantised GGUF files, so that only the first start takes minutes."""
 
-import hashlib
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+from polylect.files import file_digest
 from polylect.models.gguf.reader import read_gguf
 
 _LAYOUT = 1
@@ -38,7 +38,7 @@ def unpack(file: Path) -> Path:
     of the file, and appears there whole or not at all, also if several processes write it.
     Raises what `read_gguf` raises, and OSError where the cache cannot be written.
     """
-    digest = _sha256(file)
+    digest = file_digest(file)
     folder = cache_folder() / "gguf" / f"{digest[:32]}-{_LAYOUT}"
     if not (folder / "config.json").is_file():
         print(f"{file} is de-quantised once, into {folder} …", file=sys.stderr, flush=True)
@@ -66,8 +66,3 @@ def _write(file: Path, digest: str, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     source = {"file": file.name, "sha256": digest}
     (folder / "gguf.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

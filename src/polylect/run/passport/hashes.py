@@ -1,14 +1,12 @@
-"""Hashes of files, of the tensors in them, of a base and of a tokenizer."""
+"""Hashes of files, of the tensors in them, and the files of a base."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from polylect.files import load_saved, load_tensors
+from polylect.files import file_digest, load_saved, load_tensors
 from polylect.library.fingerprint import digest_of
 
 SHORT = 16
@@ -16,12 +14,6 @@ SHORT = 16
 
 _TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja")
 _BASE_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -60,27 +52,6 @@ def file_entry(path: Path) -> dict[str, Any]:
     """Return what a passport says of a file: its hash, and those of the tensors in it."""
     tensors = {name: tensor_digest(tensor) for name, tensor in stored_tensors(path).items()}
     return {"sha256": file_digest(path), "tensors": tensors}
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Return the SHA-256 of all that a tokenizer computes with.
-
-    Those are the state of its backend, special tokens and chat template. Another release of the
-    tokenizers library may write that state otherwise.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    inner = (
-        sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
-    )
-    if backend is not None:  # what the last call asked for
-        inner |= {"padding": None, "truncation": None}
-    state = {
-        "backend": inner,
-        "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
-        "chat_template": tokenizer.chat_template,
-    }
-    text = json.dumps(state, ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def base_files(path: str) -> dict[str, Path]:

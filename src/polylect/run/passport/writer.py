@@ -7,17 +7,13 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from polylect.data.cache.inputs import tokenizer_hash
+from polylect.files import file_digest
 from polylect.library.folder import read_about
 from polylect.library.peft_format import CONFIG
 from polylect.run.passport.file import PASSPORT, GoldenOutput, Passport
 from polylect.run.passport.golden import decoding_of, record_outputs
-from polylect.run.passport.hashes import (
-    base_files,
-    file_digest,
-    file_entry,
-    short,
-    tokenizer_hash,
-)
+from polylect.run.passport.hashes import base_files, file_entry, short
 from polylect.run.record import advise_on_failure, environment
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
+from polylect.data.cache.inputs import tokenizer_hash
 from polylect.data.prompt import template as find_template
 from polylect.library.fingerprint import digest_of, is_added
 from polylect.run.passport.file import Passport
-from polylect.run.passport.hashes import short, tokenizer_hash
+from polylect.run.passport.hashes import short
 from polylect.run.verify.check import Check, first_of, not_checked, size
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from polylect.files import file_digest
 from polylect.run.passport.file import PASSPORT, Passport
-from polylect.run.passport.hashes import base_files, file_digest, stored_tensors, tensor_digest
+from polylect.run.passport.hashes import base_files, stored_tensors, tensor_digest
 from polylect.run.verify.check import Check, first_of, not_checked, size
 
 

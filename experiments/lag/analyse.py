@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from polylect.config.roots import conf_folder
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 from polylect.data.datamodule import TranslationData
 from polylect.eval.metrics import score
@@ -33,6 +31,7 @@ from polylect.strategies.lag import LAG
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 from publish import write_published
+from settings import settings_of
 
 SWITCH = "captions"  # the domain that a switch by language alone takes
 
@@ -121,9 +120,8 @@ def domains(names: Iterable[str]) -> list[str]:
 
 
 def compose_config(domain: str, base: str, library: Path | str = "none") -> DictConfig:
-    overrides = [f"data={domain}", "model=local", f"model.path={base}", "+generation.ratio=1.5"]
-    with initialize_config_dir(str(conf_folder()), version_base=None):
-        return compose("evaluate", [*overrides, "strategy=lag", f"strategy.library={library}"])
+    overrides = [f"data={domain}", "model=local", f"model.path={base}", "generation.ratio=1.5"]
+    return settings_of("evaluate", [*overrides, "strategy=lag", f"strategy.library={library}"])
 
 
 def read(domain: str, base: str, module: LAG) -> TranslationData:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from measure import ROUTERS, chrf_of
-from oracle import analyse_library, library_parser, routed, settings_of
+from oracle import analyse_library, library_parser, routed
+from settings import settings_of
 
 from polylect.run.untrained_model import build_untrained
 from polylect.strategies.lag import LAG
@@ -26,14 +27,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def measure(module: LAG, data: Any) -> dict[str, Any]:
-        base = build_untrained(settings_of([*arguments.overrides, "strategy=frozen"]))
+        base = build_untrained(settings_of("evaluate", [*arguments.overrides, "strategy=frozen"]))
         values: dict[str, list[float]] = {"base": [], **{name: [] for name in arguments.routers}}
         for direction in data.directions_of("test"):
             values["base"].append(chrf_of(base, data, direction, arguments.limit))
             own = module.serving["library"].adapter[direction]
             with tempfile.TemporaryDirectory() as folder:
                 link_others(arguments.library.resolve(), own, Path(folder))
-                rest = build_untrained(settings_of([*arguments.overrides, *routed(folder)]))
+                rest = build_untrained(
+                    settings_of("evaluate", [*arguments.overrides, *routed(folder)])
+                )
                 for router in arguments.routers:
                     rest.route_by(ROUTERS[router])
                     values[router].append(chrf_of(rest, data, direction, arguments.limit))

@@ -2,16 +2,15 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from publish import write_published
+from settings import settings_of
 
-from polylect.config.roots import conf_folder, plain
+from polylect.config.roots import plain
 from polylect.run.build import build_data
 from polylect.run.record import Record
 from polylect.run.untrained_model import build_untrained
@@ -33,12 +32,6 @@ def routed(library: str | Path) -> list[str]:
     return ["strategy=lag", f"strategy.library={library}", "strategy.router=oracle"]
 
 
-def settings_of(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of `polylect evaluate` with these overrides."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose("evaluate", list(overrides))
-
-
 def analyse_library(
     arguments: argparse.Namespace, measure: Callable[[LAG, Any], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -47,7 +40,7 @@ def analyse_library(
     Returns the metrics.
     """
     begin = time.monotonic()
-    cfg = settings_of([*arguments.overrides, *routed(arguments.library)])
+    cfg = settings_of("evaluate", [*arguments.overrides, *routed(arguments.library)])
     record = Record(run=str(arguments.library), config=plain(cfg))
     data, module = build_data(cfg), build_untrained(cfg)
     data.tokenizer, data.template = module.tokenizer, module.template

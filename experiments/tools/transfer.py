@@ -18,14 +18,11 @@ not ours to give.
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from publish import write_published
+from settings import settings_of
 
-from polylect.config.roots import conf_folder
 from polylect.run.interference.transfer import (
     Questions,
     alone_settings,
@@ -56,8 +53,8 @@ def main() -> None:
         parser.error("--alone belongs to one run")
     alone = {name: Path(run) for name, _, run in (pair.partition("=") for pair in arguments.alone)}
     questions = Questions(
-        text=configuration(arguments.text),
-        untrained=configuration(arguments.untrained) if arguments.untrained else None,
+        text=settings_of("train", arguments.text),
+        untrained=settings_of("train", arguments.untrained) if arguments.untrained else None,
         matrix=arguments.matrix,
         sentences=arguments.sentences,
     )
@@ -67,12 +64,6 @@ def main() -> None:
         name = arguments.name.format(run.parent.name)
         write_published(arguments.out / f"{name}.json", record, source)
         print(name, record["status"], json.dumps(record["analysis"], indent=1), flush=True)
-
-
-def configuration(overrides: Sequence[str]) -> DictConfig:
-    """A configuration of training, of which the data is used."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
 
 
 def alone_commands(run: Path) -> list[str]:

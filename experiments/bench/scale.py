@@ -53,14 +53,14 @@ def write_pairs(folder: Path, pairs: int) -> None:
     (folder / "dev.de").write_text("".join(f"{target}\n" for _, target in dev))
 
 
-def train(folder: Path) -> dict[str, Any]:
-    """Train on the pairs of the folder; what it has taken."""
+def train(folder: Path, processes: int) -> dict[str, Any]:
+    """Train on the pairs of the folder, tokenised by so many processes; what it has taken."""
     files = [
         f"data.{split}={folder}/{name}.{{lang}}"
         for split, name in (("train", "train"), ("val", "dev"))
     ]
     command = [sys.executable, "-m", "polylect.cli", "train", *SETTINGS, *files]
-    command += [f"data.cache={folder}/cache", f"runs={folder}/runs"]
+    command += [f"data.cache={folder}/cache", f"runs={folder}/runs", f"data.processes={processes}"]
     before, begin = _processor_seconds(), time.monotonic()
     anonymous = peak = 0
     with (folder / "log.txt").open("a") as log:
@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = []
@@ -121,9 +122,11 @@ def main() -> None:
         folder = options.folder / str(pairs)
         folder.mkdir(parents=True)
         write_pairs(folder, pairs)
-        rows.append({"pairs": pairs, "first": train(folder), "again": train(folder)})
+        first, again = train(folder, options.processes), train(folder, options.processes)
+        rows.append({"pairs": pairs, "first": first, "again": again})
         print(json.dumps(rows[-1]), flush=True)
-    record = {"rows": rows, "cores": len(os.sched_getaffinity(0)), "environment": environment()}
+    machine = {"cores": len(os.sched_getaffinity(0)), "processes": options.processes}
+    record = {"rows": rows, **machine, "environment": environment()}
     if options.out is not None:
         write_json(options.out, record)
 

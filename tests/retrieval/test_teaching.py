@@ -104,6 +104,11 @@ def test_a_memory_that_would_never_be_shown_is_refused(
         lessons(Memory(corpus=CORPUS, **settings), max_length=length, directions=["en-de"])
 
 
+def test_a_cache_of_tokens_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.cache has prompts without matches"):
+        lessons(Memory(corpus=CORPUS), cache=str(tmp_path / "cache"))
+
+
 def test_a_share_of_the_sentences_shows_matches_the_same_ones_each_time() -> None:
     share = Memory(corpus=CORPUS, threshold=0, share=0.4)
     data = lessons(share, max_length=900, tokens_per_batch=4000)

@@ -11,7 +11,7 @@ from polylect.data.cache.reading import Reports, Stores, read_evaluation, read_t
 from polylect.data.cache.token_cache import CachedPairs, TokenCache, cores
 from polylect.data.corpora.corpus import corpora
 from polylect.data.corpora.rows import Row
-from polylect.data.filters import check_filters
+from polylect.data.filters import SCORED, check_filters
 from polylect.data.languages import check_distinct_directions
 from polylect.data.prompt import Template
 from polylect.data.prompt import template as template_named
@@ -54,9 +54,8 @@ class TranslationData(LightningDataModule):
         filters: for training pairs, by name: see `polylect.data.filters.PairFilter`.
         seed: decides the order of the training examples.
         num_workers: threads that tokenise ahead of training; 0 to tokenise in the loop.
-        cache: folder for the training pairs and their tokens, which are then read and tokenised
-            once, and mapped into memory; see `polylect.data.cache`. None for no cache.
-        processes: that tokenise for the cache; None for one on each core.
+        cache: folder in which training pairs and their tokens are kept, see `polylect.data.cache`.
+        processes: that tokenise for it; None for one on each core.
         root: folder that relative paths start from.
         check_sides: refuse corpora whose sides are clearly swapped, where their specs do not say
             it themselves; see `polylect.data.corpora.sides`.
@@ -105,7 +104,7 @@ class TranslationData(LightningDataModule):
             ("max_length", max_length, 2),
             ("seed", seed, 0),
             ("num_workers", num_workers, 0),
-            ("processes", processes or 1, 1),
+            ("processes", 1 if processes is None else processes, 1),
         ):
             if value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
@@ -121,9 +120,8 @@ class TranslationData(LightningDataModule):
         self.tokenizer, self.context = tokenizer, UNLIMITED
         self.template = template_named(template)
         self.lessons: Template | None = None
-        self.mixing = mixing
+        self.mixing, self.max_length = mixing, max_length
         self.tokens_per_batch, self.max_rows = tokens_per_batch, max_rows
-        self.max_length = max_length
         self.temperature, self.seed, self.num_workers = temperature, seed, num_workers
         self.cache, self.processes = cache, processes
         self.filters = check_filters(filters or {})
@@ -167,7 +165,7 @@ class TranslationData(LightningDataModule):
             FileNotFoundError, ValueError: one sentence with file and line.
         """
         splits = _SPLITS_OF_STAGE[stage]
-        if "train" in splits and "overlap" in self.filters:
+        if "train" in splits and SCORED & self.filters.keys():
             splits = _SPLITS_OF_STAGE[None]
         for split in splits:
             if split not in self._stores:
@@ -230,10 +228,7 @@ class TranslationData(LightningDataModule):
         """
         trainer = self.trainer
         if trainer is None or trainer.max_steps < 1:
-            raise ValueError(
-                "training is counted in steps: set trainer.max_steps to at least 1 "
-                "(and leave trainer.max_epochs alone)"
-            )
+            raise ValueError("training is counted in steps: set trainer.max_steps to at least 1")
         length = trainer.max_steps * trainer.accumulate_grad_batches
         return self.training_stream(length, trainer.global_rank, trainer.world_size)
 
@@ -285,7 +280,7 @@ class TranslationData(LightningDataModule):
     def _read(self, split: Split) -> None:
         corpora = self._corpora[split]
         if split == "train":
-            scored = [self._stores[name] for name in ("val", "test") if "overlap" in self.filters]
+            scored = [self._stores[s] for s in ("val", "test") if SCORED & self.filters.keys()]
             read = read_training(corpora, self.filters, scored, self._token_cache())
         else:
             read = read_evaluation(corpora)
@@ -294,13 +289,8 @@ class TranslationData(LightningDataModule):
     def _token_cache(self) -> TokenCache | None:
         if self.cache is None or self.tokenizer is None:  # as in a dry run without a tokenizer
             return None
-        if self.lessons is not None:
-            raise ValueError(
-                "data.cache cannot hold prompts that show matches of a memory: leave out "
-                "data.cache, or memory.corpus"
-            )
-        folder, processes = Path(self.cache).expanduser(), self.processes or cores()
-        return TokenCache(folder, self.tokenizer, self.template, processes)
+        processes = self.processes or cores()
+        return TokenCache(Path(self.cache).expanduser(), self.tokenizer, self.template, processes)
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:

@@ -2,10 +2,10 @@
 
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from polylect.data.languages import language, script_share, split_direction
+from polylect.data.languages import UNSPACED, language, script_share, split_direction
 from polylect.data.store import Pair
 from polylect.did_you_mean import check_known
 
@@ -23,8 +23,13 @@ FILTERS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     ),
     "identical": (False, "true or false", lambda v: v is True),
     "overlap": (True, "true or false", lambda v: v is True),
+    "ngrams": (None, "a whole number above 1", lambda v: type(v) is int and v > 1),
     "duplicate": (False, "true or false", lambda v: v is True),
 }
+
+
+SCORED = {"overlap", "ngrams"}
+"""Filters that look at dev and test texts."""
 
 
 def check_filters(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,17 +87,20 @@ class HashSet:
                 self._slots[self._find(key)] = key
 
 
-class _Ignored(dict[int, int | None]):
-    """A table for `str.translate` that drops all but letters, marks and numbers."""
+class _Ignored(dict[int, int | str | None]):
+    """A table for `str.translate` that has `instead` for all but letters, marks and numbers."""
 
-    def __missing__(self, code: int) -> int | None:
+    def __init__(self, instead: str | None) -> None:
+        self.instead = instead
+
+    def __missing__(self, code: int) -> int | str | None:
         # `\W` of re would not do: to it the vowel signs of Indic scripts are no word characters.
         is_kept = unicodedata.category(chr(code))[0] in "LMN"
-        self[code] = code if is_kept else None
+        self[code] = code if is_kept else self.instead
         return self[code]
 
 
-_IGNORED = _Ignored()
+_IGNORED, _PARTED = _Ignored(None), _Ignored(" ")
 _MASK = 2**64 - 1
 
 
@@ -109,6 +117,28 @@ def text_hash(code: str, text: str) -> int:
     return hash((code.partition("_")[0], normalise(text))) & _MASK
 
 
+def ngram_hashes(code: str, text: str, size: int) -> Iterator[int]:
+    """Yield a hash for each run of `size` words of a text, case and punctuation aside.
+
+    In scripts without spaces between words, characters take their place. A shorter text has one,
+    for all of it. Hashes are as those of `text_hash`.
+    """
+    base = code.partition("_")[0]
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(_PARTED)
+    scripts = language(code).scripts
+    words = "".join(folded.split()) if UNSPACED.intersection(scripts) else folded.split()
+    for start in range(max(1, len(words) - size + 1)):
+        yield hash((base, *words[start : start + size]))
+
+
+def sides(direction: str, source: str | None, target: str) -> Iterator[tuple[str, str]]:
+    """Yield language and text of each side of a pair."""
+    source_code, target_code = split_direction(direction)
+    if source_code and source is not None:
+        yield source_code, source
+    yield target_code, target
+
+
 def hold_out(pairs: Iterable[Pair], direction: str, held_out: HashSet) -> None:
     """Put every side and reference of dev or test pairs into the set for the filter "overlap"."""
     source_code, target_code = split_direction(direction)
@@ -117,6 +147,13 @@ def hold_out(pairs: Iterable[Pair], direction: str, held_out: HashSet) -> None:
             held_out.add(text_hash(target_code, text))
         if source_code and pair.source is not None:
             held_out.add(text_hash(source_code, pair.source))
+
+
+def held_out_ngrams(direction: str, pair: Pair, size: int) -> Iterator[int]:
+    """Yield the hashes of sides and references of a dev or test pair for the filter "ngrams"."""
+    for target in (pair.target, *pair.references):
+        for code, text in sides(direction, pair.source, target):
+            yield from ngram_hashes(code, text, size)
 
 
 class PairFilter:
@@ -129,14 +166,23 @@ class PairFilter:
     - identical: both sides are the same text
     - overlap: a side equals, case and punctuation aside, a dev or test text in that language,
       of any direction
+    - ngrams: a side has a run of so many words in common with a dev or test text in that language
     - duplicate: the pair was there before, case and punctuation aside
 
     Args:
         settings: as `check_filters` gives them.
         held_out: hashes of all dev and test texts, from `hold_out`.
+        ngrams: of them, from `ngram_hashes`.
     """
 
-    def __init__(self, settings: Mapping[str, Any], direction: str, held_out: HashSet) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        direction: str,
+        held_out: HashSet,
+        ngrams: Collection[int] = frozenset(),
+    ) -> None:
+        self._direction, self._held_out_ngrams = direction, ngrams
         self._source, self._target = split_direction(direction)
         self._source_scripts = language(self._source).scripts if self._source else ()
         self._target_scripts = language(self._target).scripts
@@ -184,6 +230,13 @@ class PairFilter:
 
     def _overlap(self, source: str | None, target: str, _: bool) -> bool:
         return any(side in self._held_out for side in self._hashes_of(source, target) if side)
+
+    def _ngrams(self, source: str | None, target: str, size: int) -> bool:
+        return any(
+            key in self._held_out_ngrams
+            for code, text in sides(self._direction, source, target)
+            for key in ngram_hashes(code, text, size)
+        )
 
     def _duplicate(self, source: str | None, target: str, _: bool) -> bool:
         return not self._seen.add(hash(self._hashes_of(source, target)) & _MASK)

@@ -31,7 +31,7 @@ class Language:
 
 
 # ISO 15924 code: (name in prompts, Unicode scripts).
-_SCRIPT_CODES = {
+SCRIPT_CODES = {
     "Arab": ("Arabic script", ("Arabic",)),
     "Beng": ("Bengali script", ("Bengali",)),
     "Cyrl": ("Cyrillic", ("Cyrillic",)),
@@ -91,8 +91,8 @@ def language(code: str) -> Language:
         return LANGUAGES[code]
     if _PRIVATE.fullmatch(code):
         return Language(code, f"Language {code.upper()}", ())
-    if base in LANGUAGES and suffix in _SCRIPT_CODES:
-        name, scripts = _SCRIPT_CODES[suffix]
+    if base in LANGUAGES and suffix in SCRIPT_CODES:
+        name, scripts = SCRIPT_CODES[suffix]
         return Language(code, f"{LANGUAGES[base].name} ({name})", scripts)
     if base in LANGUAGES and re.fullmatch("[A-Z]{2}", suffix):
         region = _REGIONS.get(suffix, suffix)
@@ -105,7 +105,7 @@ def language(code: str) -> Language:
     if base in LANGUAGES and suffix:
         raise ValueError(
             f"unknown suffix {suffix!r} in language code {code!r}: use a region such as 'BR' or "
-            f"one of the scripts {', '.join(_SCRIPT_CODES)}"
+            f"one of the scripts {', '.join(SCRIPT_CODES)}"
         )
     code_of = {
         other: entry.code
@@ -115,7 +115,7 @@ def language(code: str) -> Language:
     code_of |= _MISTAKEN | {known: known for known in LANGUAGES}
     if suffix and base.lower() in code_of:  # deu_Latn, as FLORES writes de
         right = LANGUAGES[code_of[base.lower()]]
-        own = suffix in _SCRIPT_CODES and _SCRIPT_CODES[suffix][1] == right.scripts
+        own = suffix in SCRIPT_CODES and SCRIPT_CODES[suffix][1] == right.scripts
         code_suffix = "" if own and suffix not in ("Hans", "Hant") else f"_{suffix}"
         raise ValueError(
             f"unknown language code {code!r}; here it is {right.code}{code_suffix} ({right.name})"
@@ -124,6 +124,10 @@ def language(code: str) -> Language:
         code.lower(), code_of, lambda w: f"{code_of[w]} ({LANGUAGES[code_of[w]].name})"
     )
     raise ValueError(f"unknown language code {code!r} (ISO 639-1, else 639-3); {hint}")
+
+
+UNSPACED = {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"}
+"""Scripts that do not part words by spaces."""
 
 
 def names(pair: tuple[str, str]) -> tuple[str, str]:
@@ -154,8 +158,8 @@ def _other_spelling(code: str) -> str | None:
     if base not in code_of:
         return None
     own = code_of[base]
-    if suffix.capitalize() in _SCRIPT_CODES:
-        scripts = _SCRIPT_CODES[suffix.capitalize()][1]
+    if suffix.capitalize() in SCRIPT_CODES:
+        scripts = SCRIPT_CODES[suffix.capitalize()][1]
         needs_script = own == "zh" or scripts != LANGUAGES[own].scripts
         return f"{own}_{suffix.capitalize()}" if needs_script else own
     if suffix.upper() in _REGIONS:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from polylect.data.batch import encode_texts
 from polylect.data.chat import DATE, ask, check_date, turn, turn_end
 from polylect.data.languages import country, language, names, split_direction
 from polylect.did_you_mean import check_known
@@ -98,7 +99,7 @@ class Template(ABC):
             for target, direction in zip(targets, directions, strict=True)
         ]
         end = self.end_ids(tokenizer)[0]
-        return [[*ids, end] for ids in _encode(tokenizer, texts)]
+        return [[*ids, end] for ids in encode_texts(tokenizer, texts)]
 
     def end_ids(self, tokenizer: Any) -> list[int]:
         """Return the ids that end a generation; the first of them is the one that targets end in.
@@ -132,11 +133,11 @@ class PlainTemplate(Template):
             named = [self._named(code) for code in row.pair]
             before = [f"{_in_words(source, *named)} {target}" for source, target in row.shots]
             texts.append("\n\n".join([*before, _in_words(row.source, *named)]))
-        return [begin + ids for ids in _encode(tokenizer, texts)]
+        return [begin + ids for ids in encode_texts(tokenizer, texts)]
 
     def _lead(self, tokenizer: Any) -> str:
         """Return a space, or "" where the tokenizer itself marks the beginning of a word."""
-        joint, first, second = _encode(tokenizer, ["a b", "a", "b"])
+        joint, first, second = encode_texts(tokenizer, ["a b", "a", "b"])
         return "" if first + second == joint else " "
 
 
@@ -150,7 +151,7 @@ class TagTemplate(Template):
         begin = begin_ids(tokenizer)
         tags = {target: self._tag(tokenizer, target) for _, target in {row.pair for row in rows}}
         texts = [text for row in rows for text in (*chain(*row.shots), row.source)]
-        encoded = iter(_encode(tokenizer, texts))
+        encoded = iter(encode_texts(tokenizer, texts))
         prompts = []
         for row in rows:
             tag, ids = tags[row.pair[1]], []
@@ -225,7 +226,7 @@ class QuestionTemplate(Template):
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         begin = begin_ids(tokenizer)
         texts = [f"{row.source}\nAnswer:\n" for row in rows]
-        return [begin + ids for ids in _encode(tokenizer, texts)]
+        return [begin + ids for ids in encode_texts(tokenizer, texts)]
 
 
 class QuestionChatTemplate(QuestionTemplate, ChatTemplate):
@@ -286,15 +287,3 @@ def _in_words(text: str, source: str, target: str) -> str:
 
 def _as_request(text: str, source: str, target: str) -> str:
     return f"Translate from {source} into {target}. Answer with the translation only.\n\n{text}"
-
-
-def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        verbose=False,  # what is too long is dropped and counted by those who know the limit
-    )["input_ids"]

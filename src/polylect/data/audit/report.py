@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from polylect.data.audit.contamination import WORDS, Contamination
 from polylect.data.audit.counts import complete_report, splits, warnings
 from polylect.data.audit.lengths import Lengths
 from polylect.data.audit.page import counts_page, percent, table
@@ -29,6 +30,7 @@ def data_report(data: Any, sample: int | None) -> dict[str, Any]:
         sample: most pairs of each corpus that are tokenised; None for all.
     """
     lengths = complete_report(data, sample)
+    texts, contamination = _texts(data)
     return {
         "counts": data.report,
         "warnings": warnings(data),
@@ -39,7 +41,8 @@ def data_report(data: Any, sample: int | None) -> dict[str, Any]:
             }
             for split, directions in lengths.items()
         },
-        "texts": _texts(data),
+        "texts": texts,
+        "contamination": contamination,
         "fertility": _fertility(data),
     }
 
@@ -65,15 +68,19 @@ def _histogram(lengths: Lengths, max_length: int) -> dict[str, Any]:
     }
 
 
-def _texts(data: Any) -> dict[str, Any]:
-    """Return, by split and direction, the properties of the texts as they are read."""
+def _texts(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return, by split and direction, the properties of the texts as they are read.
+
+    And what of val and test sets stands in training text.
+    """
     if not data.has_languages:
-        return {}
-    held_out = {}
+        return {}, {}
+    held_out, seen = {}, Contamination()
     for split in (s for s in ("val", "test") if s in data.report):
         held_out[split] = HashSet()
         for direction in data.report[split]:
             hold_out(data.read(direction, split), direction, held_out[split])
+            seen.add_scored(split, direction, data.read(direction, split))
     reports: dict[str, Any] = {}
     for split in splits(data):
         reports[split] = {}
@@ -81,8 +88,10 @@ def _texts(data: Any) -> dict[str, Any]:
             texts = Texts(direction, held_out if split == "train" else {})
             for row in data.read(direction, split):
                 texts.add(row.source, row.target)
+                if split == "train":
+                    seen.see(direction, row.source, row.target)
             reports[split][direction] = texts.report()
-    return reports
+    return reports, seen.report() if "train" in reports else {}
 
 
 def _fertility(data: Any) -> dict[str, Any]:
@@ -111,6 +120,8 @@ def report_page(data: Any, report: dict[str, Any]) -> str:
     pages = [counts_page(data), *_length_pages(data, report["lengths"])]
     if data.has_languages:
         pages += [_texts_page(report["texts"]), _repetitions_page(report["texts"])]
+        if report["contamination"]:
+            pages.append(_contamination_page(report["contamination"]))
         pages.append(_fertility_page(report["fertility"]))
     return "\n\n".join(pages)
 
@@ -161,6 +172,15 @@ def _repetitions_page(texts: dict[str, Any]) -> str:
                 for other in ("val", "test")
             ]
             rows.append([f"{split} {direction}", f"{report['pairs']:,}", *repeated, *inside])
+    return table(rows)
+
+
+def _contamination_page(contamination: dict[str, Any]) -> str:
+    rows = [[f"in training text, by {WORDS} words", "sentences", "source", "target"]]
+    for split, directions in contamination.items():
+        for direction, counts in directions.items():
+            cells = [f"{counts[k]:,}" if k in counts else "" for k in rows[0][1:]]
+            rows.append([f"{split} {direction}", *cells])
     return table(rows)
 
 

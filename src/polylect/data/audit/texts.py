@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polylect.data.filters import HashSet, normalise, text_hash
-from polylect.data.languages import language, script_of, split_direction
+from polylect.data.languages import UNSPACED, language, script_of, split_direction
 
 _MASK = 2**64 - 1
 
@@ -114,7 +114,7 @@ def fertility(tokenizer: Any, texts: Iterable[str], code: str) -> dict[str, Any]
     words = sum(len(text.split()) for text in texts)
     characters = sum(map(len, texts))
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
-    parted = not _UNSPACED & set(language(code).scripts)
+    parted = not UNSPACED & set(language(code).scripts)
     return {
         "texts": len(texts),
         "tokens": tokens,
@@ -122,7 +122,3 @@ def fertility(tokenizer: Any, texts: Iterable[str], code: str) -> dict[str, Any]
         "per_character": tokens / characters if characters else None,
         "unknown": unknown / tokens if tokens and tokenizer.unk_token_id is not None else 0.0,
     }
-
-
-_UNSPACED = {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"}
-"""Scripts that do not part words by spaces."""

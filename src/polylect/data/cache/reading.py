@@ -6,7 +6,7 @@ from typing import Any
 from polylect.data.cache.token_cache import CachedPairs, TokenCache
 from polylect.data.corpora.corpus import Corpus
 from polylect.data.corpora.read_pairs import read_pairs
-from polylect.data.filters import HashSet, PairFilter, hold_out
+from polylect.data.filters import HashSet, PairFilter, held_out_ngrams, hold_out
 from polylect.data.store import PairStore
 
 Stores = dict[str, PairStore | CachedPairs]
@@ -35,14 +35,16 @@ def read_training(
 
     Raises what `read_pairs` raises.
     """
-    held_out = HashSet()
-    hashes = []
+    held_out, ngrams, hashes = HashSet(), set[int](), []
     for direction, store in (entry for stores in scored for entry in stores.items()):
-        hold_out((store[i] for i in range(len(store))), direction, held_out)
+        pairs = [store[i] for i in range(len(store))]
+        hold_out(pairs, direction, held_out)
+        if size := filters.get("ngrams"):
+            ngrams.update(*(held_out_ngrams(direction, pair, size) for pair in pairs))
         hashes.append(store.sha256)
     read = {}
     for direction, parts in corpora.items():
-        keep = PairFilter(filters, direction, held_out)
+        keep = PairFilter(filters, direction, held_out, ngrams)
         if cache is None:
             read[direction] = read_pairs(parts, keep)
         else:

@@ -116,8 +116,8 @@ class TokenCache:
     ) -> tuple[CachedPairs, Report]:
         """Return the pairs of a direction with their tokens, and what `read_pairs` tells of them.
 
-        They are read and tokenised only where the folder does not have them. What differs from
-        the last cache of the direction is logged.
+        They are read and tokenised only where the folder does not have them; what is unlike the
+        most similar cache of the direction is logged.
 
         Args:
             filters: the settings of `keep`.
@@ -198,12 +198,16 @@ def _one_at_a_time(file: Path) -> Iterator[None]:
 
 
 def _tell_changes(cache: Path, inputs: Mapping[str, Any]) -> None:
-    manifests = cache.glob(f"{inputs['direction']}-*/{MANIFEST}")
-    for file in sorted(manifests, key=lambda path: path.stat().st_mtime)[-1:]:
+    """Log what is unlike the most similar cache of the direction."""
+    differences = []
+    for file in cache.glob(f"{inputs['direction']}-*/{MANIFEST}"):
         old = json.loads(file.read_text(encoding="utf-8"))["inputs"]
+        differences.append((changes(old, inputs), str(file.parent)))
+    if differences:
+        changed, folder = min(differences, key=lambda entry: len(entry[0]))
         log.warning(
             "%s is tokenised anew: unlike in %s, these have changed: %s",
-            *(inputs["direction"], file.parent, ", ".join(changes(old, inputs))),
+            *(inputs["direction"], folder, ", ".join(changed)),
         )
 
 

@@ -10,7 +10,11 @@ A spec is a mapping with the key `kind`, or a string from which it is inferred, 
     jsonl     path; source, target, references: fields; dots go into nested objects
     tmx       path
     xliff     path; XLIFF 1.2 and 2; what is not translated yet is passed over and counted
-    hf        path (hub name, or local folder or file), name, split; source, target, references
+    hf        path (hub name, or local folder or file), name, split; source, target, references;
+              revision; streaming (false): read as it is needed, and not stored first; with {lang}
+              in the name, line i of both configurations is one sentence, and fields are
+              source.FIELD and target.FIELD; data_files with {pair}: tab-separated, no header
+    hub       path, one of the short names in `hub_sets`, and the keys of hf
     tongues   split, size (2000 to train, else 200), seed, synthetic: the embedded languages
 
 and for all of them `start` and `stop` (rows from 0, end excluded), `codes`, the names that the
@@ -21,10 +25,8 @@ named, "en", "translation.en", "source", and then whatever `headers` knows as a 
 tried for the source, "text" for monolingual text, and likewise for the target.
 
 A first line that names the languages is a header by itself, unless `header` is false; being nowhere
-announced, it counts as a row for `start` and `stop`.
-
-Strings: "tongues"; names ending in .tsv, .csv, .jsonl, .tmx, .xlf, .xliff (and .gz after it); all
-others are aligned.
+announced, it counts as a row for `start` and `stop`. Strings: "tongues", "hub:NAME", and files by
+their endings (.gz may follow); others are aligned.
 """
 
 import logging
@@ -37,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora import sides
+from polylect.data.corpora.hub_sets import hub_spec
 from polylect.data.corpora.kinds import SpecReader, as_list, file_ending
 from polylect.data.corpora.lines import check_no_pattern
 from polylect.data.corpora.rows import Row
@@ -53,13 +56,16 @@ KEYS: dict[str, set[str]] = {
     "jsonl": {"path", "source", "target", "references"},
     "tmx": {"path"},
     "xliff": {"path"},
-    "hf": {"path", "name", "split", "source", "target", "references"},
+    "hf": {
+        *("path", "name", "split", "source", "target", "references"),
+        *("revision", "streaming", "data_files"),
+    },
     "tongues": {"split", "size", "seed", "synthetic", "stories"},
 }
 _KIND_OF_ENDING = {kind: kind for kind in ("tsv", "csv", "jsonl", "tmx", "xliff")} | {
     "xlf": "xliff"
 }
-_FILLED = ("path", "name", "source", "target", "references")
+_FILLED = ("path", "name", "split", "source", "target", "references", "data_files")
 """Keys whose values may have placeholders."""
 
 
@@ -251,7 +257,7 @@ def corpora(
         if specs is not None:
             folder = Path(root).expanduser() if root else None
             result[direction] = [
-                Corpus(direction, _spec(setting, spec), setting, folder, check_sides)
+                Corpus(direction, _spec(setting, spec, direction), setting, folder, check_sides)
                 for spec in as_list(specs)
             ]
     return result
@@ -278,8 +284,12 @@ def _check_direction_key(setting: str, key: Any) -> None:
         ) from None
 
 
-def _spec(setting: str, spec: Any) -> Mapping[str, Any]:
+def _spec(setting: str, spec: Any, direction: str) -> Mapping[str, Any]:
+    if isinstance(spec, str) and spec.startswith("hub:"):
+        spec = {"kind": "hub", "path": spec.removeprefix("hub:")}
     if isinstance(spec, Mapping):
+        if spec.get("kind") == "hub":
+            return hub_spec(spec, direction, setting)
         if "kind" in spec:
             return dict(spec)
         raise ValueError(f"{setting}: the corpus {dict(spec)} needs the key 'kind'")

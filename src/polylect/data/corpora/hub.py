@@ -1,47 +1,146 @@
 """Reader of Hugging Face `datasets`: a name on the hub, a saved folder, or a Parquet file."""
 
-from collections.abc import Callable, Iterator, Sequence
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from polylect.data.corpora.records import Fields
 from polylect.data.corpora.rows import Row
 
+_IDS = ("id", "idx")
+"""Columns by which two configurations for one language each are compared."""
 
-def read_datasets(
-    path: str | Path,
-    configurations: Sequence[str | None],
-    split: str,
-    fields: Fields,
-) -> Iterator[Row]:
-    """Yield rows of one split; `path` is a Path for local data and a str for a name on the hub.
 
-    Local data are saved folders and Parquet files; text files have readers of ours. The first of
-    `configurations` that the dataset has is taken (None: its default). Examples are counted from 1;
-    the data stays memory-mapped.
+@dataclass(frozen=True)
+class Hub:
+    """A dataset, and how it is read.
 
-    Raises:
-        ValueError: what cannot be loaded, an unknown split, a missing field, a field without text.
+    Attributes:
+        path: a Path for local data and a str for a name on the hub. Local data are saved folders,
+            folders as they are on the hub, and Parquet files; text files have readers of ours.
+        split: of the dataset.
+        revision: a commit, branch or tag on the hub.
+        streaming: read over the network as it is needed, and not stored first.
     """
-    what = f"split {split!r} of dataset {str(path)!r}"
-    records = _first_that_loads(partial(_load_one, path, split), configurations, what)
-    for number, record in enumerate(records, 1):
-        yield fields.row(record, number, f"{path}[{split}]:{number}")
 
+    path: Path | str
+    split: str
+    revision: str | None = None
+    streaming: bool = False
 
-def commit_of(path: str, configurations: Sequence[str | None], revision: str | None) -> str:
-    """Return the commit that a name on the hub stands for; raises ValueError as `read_datasets`."""
-    import datasets
+    def rows(self, configurations: Sequence[str | None], fields: Fields) -> Iterator[Row]:
+        """Yield rows; the first of the configurations that the dataset has is taken (None: its
+        default). Examples are counted from 1; the data stays memory-mapped, or is streamed.
 
-    def commit(name: str | None) -> str:
-        return datasets.load_dataset_builder(path, name, revision=revision).hash
+        Raises:
+            ValueError: what cannot be loaded, an unknown split, a missing field, one without text.
+        """
+        records = _first_that_loads(self._load, configurations, self._what)
+        return self._rows(records, fields)
 
-    return _first_that_loads(commit, configurations, f"dataset {path!r}")
+    def joined_rows(self, configurations: Mapping[str, str], fields: Fields) -> Iterator[Row]:
+        """Yield rows from one configuration for each side; example i of all is one sentence.
+
+        Fields are those of a record {"source": …, "target": …} of examples. Raises ValueError as
+        `rows` does, and where the examples are unequally many or their ids differ.
+        """
+        sides = {
+            side: _first_that_loads(self._load, [name], self._what)
+            for side, name in configurations.items()
+        }
+        return self._rows(self._join(sides, configurations), fields)
+
+    def table_rows(self, files: Mapping[str, Sequence[str]], fields: Fields) -> Iterator[Row]:
+        """Yield rows of a tab-separated file without header, here or at an address.
+
+        Args:
+            files: by file the languages of its first columns; the first that is there is taken.
+        """
+        load = partial(self._load_table, files)
+        return self._rows(_first_that_loads(load, list(files), self._what), fields)
+
+    def commit(self, configurations: Sequence[str | None]) -> str:
+        """Return the commit that the name on the hub stands for now; raises as `rows`."""
+        import datasets
+
+        def commit(name: str | None) -> str:
+            path = str(self.path)
+            return datasets.load_dataset_builder(path, name, revision=self.revision).hash
+
+        return _first_that_loads(commit, configurations, self._what)
+
+    @property
+    def _what(self) -> str:
+        return f"split {self.split!r} of dataset {str(self.path)!r}"
+
+    def _rows(self, records: Any, fields: Fields) -> Iterator[Row]:
+        for number, record in enumerate(records, 1):
+            yield fields.row(record, number, f"{self.path}[{self.split}]:{number}")
+
+    def _join(self, sides: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        for number, examples in enumerate(zip_longest(*sides.values()), 1):
+            where = f"{self.path}[{self.split}]:{number}"
+            if None in examples:
+                short = [
+                    name for name, e in zip(names.values(), examples, strict=True) if e is None
+                ]
+                raise ValueError(f"{where}: {short[0]} has no such example, and the others have")
+            for key in _IDS:
+                ids = [example[key] for example in examples if key in example]
+                if len(set(ids)) > 1:
+                    beside = " beside ".join(map(str, ids))
+                    raise ValueError(
+                        f"{where}: {key} {beside}: {' and '.join(names.values())} are not the same "
+                        "sentences in one order"
+                    )
+            yield dict(zip(sides, examples, strict=True))
+
+    def _load(self, name: str | None) -> Any:
+        import datasets
+
+        path = self.path
+        if path == "pandas":  # no data set but the reader of pickles that older `datasets` have
+            raise ValueError("it names a reader of pickles, which can hold code")
+        if isinstance(path, Path):
+            if not path.exists():
+                raise FileNotFoundError(f"{path} does not exist")
+            if (path / "state.json").is_file():
+                return datasets.load_from_disk(path)
+            if (path / "dataset_dict.json").is_file():
+                return datasets.load_from_disk(path)[self.split]
+            if path.is_file():
+                return datasets.load_dataset("parquet", data_files=str(path), split="train")
+        at = {} if self.revision is None else {"revision": self.revision}
+        options = {"split": self.split, **at, **({"streaming": True} if self.streaming else {})}
+        builder = datasets.load_dataset_builder(str(path), name, **at)
+        if builder.name == "csv":
+            table = datasets.load_dataset(str(path), name, **options)
+            options |= _as_text(table.column_names or list(next(iter(table))))
+        return datasets.load_dataset(str(path), name, **options)
+
+    def _load_table(self, files: Mapping[str, Sequence[str]], file: str) -> Any:
+        import datasets
+
+        languages = list(files[file])
+        return datasets.load_dataset(
+            "csv",
+            data_files=file,
+            split="train",
+            streaming=self.streaming,
+            delimiter="\t",
+            quoting=csv.QUOTE_NONE,
+            column_names=languages,
+            usecols=list(range(len(languages))),
+            **_as_text(languages),
+        )
 
 
 def _first_that_loads(
-    load: Callable[[str | None], Any], configurations: Sequence[str | None], what: str
+    load: Callable[[Any], Any], configurations: Sequence[str | None], what: str
 ) -> Any:
     reason = ""
     for name in configurations:
@@ -55,29 +154,9 @@ def _first_that_loads(
     raise ValueError(f"cannot load {what}{which}: {reason}")
 
 
-def _load_one(path: str | Path, split: str, name: str | None) -> Any:
+def _as_text(columns: Sequence[str]) -> dict[str, Any]:
+    """Return what reads a CSV dataset as text: alone "NA" is dropped and "007" made a number."""
     import datasets
 
-    if path == "pandas":  # no data set but the reader of pickles that older `datasets` have
-        raise ValueError("it names a reader of pickles, which can hold code")
-    if isinstance(path, Path):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
-        if (path / "state.json").is_file():
-            return datasets.load_from_disk(path)
-        if (path / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(path)[split]
-        if path.is_file():
-            return datasets.load_dataset("parquet", data_files=str(path), split="train")
-    if datasets.load_dataset_builder(str(path), name).name == "csv":
-        return _csv_as_text(str(path), name, split)
-    return datasets.load_dataset(str(path), name, split=split)
-
-
-def _csv_as_text(path: str, name: str | None, split: str) -> Any:
-    """Return a CSV dataset read as text; `datasets` alone drops "NA" and makes "007" a number."""
-    import datasets
-
-    columns = datasets.load_dataset(path, name, split=split).column_names
     texts = datasets.Features({column: datasets.Value("string") for column in columns})
-    return datasets.load_dataset(path, name, split=split, na_filter=False, features=texts)
+    return {"na_filter": False, "features": texts}

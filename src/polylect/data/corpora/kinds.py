@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from polylect.data.corpora import hub, records, tables
+from polylect.data.corpora import records, tables
 from polylect.data.corpora import rows as readers
 from polylect.data.corpora.bitext.tmx import read_tmx
 from polylect.data.corpora.bitext.xliff import read_xliff
 from polylect.data.corpora.headers import SideNames
+from polylect.data.corpora.hub import Hub
 from polylect.data.corpora.lines import check_exists
 from polylect.data.corpora.path_pattern import PathPattern
 from polylect.data.corpora.rows import Row
@@ -84,9 +85,7 @@ class SpecReader:
                 files = _files_of(place)
                 digests |= {self._below_root(file): file_digest(file) for file in files}
             elif place != "tongues":
-                digests[place] = hub.commit_of(
-                    place, self._configurations, self.spec.get("revision")
-                )
+                digests[place] = self._hub.commit(self._configurations())
         return digests
 
     def _below_root(self, file: Path) -> str:
@@ -179,15 +178,41 @@ class SpecReader:
         sides = self.path_pattern.sides
         return read_xliff(self._path, sides.get("source"), sides["target"], self.skip_counts)
 
-    @property
     def _configurations(self) -> list[str | None]:
         name = self.spec.get("name")
         pairs = self.path_pattern.pairs if name and "{pair}" in name else [None]
         return [name and self.path_pattern.fill(name, "target", pair) for pair in pairs]
 
     def _hf(self) -> Iterator[Row]:
+        name = str(self.spec.get("name"))
+        if self.spec.get("data_files"):
+            return self._hub.table_rows(self._tables(), self._fields)
+        if "{lang}" in name and len(self.codes) == 2:
+            names = {side: self.path_pattern.fill(name, side) for side in ("source", "target")}
+            return self._hub.joined_rows(names, self._fields)
+        return self._hub.rows(self._configurations(), self._fields)
+
+    @property
+    def _hub(self) -> Hub:
         split = self.spec.get("split") or {"val": "validation"}.get(self.setting, self.setting)
-        return hub.read_datasets(self._dataset(), self._configurations, split, self._fields)
+        split = self.path_pattern.fill(split)
+        streaming = self.spec.get("streaming") is True
+        return Hub(self._dataset(), split, self.spec.get("revision"), streaming)
+
+    def _tables(self) -> dict[str, list[str]]:
+        """Return for each file that may be meant the languages of its columns.
+
+        What the folder of the dataset has goes before the address.
+        """
+        files = {}
+        dataset, sides = self._dataset(), self.path_pattern.sides
+        for pair in self.path_pattern.pairs:
+            address = self.path_pattern.fill(self.spec["data_files"], pair=pair)
+            file = Path(dataset, address.rpartition("/")[2]) if isinstance(dataset, Path) else None
+            ordered = [sides["source"], sides["target"]]
+            is_own = pair == self.path_pattern.pairs[0]
+            files[str(file or address)] = ordered if is_own else ordered[::-1]
+        return files
 
     def _dataset(self) -> Path | str:
         """Return a Path if the name is that of a local file or folder, else the name on the hub."""

@@ -39,6 +39,8 @@ MAY_CHANGE = (
     "data.train*",
     "data.test*",
     "data.num_workers",
+    "data.cache",  # what it holds is the text whose hash is looked at
+    "data.processes",
     "strategy.validate_translations",
     "trainer.max_*",
     "trainer.min_*",

@@ -25,6 +25,7 @@ from polylect.run.session import register_resolvers
 
 LEDGER = "ledger.jsonl"  # of a recipe: a line for each stage that has ended
 _FOLDER = ".stages"  # of all runs: a file for each stage that is done, with its folder
+_WRITTEN = ("cache",)  # settings that name what runs write, and not what they read
 _CHANGE_NOTHING = ("name", "runs", "resume", "out", "logger")  # of what a program computes
 
 
@@ -95,8 +96,9 @@ def _files(node: Any, root: str = "") -> Iterator[tuple[str, int, int]]:
     """Yield path, bytes and time of the files that settings name, those in folders as well."""
     if isinstance(node, Mapping):
         root = node.get("root") or root
-        for value in node.values():
-            yield from _files(value, root)
+        for key, value in node.items():
+            if key not in _WRITTEN:
+                yield from _files(value, root)
     elif isinstance(node, list):
         for value in node:
             yield from _files(value, root)

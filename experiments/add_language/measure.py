@@ -33,8 +33,8 @@ from polylect.run.sweep.process import RUN_FOLDER
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 from publish import write_published
 
-EVERY = 10  # steps between two looks
-GOALS = (40, 60)
+EVERY = 2  # steps between two looks
+GOALS = (20, 40, 60, 70)
 SETTINGS = [
     "data.val.size=30", "data.tokens_per_batch=512", "+strategy.validate_translations=30",
     "evaluate=false", "evaluate_base=false", f"trainer.val_check_interval={EVERY}",
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--direction", default="en-ta")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--runs", type=Path, default=Path("runs/add_language"))
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

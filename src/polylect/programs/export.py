@@ -9,9 +9,7 @@ from polylect.config.base_or_run import choose_strategy
 from polylect.config.roots import ConfigError
 from polylect.config.validation import validate
 from polylect.did_you_mean import check_known
-from polylect.run.results.card import FORMS as CARD_FORMS
-from polylect.run.results.card import write_card
-from polylect.run.results.hub import check_name, listing, upload
+from polylect.run.results.hub import CARD_FORMS, check_name, listing, upload
 
 FORMS = ("merged", "adapters", "rows", "model", "gguf")
 _OF_LIBRARY = ("merged", "gguf")
@@ -31,6 +29,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"gguf={cfg.gguf} is of form=gguf, and here form={cfg.form}.")
     print(f"polylect export: {cfg.run or 'base model'}, loading …", flush=True)
     from polylect.run.passport.exports import write_export_passports
+    from polylect.run.results.card import write_card
     from polylect.run.results.export import new_folder, write_merged, write_own
     from polylect.run.results.gguf import write_adapters, write_models
     from polylect.run.terminal import quiet

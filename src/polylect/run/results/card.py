@@ -13,8 +13,6 @@ from polylect.run.record import Record
 
 CARD = "README.md"
 _LIBRARIES = {"adapters": "peft", "merged": "transformers", "model": "transformers"}
-FORMS = tuple(_LIBRARIES)
-"""Forms of an export that have a card."""
 
 _ABSOLUTE = re.compile(r"(?<![\w.…])/(?:[^\s/'\"=]+/)+")
 """Folders of this machine, which are nobody's business."""

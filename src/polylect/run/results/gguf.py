@@ -65,7 +65,7 @@ def write_models(module: Any, folder: Path, name: str | None, base: Path) -> lis
         merged.load_state_dict(read_gguf(file)[0].state_dict())
         actual = merged(input_ids=rows).logits
         check_close(file, actual, expected)
-        directions = [own] if own in module.directions else list(module.directions)
+        directions = _directions(module, own)
         beside = _write_modelfile(module, folder, own, directions, f"./{file.name}", None)
         sentences.append(
             f"{own}: {count} tensors; read again with transformers, its logits differ by at most "
@@ -73,6 +73,14 @@ def write_models(module: Any, folder: Path, name: str | None, base: Path) -> lis
             f"{difference:.1e} from the run's.{beside}"
         )
     return sentences
+
+
+def _directions(module: Any, name: str) -> list[str]:
+    """The directions that a merged model translates: its adapter's, its own, or all."""
+    library = getattr(module, "adapter_index", None)
+    if library is not None:
+        return list(library.directions_of(name))
+    return [name] if name in module.directions else list(module.directions)
 
 
 def _write_modelfile(

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from polylect.config.roots import ConfigError
 
+CARD_FORMS = ("adapters", "merged", "model")
+"""Forms of an export that have a model card."""
+
 
 def check_name(name: str) -> None:
     """Raises ConfigError for what is no OWNER/NAME of the hub; asks nobody."""

@@ -59,6 +59,7 @@ def files(place: Path) -> list[Path]:
 FAST = [
     *bad_inputs.SETTINGS,
     *bad_inputs.ADDED,
+    *bad_inputs.EXPORTED,
     *bad_inputs.EMPTIES,
     *bad_inputs.DIRECTIONS,
     *bad_inputs.PLACES,

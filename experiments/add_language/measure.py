@@ -33,8 +33,8 @@ from polylect.run.sweep.process import RUN_FOLDER
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 from publish import write_published
 
-EVERY = 10  # steps between two looks
-GOALS = (40, 60)
+EVERY = 2  # steps between two looks
+GOALS = (20, 40, 60, 70)
 SETTINGS = [
     "data.val.size=30", "data.tokens_per_batch=512", "+strategy.validate_translations=30",
     "evaluate=false", "evaluate_base=false", f"trainer.val_check_interval={EVERY}",
@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--direction", default="en-ta")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--starts", nargs="+", help="cold, nearest, mean, adapters; else all")
     parser.add_argument("--runs", type=Path, default=Path("runs/add_language"))
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -58,9 +59,13 @@ def main() -> None:
     register_resolvers(arguments.runs)
     cfg = composed(*common)
     record = Record(run=str(arguments.library), config=plain(cfg))
-    record.metrics["similarities"] = near(cfg, library, names)
+    found = record.metrics["similarities"] = near(cfg, library, names)
+    nearest = max(found, key=found.__getitem__)
     starts = {"cold": None, **{name: str(library.folder(name).absolute()) for name in names}}
     starts["mean"], record.metrics["mean_keeps"] = mean_folder(library, names, arguments.runs)
+    if arguments.starts:
+        wanted = [nearest if name == "nearest" else name for name in arguments.starts]
+        starts = {name: starts[name] for name in wanted}
     curves: dict[str, dict[str, Any]] = {name: {} for name in starts}
     for seed in arguments.seeds:
         for name, folder in starts.items():
@@ -87,8 +92,8 @@ def near(cfg: Any, library: AdapterLibrary, names: list[str]) -> dict[str, float
     data.setup("fit")
     examples = data.examples(cfg.data.directions[0], "train", 200)
     batches = EvaluationBatches(examples, 512, 64, pad_id(tokenizer))
-    found = similarities(library, names, base, batches)
-    return {name: round(value, 5) for name, value in found.items()}
+    values = similarities(library, names, base, batches)
+    return {name: round(value, 5) for name, value in values.items()}
 
 
 def mean_folder(library: AdapterLibrary, names: list[str], runs: Path) -> tuple[str, float]:

@@ -119,6 +119,7 @@ def test_every_program_composes_and_validates(program: str) -> None:
         "translate": ["run=run"],
         "pretrain": ["out=out"],
         "library": ["path=adapters"],
+        "add-language": ["library=adapters"],
         "init": ["folder=mine"],
         "export": ["run=run", "out=out"],
         "verify": ["target=run"],

@@ -119,6 +119,13 @@ ADDED = [
     ("add start=", "start is empty: write something behind start= or leave it out"),
 ]
 
+EXPORTED = [
+    ("export run=RUN out=new hub=a//b", "hub=a//b is no name on the hub"),
+    ("export run=RUN out=new hub=mine", "hub=mine: give OWNER/NAME, as in hub=me/mine"),
+    ("export run=RUN out=new dry_run=true", "dry_run=true is of an upload: give hub=OWNER/NAME"),
+    ("export run=RUN out=new form=gguf hub=a/b", "form=gguf has no model card: take form=adapters"),
+]
+
 EMPTY = r"{0} is empty: write something behind {0}= or leave it out"
 EMPTIES = [
     *(

@@ -208,9 +208,12 @@ class Export:
     model: Any = None  # with run=null: the base model
     library: Any = None  # with run=null: folder of PEFT adapters
     strategy: Any = None  # with run=null: null is lora_library
-    form: str = "merged"  # or adapters, rows, model
+    form: str = "merged"  # or adapters, gguf, rows, model
     name: str | None = None  # one direction or adapter, written to `out` itself; null: all
     out: str = "???"  # folder to make
+    gguf: str | None = None  # with form=gguf: the base in that format, for whole models beside it
+    hub: str | None = None  # OWNER/NAME: upload it there, with a model card
+    dry_run: bool = False  # with hub: write and show what would be uploaded, and upload nothing
     device: str = "auto"
     generation: Any = field(default_factory=dict)
 

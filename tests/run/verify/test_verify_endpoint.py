@@ -19,14 +19,16 @@ from polylect.cli import run
 from polylect.programs.serve.app import create_app
 from polylect.programs.verify import main
 from polylect.run.passport.file import Passport
-from polylect.run.verify.endpoint import Endpoint
+from polylect.run.verify.endpoint import Endpoint, first_key
 from polylect.translator import Translator
 
 Answer = Callable[[dict[str, Any]], str]
 
 
 @contextmanager
-def server(models: list[str], answer: Answer, status: int = 200) -> Iterator[str]:
+def server(
+    models: list[str], answer: Answer, status: int = 200, key: str | None = None
+) -> Iterator[str]:
     """The address of a server of completions; `answer` makes the text of a question."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,6 +41,8 @@ def server(models: list[str], answer: Answer, status: int = 200) -> Iterator[str
             self._send({"choices": [{"text": answer(question)}]}, status)
 
         def _send(self, value: Any, code: int = 200) -> None:
+            if key and self.headers["Authorization"] != f"Bearer {key}":
+                value, code = {"error": "no key"}, 401
             content = json.dumps(value).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(content)))
@@ -185,3 +189,13 @@ def test_a_server_that_refuses_is_a_sentence(
     with server(["en-de", "en-fr"], lambda _: "", status=500) as url:
         assert run(["verify", url, f"passport={tiny_run}"]) == 2
     assert "/v1/completions answers 500" in capsys.readouterr().err
+
+
+def test_a_server_that_wants_a_key_is_sent_one(tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text("secret\nother\n", encoding="utf-8")
+    with server(["en-de"], lambda question: "", key="secret") as url:
+        assert Endpoint(url, key=first_key(str(tmp_path / "keys.txt"))).models() == ["en-de"]
+        with pytest.raises(RuntimeError, match="answers 401"):
+            Endpoint(url, key="wrong").models()
+        with pytest.raises(RuntimeError, match="answers 401"):
+            Endpoint(url).models()

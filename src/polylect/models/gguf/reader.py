@@ -39,7 +39,7 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"model.path={file} is a GGUF file, which takes the package "
             f"{' and '.join(missing)}: pip install 'polylect[gguf]'."
         )
-    contents = _contents(file)
+    contents = open_gguf(file)
     _check_single(file, contents)
     try:
         config = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name)
@@ -62,8 +62,12 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return _without_quantiser(model), _plain_tokenizer(tokenizer, contents)
 
 
-def _contents(file: Path) -> Any:
-    """Return the file's metadata and tensors, as the `gguf` library gives them."""
+def open_gguf(file: Path) -> Any:
+    """Return the file's metadata and tensors, as the `gguf` library gives them.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is no GGUF file or a damaged one.
+    """
     from gguf import GGUFReader
 
     head = check_whole(file, "a GGUF file")

@@ -2,7 +2,7 @@
 
 import importlib.util
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from polylect.files import read_json
 from polylect.finite import check_merged
 from polylect.layers.neurons.rows import NeuronRows
 from polylect.library.folder import AdapterLibrary
-from polylect.library.gguf_format import largest_difference, write_gguf_adapter
 from polylect.models.mixture import MODEL_TYPE, load_mixture
 
 _ALL = "model"
@@ -64,14 +63,24 @@ def write_merged(module: Any, folder: Path, name: str | None) -> list[str]:
 
     Returns a sentence on each. Raises ValueError where the strategy cannot be written so.
     """
+    names = merged_names(module, name)
+    if name is not None or names == [_ALL]:
+        return [save_merged(module, names[0], folder)]
+    return [f"{own}: {save_merged(module, own, folder / own)}" for own in names]
+
+
+def merged_names(module: Any, name: str | None) -> list[str]:
+    """Return the names of the plain models that a strategy gives, or the one asked for.
+
+    Raises ValueError where it gives none, or not this one.
+    """
     names = list(module.merge_names())
     if name is not None:
         check_known("name", name, names)
-    if name is not None or names == [_ALL]:
-        return [save_merged(module, name or _ALL, folder)]
+        return [name]
     if not names:
         module.merged_model("", probe_ids(module))  # which says why not
-    return [f"{own}: {save_merged(module, own, folder / own)}" for own in names]
+    return names
 
 
 def save_merged(module: Any, name: str, folder: Path) -> str:
@@ -82,9 +91,9 @@ def save_merged(module: Any, name: str, folder: Path) -> str:
     with torch.no_grad():
         expected = merged(input_ids=rows).logits
         actual = reloaded(input_ids=rows).logits
-    _check_close(folder, actual, expected)
+    check_close(folder, actual, expected)
     return (
-        f"loaded with transformers, its logits differ by at most {_largest(actual, expected)} from "
+        f"loaded with transformers, its logits differ by at most {largest(actual, expected)} from "
         f"those that were written, and these by {difference:.1e} from the run's ({_shape(rows)})."
     )
 
@@ -134,58 +143,6 @@ def write_own(
     return sentences
 
 
-def write_gguf(module: Any, folder: Path, name: str | None) -> list[str]:
-    """Write a GGUF file for each adapter, or for the one named, and a Modelfile for Ollama beside.
-
-    Returns a sentence on each. Raises ValueError where the strategy has no adapters, or llama.cpp
-    does not take them.
-    """
-    library = module.named_adapters().adapter_index
-    if name is not None:
-        check_known("name", name, library.names)
-    return [_write_gguf(module, own, folder) for own in ([name] if name else library.names)]
-
-
-def _write_gguf(module: Any, name: str, folder: Path) -> str:
-    library, config = module.named_adapters().adapter_index, module.backbone.config
-    adapter, file = library.load(name), folder / f"{name}.gguf"
-    write_gguf_adapter(file, adapter, config)
-    difference = largest_difference(file, adapter, config)
-    text = modelfile(module, file.name, library.directions_of(name))
-    if text is not None:
-        (folder / f"{name}.Modelfile").write_text(text, encoding="utf-8")
-    beside = "" if text else " It has no Modelfile: Ollama's template is text for one direction."
-    return (
-        f"{name}: {len(adapter.modules)} updates, read again with gguf, differ by at most "
-        f"{difference:.1e} from the adapter's.{beside}"
-    )
-
-
-def modelfile(module: Any, adapter: str, directions: Sequence[str]) -> str | None:
-    """Return a Modelfile that lets Ollama ask as the adapter was trained to be asked.
-
-    It is None where that cannot be written as text: for several directions, or a tokenizer that
-    does not give back what it was given.
-    """
-    mark = "{{ .Prompt }}"
-    if len(directions) != 1:
-        return None
-    ids = module.prompt(mark, directions[0]).prompt
-    begin = module.tokenizer.bos_token_id
-    prompt = module.tokenizer.decode(ids[1:] if ids[:1] == [begin] else ids)
-    if prompt.count(mark) != 1:
-        return None
-    return (
-        "# Put the base as a GGUF file beside this one, then: ollama create NAME -f THIS_FILE\n"
-        "FROM ./base.gguf\n"
-        f"ADAPTER ./{adapter}\n"
-        f'TEMPLATE """{prompt}"""\n'
-        "PARAMETER temperature 0\n"
-        "PARAMETER repeat_penalty 1\n"
-        f"PARAMETER num_predict {module.generation.limit}\n"
-    )
-
-
 def _check_model(module: Any, folder: Path) -> str:
     """Return how the logits of a folder with all weights compare with the run's."""
     config = read_json(folder / "config.json", "the configuration of a model")
@@ -226,9 +183,9 @@ def _compare_logits(module: Any, name: str, other: nn.Module, path: Path, reader
         with module.context.route([name] * len(rows), None, whole):
             expected = module.backbone(input_ids=rows).logits
         actual = other(input_ids=rows).logits
-    _check_close(path, actual, expected)
+    check_close(path, actual, expected)
     return (
-        f"loaded with {reader}, its logits differ by at most {_largest(actual, expected)} from the "
+        f"loaded with {reader}, its logits differ by at most {largest(actual, expected)} from the "
         f"run's ({_shape(rows)})."
     )
 
@@ -247,7 +204,7 @@ def _load_plain(folder: Path, like: Any) -> Any:
     return model.to(like.device).eval()
 
 
-def _check_close(
+def check_close(
     path: Path,
     actual: Float[Tensor, "rows length tokens"],
     expected: Float[Tensor, "rows length tokens"],
@@ -257,11 +214,11 @@ def _check_close(
     if not float((actual - expected).abs().max()) <= _TOLERANCE * max(scale, 1.0):
         raise RuntimeError(
             f"{path.name} was written and, loaded again, does not compute what the run does (its "
-            f"logits differ by {_largest(actual, expected)}): it is taken away again."
+            f"logits differ by {largest(actual, expected)}): it is taken away again."
         )
 
 
-def _largest(actual: Tensor, expected: Tensor) -> str:
+def largest(actual: Tensor, expected: Tensor) -> str:
     return f"{float((actual - expected).abs().max()):.1e}"
 
 

@@ -1,6 +1,8 @@
 """Loggers: the real W&B client offline, TensorBoard, and the CSV files of every run."""
 
+import base64
 import csv
+import hashlib
 import json
 import os
 import signal
@@ -64,6 +66,7 @@ def read_wandb(offline: Path) -> dict[str, Any]:
     """What the offline client has written: the run, its configuration, summary and history."""
     (path,) = offline.glob("*.wandb")
     written: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "metrics": {}}
+    written["artifacts"] = []
     for data in wandb_entries(path.read_bytes()):
         line = wandb_internal_pb2.Record.FromString(data)
         match line.WhichOneof("record_type"):
@@ -74,6 +77,8 @@ def read_wandb(offline: Path) -> dict[str, Any]:
                 written["config"] |= items(line.config.update)
             case "summary":
                 written["summary"] |= items(line.summary.update)
+            case "artifact":
+                written["artifacts"].append(line.artifact)
             case "metric":
                 written["metrics"][line.metric.glob_name or line.metric.name] = line.metric
             case "history":
@@ -92,6 +97,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with two loggers, and the CSV file beside them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_SILENT", "true")
+        patch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.mktemp("staged")))
         settings = ["logger=[wandb,tensorboard]", "logger.wandb.project=mine"]
         settings += ["callbacks=ledger", "strategy=lora"]
         return train(tmp_path_factory.mktemp("logged"), *settings, "evaluate_base=true")
@@ -139,6 +145,29 @@ def test_wandb_knows_what_is_good_and_gets_matrices(logged: Path) -> None:
     (first, one, cosine), (second, same, other) = table["data"]
     assert (first, second, one, other) == ("en-de", "en-hi", 1, 1)
     assert cosine == same and -1 <= cosine <= 1
+
+
+def test_wandb_gets_the_source_and_adapters_with_their_passports(logged: Path) -> None:
+    (client,) = (logged / "wandb").glob("offline-run-*")
+    artifacts = [a for a in read_wandb(client)["artifacts"] if a.type != "run_table"]
+    assert [artifact.type for artifact in artifacts] == ["code", "model"]
+    source, adapter = artifacts
+    paths = {entry.path: entry for entry in source.manifest.contents}
+    assert {"polylect/cli.py", "conf/train.yaml"} <= paths.keys()
+    assert not [path for path in paths if path.endswith((".safetensors", ".pyc"))]
+    (folder,) = (logged / "adapters").iterdir()
+    assert adapter.name.startswith(f"{folder.name}-")
+    entries = {entry.path: entry for entry in adapter.manifest.contents}
+    assert {"adapter_model.safetensors", "passport.json"} <= entries.keys()
+    weights = folder / "adapter_model.safetensors"
+    assert Path(entries[weights.name].local_path) == weights, "not a copy"
+    digest = hashlib.md5(weights.read_bytes(), usedforsecurity=False).digest()
+    assert entries[weights.name].digest == base64.b64encode(digest).decode()
+    passport = json.loads((folder / "passport.json").read_text(encoding="utf-8"))
+    shown = json.loads(adapter.metadata)
+    assert (
+        shown["scores"] == passport["scores"] and shown["base"] == passport["base"]["fingerprint"]
+    )
 
 
 def wandb_id(resumed: str | None = None) -> str:

@@ -194,7 +194,7 @@ def test_a_resumed_run_keeps_its_id(logged: Path, tmp_path: Path) -> None:
 def test_a_run_that_is_killed_keeps_configuration_metrics_and_id(tmp_path: Path) -> None:
     settings = [*TINY, f"runs={tmp_path}", "logger=wandb", "trainer.log_every_n_steps=1"]
     settings += ["evaluate=false", "trainer.val_check_interval=2", "trainer.max_steps=8"]
-    kill = stopping(after=6, number=int(signal.SIGKILL))
+    kill = stopping(after=6, number=int(signal.SIGKILL), wait=4.0)  # W&B writes now and then
     folders = [str(Path(__file__).parents[1]), str(Path(polylect.__file__).parents[1])]
     made = subprocess.run(
         [sys.executable, "-m", "polylect.cli", "train", *settings, *kill],
@@ -207,7 +207,7 @@ def test_a_run_that_is_killed_keeps_configuration_metrics_and_id(tmp_path: Path)
     written = read_wandb(client)
     assert written["config"]["strategy"]["rank"] == 16
     steps = [line["trainer/global_step"] for line in written["history"] if "train/loss" in line]
-    assert steps and max(steps) >= 3, "all but the last ones"
+    assert steps and max(steps) >= 3, "but perhaps the last ones"
     assert any("val/loss/en-de" in line for line in written["history"])
     assert run(["train", f"resume={killed}", f"runs={tmp_path}", "logger=wandb", OWN, NO_STOP]) == 0
     (resumed,) = set((tmp_path / "tongues").iterdir()) - {killed}

@@ -122,8 +122,8 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         record.metrics["objective"] = objective_of(cfg, trainer, record.metrics)
         record.data = _data_report(data)
         draw(trainer, module, folder, record)
-        writer = passport_writer(module, data, record.metrics.get("test"))
-        log_artifacts(trainer.loggers, folder, writer.write_parts)
+        scores = record.metrics.get("test")
+        log_artifacts(trainer.loggers, folder, lambda: passport_writer(module, data, scores))
         record.status = "done"
     except (KeyboardInterrupt, SystemExit) as error:
         record.status = "interrupted"

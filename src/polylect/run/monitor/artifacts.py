@@ -10,13 +10,14 @@ import polylect
 from polylect.config.roots import conf_folder
 from polylect.files import read_json
 from polylect.run.passport.file import PASSPORT
+from polylect.run.passport.writer import PassportWriter
 
 _SOURCE = (".py", ".yaml", ".tsv", ".html", ".css", ".js", ".j2")
 _SHOWN = ("kind", "directions", "scores", "tokenizer", "template", "made")  # of a passport
 
 
 def log_artifacts(
-    loggers: Sequence[Any], folder: Path, write_passports: Callable[[Path], None]
+    loggers: Sequence[Any], folder: Path, passport_writer: Callable[[], PassportWriter]
 ) -> None:
     """Give W&B the source, and each adapter, model and set of rows of a run folder.
 
@@ -26,13 +27,13 @@ def log_artifacts(
     Args:
         loggers: of the run; without W&B among them nothing is done.
         folder: of the run.
-        write_passports: writes those of the parts of the run folder.
+        passport_writer: makes what writes the passports of the parts of the run folder.
     """
     experiments = [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
     if not experiments:
         return
     try:
-        write_passports(folder)
+        passport_writer().write_parts(folder)
         for experiment in experiments:
             for artifact in (_source(), *_trained(folder, experiment.id)):
                 experiment.log_artifact(artifact)

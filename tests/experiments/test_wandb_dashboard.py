@@ -14,6 +14,7 @@ from wandb_dashboard import PARTS, make_report, make_workspace, sent
 
 from polylect.programs.report.pictures import CAPTIONS
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces' own
 LOGGED_BY_SOME = [  # by strategies and callbacks that the run of this test does not have
     "ledger/cosine/en-de/en-fr", "ledger/cancelled/en-de", "val/chrf/en-de",
     "routing/model.layers.0/entropy", "neurons/ffn/en-de",

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def logged_values(folder: Path, name: str) -> dict[int, float]:
 class Stop(L.Callback):
     """Sends a signal to this process in one of Lightning's hooks, the `after`-th time.
 
-    Of several processes only the one of that `rank` gets it.
+    Of several processes only the one of that `rank` gets it. It waits so many seconds before.
     """
 
     def __init__(
@@ -117,14 +118,16 @@ class Stop(L.Callback):
         after: int = 1,
         number: int = signal.SIGTERM,
         rank: int = 0,
+        wait: float = 0.0,
     ) -> None:
-        self.left, self.number = after, number
+        self.left, self.number, self.wait = after, number, wait
         if os.environ.get("LOCAL_RANK", "0") == str(rank):
             setattr(self, hook, self._count)
 
     def _count(self, *_: object, **__: object) -> None:
         self.left -= 1
         if self.left == 0:
+            time.sleep(self.wait)
             os.kill(os.getpid(), self.number)
 
 

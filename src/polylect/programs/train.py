@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,10 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.run.callbacks import WholeCheckpoints, steps_report
     from polylect.run.interference.ledger import ledger_report
     from polylect.run.length import steps_of
+    from polylect.run.monitor.artifacts import log_artifacts
     from polylect.run.monitor.loggers import begin_logging, build_loggers
-    from polylect.run.passport.writer import write_passports
+    from polylect.run.monitor.pictures import draw
+    from polylect.run.passport.writer import passport_writer, write_passports
     from polylect.run.terminal import announce, keep_freed_memory, quiet
     from polylect.strategies.loop.divergence import Diverged
 
@@ -120,7 +121,9 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         _finish(trainer, module, data, cfg, folder, record)
         record.metrics["objective"] = objective_of(cfg, trainer, record.metrics)
         record.data = _data_report(data)
-        _draw(trainer, module, folder, record)
+        draw(trainer, module, folder, record)
+        scores = record.metrics.get("test")
+        log_artifacts(trainer.loggers, folder, lambda: passport_writer(module, data, scores))
         record.status = "done"
     except (KeyboardInterrupt, SystemExit) as error:
         record.status = "interrupted"
@@ -282,17 +285,3 @@ def _finish(
 
 def _data_report(data: Any) -> dict[str, Any]:
     return {"read": data.report, "drawn": data.stream.report() if data.stream else {}}
-
-
-def _draw(trainer: Any, module: Any, folder: Path, record: Record) -> None:
-    """Save the pictures of every run and the strategy's own, and show them to loggers."""
-    from polylect.plots import of_run, save_all
-    from polylect.run.monitor.loggers import log_matrices, log_pictures
-
-    for logger in trainer.loggers:
-        logger.save()  # metrics.csv, of which the pictures tell
-    files = save_all(
-        folder, lambda: of_run(folder, asdict(record)), lambda: module.pictures(folder)
-    )
-    log_pictures(trainer.loggers, files, trainer.global_step)
-    log_matrices(trainer.loggers, folder, record.metrics)

@@ -6,9 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.tiny import config
 from lxml import etree, html
 
 from polylect.cli import run
+from polylect.eval.inference.verdict import Verdict
+from polylect.eval.table import Table
+from polylect.programs.report import main
+from polylect.programs.report.scores import _marked as marked
 from polylect.run.sweep.folder import FILE
 from polylect.run.sweep.ledger import Attempt, append
 
@@ -38,8 +43,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def write(*arguments: object) -> None:
+    """Write a report on the folders, with the settings, among the arguments."""
+    texts = [str(argument) for argument in arguments]
+    folders = [text for text in texts if "=" not in text]
+    settings = [text for text in texts if "=" in text]
+    main(config("report", f"folders=[{','.join(map(repr, folders))}]", *settings))
+
+
 def page(*arguments: object, out: str = "report.html") -> etree._Element:
-    assert run(["report", *map(str, arguments), *QUICK, f"out={out}"]) == 0
+    write(*arguments, *QUICK, f"out={out}")
     return html.fromstring(Path(out).read_bytes())
 
 
@@ -114,10 +127,20 @@ def test_marks_are_the_verdicts_of_compare(tiny_run: Path, here: Path) -> None:
     for direction, cell in zip(header[1:3], row[1:3], strict=True):
         assert cell.partition(" ")[2] == signs.get(words[direction], "")
     assert not any(sign in cell for cell in baseline for sign in signs.values())
-    assert "worse" in words.values(), "else nothing is tested here"
+    assert {"better", "worse"} & set(words.values()), "else nothing is tested here"
     p = [f"{c['p_holm']:.4f}" for c in report["comparisons"]]
     (differences,) = [rows for name, rows in shown.items() if name.startswith("differences to")]
     assert [row[6] for row in differences[1:]] == p
+
+
+def test_each_verdict_has_its_sign() -> None:
+    words = {"a": "better", "b": "worse", "c": "equivalent", "d": "undecided"}
+    found = [Verdict(direction, "new", word, 1.0) for direction, word in words.items()]
+    table = Table(("run", *words, "mean"), (("old", *"12345"), ("new", *"12345")))
+    assert marked(table, found, "old").rows == (
+        ("old", *"12345"),
+        ("new", "1 ▲", "2 ▼", "3 ≈", "4", "5"),
+    )
 
 
 def test_other_lines_and_signatures_never_share_a_table(tiny_run: Path, here: Path) -> None:
@@ -217,12 +240,11 @@ def test_stages_of_a_recipe_and_groups(tiny_run: Path, here: Path) -> None:
             ledger.write(json.dumps(line | {"folder": str(recipe / name)}) + "\n")
     shown = tables(page(recipe))
     assert [row[0] for row in shown["what was run"]] == ["run", "detect", "train"]
-    assert [row[0] for row in shown["stages of the recipe, as they ended"][1:]] == [
-        "detect",
-        "train",
-    ]
+    ended = shown["stages of the recipe, as they ended"]
+    assert [row[0] for row in ended] == ["stage", "detect", "train"]
     groups = f"groups={{one: [{recipe}/detect, {recipe}/train], base: [{tiny_run}]}}"
-    shown = tables(page(groups, out="groups.html"))
+    assert run(["report", groups, *QUICK, "out=groups.html"]) == 0
+    shown = tables(html.fromstring(Path("groups.html").read_bytes()))
     assert [row[0] for row in shown["BLEU over seeds"]] == ["system", "one", "base"]
 
 
@@ -230,10 +252,10 @@ def test_bad_folders_and_settings_are_a_sentence(
     tiny_run: Path, here: Path, capsys: pytest.CaptureFixture
 ) -> None:
     def complaint(*arguments: object) -> str:
-        assert run(["report", *map(str, arguments)]) == 2
-        stderr = capsys.readouterr().err
-        assert stderr.count("\n") == 1, stderr
-        return stderr
+        with pytest.raises((ValueError, FileNotFoundError)) as error:
+            write(*arguments)
+        assert "\n" not in str(error.value)
+        return str(error.value)
 
     (here / "empty").mkdir()
     (here / "torn").mkdir()
@@ -250,7 +272,7 @@ def test_bad_folders_and_settings_are_a_sentence(
     assert "torn/record.json is not valid JSON" in complaint("torn")
     assert "ledger/ledger.jsonl is no ledger of a recipe" in complaint("ledger")
     assert "sweep/ledger.jsonl is no ledger of a sweep" in complaint("sweep")
-    assert "begun holds no run with a record yet" in complaint("begun")
+    assert "no run in begun has a record yet" in complaint("begun")
     assert "must end in .html, .md or .tex" in complaint(tiny_run, "out=x.pdf")
     assert "form=latex is given: leave one" in complaint(tiny_run, "out=x.html", "form=latex")
     assert "form=pdf does not exist" in complaint(tiny_run, "form=pdf")
@@ -258,6 +280,10 @@ def test_bad_folders_and_settings_are_a_sentence(
     assert "metric=chrf+ does not exist; did you mean chrf++" in complaint(tiny_run, "metric=chrf+")
     for setting in ("samples=0", "lines=-1", "margin=0", "level=1"):
         assert f"{setting.partition('=')[0]} must be" in complaint(tiny_run, setting)
+    assert run(["report", "nowhere"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "is no folder: give those of runs, sweeps or recipes.\n"
+    )
     (here / "report.html").touch()
     assert "exists: give another name" in complaint(tiny_run)
     assert {path.name for path in here.glob("report*")} == {"report.html"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
-from test_report_folders import copied
+from test_report_folders import copied, write
 
 from polylect.cli import run
 from polylect.eval.table import Table
@@ -142,8 +142,7 @@ def test_markdown_and_latex_stand_beside_their_pictures(
     monkeypatch.chdir(tmp_path)
     other = copied(tiny_run, tmp_path / "other")
     for out, form in (("a.md", "markdown"), ("b.tex", "latex")):
-        command = ["report", str(tiny_run), str(other), "samples=10", "lines=1", f"form={form}"]
-        assert run([*command, f"out={out}"]) == 0
+        write(tiny_run, other, "samples=10", "lines=1", f"form={form}", f"out={out}")
         text = Path(out).read_text(encoding="utf-8")
         folder = out.replace(".", "_")
         named = set(re.findall(rf"{folder}/([^)}}]+)", text))

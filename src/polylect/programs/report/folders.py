@@ -67,7 +67,7 @@ def read_folders(folders: Sequence[str]) -> Found:
                 families[path] = family
             seen.add(path.resolve())
     if not families:
-        raise ConfigError(f"{' and '.join(folders)} hold no run with a record yet: wait for one.")
+        raise ConfigError(f"no run in {' and '.join(folders)} has a record yet: wait for one.")
     names = run_names(list(families))
     runs = [
         Run(path, name, Record.read(path), family)

@@ -85,12 +85,16 @@ class PassportWriter:
 
     def write_all(self, folder: Path) -> None:
         """Write the passports of all parts of a run folder, then that of the folder."""
+        self.write_parts(folder)
+        self.write("run", folder)
+
+    def write_parts(self, folder: Path) -> None:
+        """Write the passports of the adapters, the model and the rows in a run folder."""
         for config in sorted((folder / "adapters").glob(f"*/{CONFIG}")):
             self.write_adapter(config.parent)
         for part, kind in (("model", "model"), ("rows", "rows")):
             if (folder / part).is_dir():
                 self.write(kind, folder / part)
-        self.write("run", folder)
 
     def write_adapter(self, folder: Path) -> None:
         """Write the passport of an adapter, with the directions that it says it serves."""
@@ -111,8 +115,17 @@ def write_passports(
     is_trained = (folder / "checkpoints").is_dir()  # and need not be trained again
     again = f"polylect evaluate run={folder}" if is_trained else "the same command again"
     with advise_on_failure(f"give {again}"):
-        writer = PassportWriter(module, data.directions, data_hashes(data.report), scores, used)
-        writer.write_all(folder)
+        passport_writer(module, data, scores, used).write_all(folder)
+
+
+def passport_writer(
+    module: Any,
+    data: Any,
+    scores: Mapping[str, Mapping[str, Any]] | None,
+    used: Mapping[str, Path] | None = None,
+) -> PassportWriter:
+    """Return what writes the passports of a strategy that has learnt from or scored these data."""
+    return PassportWriter(module, data.directions, data_hashes(data.report), scores, used)
 
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:

@@ -44,6 +44,9 @@ ROUTERS = {
     "lag_center_prompt": RouterSettings("lag", k=3, center=True, level="prompt"),
     "spectr_center_prompt": RouterSettings("spectr", k=1, center=True, level="prompt"),
     "spectr_model": RouterSettings("spectr", k=1, level="model"),
+    "arrow_center_last": RouterSettings("arrow", k=1, center=True, level="last"),
+    "lag_center_last": RouterSettings("lag", k=3, center=True, level="last"),
+    "spectr_center_last": RouterSettings("spectr", k=1, center=True, level="last"),
 }
 FORCED = ("arrow", "lag", "spectr", "lag_center", "spectr_center", "spectr_center_prompt")
 

@@ -182,7 +182,7 @@ class LAG(TranslationModule):
 
     @torch.no_grad()
     def _vote(self, batch: TranslationBatch, lengths: Tensor) -> dict[str, Selector]:
-        """Return, at level "model", each library's vote on every row's adapter."""
+        """Return, at levels "model" and "last", each library's vote on every row's adapter."""
         votes = {name: ModelVote(self.settings) for name in self._voting}
         if votes:
             with self.router.route(batch.directions, lengths, selectors=votes):

@@ -20,7 +20,7 @@ from polylect.layers.adapters.scores import (
 ROUTERS = ("lag", "arrow", "spectr", "uniform", "oracle")
 WEIGHTS = ("softmax", "uniform")
 MIXINGS = ("output", "aligned", "trained")
-LEVELS = ("token", "prompt", "sentence", "model")
+LEVELS = ("token", "prompt", "sentence", "model", "last")
 
 _BLOCK = 64
 """Adapters whose factors are read together where all of them must be scored."""
@@ -45,9 +45,10 @@ class RouterSettings:
         level: "token"; "prompt": in each layer all tokens of a prompt get what its last token
             chooses, and those of the translation choose for themselves; "sentence": in each layer
             all tokens of a row get the adapter with the most weight over the tokens of its prompt;
-            or "model": all layers together, one adapter for a row, by a pass of the base alone over
-            the prompts. But for the first, a token of the prompt then depends on later ones of the
-            prompt, and no token on the translation.
+            "model": all layers together, one adapter for a row, by a pass of the base alone over
+            the prompts; or "last": the same, and only the last token of a prompt votes, which has
+            read all of it. But for the first, a token of the prompt then depends on later ones of
+            the prompt, and no token on the translation.
         center: whether the mean of a layer's inputs, over the text of all adapters of the library,
             is subtracted from a token before it is scored.
 

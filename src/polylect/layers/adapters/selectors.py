@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from polylect.layers.adapters.bank import AdapterBank
@@ -69,10 +69,7 @@ class PerPrompt:
                 "prompt in one forward pass, inside strategy.routing(batch)"
             )
         places = torch.arange(len(x), device=x.device)
-        last = places.new_zeros(len(view.real)).scatter_reduce_(
-            0, view.rows, torch.where(view.in_prompt, places, 0), "amax"
-        )
-        chooser = torch.where(view.in_prompt, last[view.rows], places)
+        chooser = torch.where(view.in_prompt, _last_of_prompt(view), places)
         return Selection(own.indices[chooser], own.weights[chooser])
 
 
@@ -134,6 +131,8 @@ class Named:
 class ModelVote:
     """Sums up, by row, how much weight each layer gives to the adapters over the prompt.
 
+    At the level "last" the last token of the prompt votes alone.
+
     While the votes are counted no adapter acts; `Named(vote.winners())` follows them. A layer that
     an adapter does not change has no vote on it.
     """
@@ -171,7 +170,7 @@ class ModelVote:
 def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector | None:
     """Return the selector that settings describe.
 
-    It is None at the level "model", which takes a vote first.
+    It is None at the levels "model" and "last", which take a vote first.
     """
     if settings.router == "oracle":
         return Oracle()
@@ -185,9 +184,24 @@ def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector 
 def prompt_votes(
     x: Float[Tensor, "tokens in"], bank: AdapterBank, view: TokenView, settings: RouterSettings
 ) -> Float[Tensor, "rows adapters"]:
-    """Return the weight that the tokens of each row's prompt give to each adapter of a bank."""
+    """Return the weight that the tokens of each row's prompt give to each adapter of a bank.
+
+    At the level "last" those of the last token of each prompt.
+    """
     selection = select(x, bank, settings)
-    return tally(selection, view.rows, len(view.real), view.in_prompt, len(bank.names))
+    voting = view.in_prompt
+    if settings.level == "last":
+        voting = voting & (_last_of_prompt(view) == torch.arange(len(x), device=x.device))
+    return tally(selection, view.rows, len(view.real), voting, len(bank.names))
+
+
+def _last_of_prompt(view: TokenView) -> Int[Tensor, " tokens"]:
+    """Return for each token the place of the last one of its row's prompt; 0 where there is none."""
+    places = torch.arange(len(view.rows), device=view.rows.device)
+    last = places.new_zeros(len(view.real)).scatter_reduce_(
+        0, view.rows, torch.where(view.in_prompt, places, 0), "amax"
+    )
+    return last[view.rows]
 
 
 def _per_row(x: Tensor, view: TokenView, positions: Sequence[int]) -> Selection:

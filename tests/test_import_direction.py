@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "run.neuron_selection": {"run", "library", "layers.neurons"},
     "run.monitor.without_values": {"run", "data", "strategies", "layers.neurons"},
     "run.budget": {"run", "config", "data", "eval.table", "library", "models", "strategies"},
-    "run.awareness": {"run", "data", "strategies", "layers.neurons"},
+    "run.awareness": {"run", "config", "data", "strategies", "layers.neurons"},
     "run.passport.used_files": {"run.build", "config.roots", "library"},
     "run.passport": {"run.record", "data", "library", "models", "strategies", "tongues"},
     "run.verify": {

@@ -78,7 +78,28 @@ def run(arguments: Sequence[str]) -> int:
         return complain(
             f"polylect {program} does not exist; {did_you_mean(program, list(PROGRAMS))}"
         )
-    return exit_code(partial(_hydra, program, rest))
+    return (
+        complain(wrong)
+        if (wrong := _not_together(program, rest))
+        else exit_code(partial(_hydra, program, rest))
+    )
+
+
+TOGETHER = ("train", "evaluate", "translate", "detect")
+"""The programs that several processes run together."""
+
+
+def _not_together(program: str, arguments: Sequence[str]) -> str | None:
+    """Return a sentence where torchrun or srun has started what is for one process, else None."""
+    from polylect.run.processes.group import started_together
+
+    swept = any(text in ("-m", "--multirun") for text in arguments)
+    if started_together() == 1 or (program in TOGETHER and not swept):
+        return None
+    return (
+        f"polylect {program}{' -m' if swept else ''} is one process, and torchrun or srun has "
+        f"started {started_together()}: start it without them."
+    )
 
 
 def _stored_config(program: str, overrides: Sequence[str]) -> dict | None:

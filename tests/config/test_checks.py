@@ -9,6 +9,8 @@ from helpers.tiny import DATA, MODEL, config
 from polylect.cli import run
 from polylect.config.checks import check_devices, missing_devices
 from polylect.config.roots import ConfigError
+from polylect.run.build import build_strategy
+from polylect.run.processes.checks import check_sharing
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,34 @@ def test_a_run_without_its_devices_makes_no_folder_and_a_dry_run_says_so(
     assert run([*asked, "dry_run=true"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("this machine has none") == 1 and "memory " in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["trainer=fsdp", "callbacks=ledger"], "callbacks=ledger compares whole gradients"),
+        (["trainer=fsdp", "strategy.init=contrastive"], "strategy.init=contrastive looks at"),
+        (["trainer=fsdp", "strategy.start=folder"], "strategy.start writes into whole adapters"),
+        (["trainer=fsdp", "+model.quantize=4bit"], "model.quantize=4bit makes weights that"),
+        (["trainer=deepspeed2"], "takes strategy=full alone, not LoRASwitch"),
+        (
+            ["trainer=deepspeed3", "strategy=full", "trainer.accumulate_grad_batches=2"],
+            "leave trainer.accumulate_grad_batches=1",
+        ),
+        (["trainer=deepspeed3", "strategy=full", "resume=RUN"], "does not go on with DeepSpeed"),
+        (["trainer=deepspeed3", "strategy=full"], None),
+        (["trainer=fsdp", "strategy=mix_moe"], None),
+        (["trainer=ddp", "callbacks=ledger", "strategy.init=contrastive"], None),
+    ],
+)
+def test_what_cannot_be_shared_out_is_a_sentence(given: list[str], said: str | None) -> None:
+    cfg = config("train", *MODEL, *DATA, *given)
+    module = build_strategy(cfg)
+    if said is None:
+        check_sharing(module, cfg)
+    else:
+        with pytest.raises(ConfigError, match=said):
+            check_sharing(module, cfg)
 
 
 def test_more_processes_than_cores_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ GIVEN = {
     "experiment/kilt_knowledge": KILT,
     "experiment/kilt_task": KILT,
     "trainer/ddp": ["trainer.accelerator=cpu"],
+    "trainer/fsdp": ["trainer.accelerator=cpu"],
 }
 NOT_OF_TRAINING = ("sweep/", "recipe/", "detection/")
 PARTS = {

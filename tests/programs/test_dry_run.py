@@ -55,6 +55,23 @@ def test_a_folder_with_a_configuration_alone_will_do(
     assert alone == pytest.approx(whole, rel=0.3)
 
 
+def test_processes_hold_shares_and_the_weights_of_two_layers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of eight layers on two processes: half of all, a quarter of the layers, and no layer's."""
+    base = ["model=tiny", "model.layers=8", "strategy=full"]
+
+    def sizes(trainer: str) -> dict[str, float]:
+        told = shown(capsys, *base, f"trainer={trainer}", "trainer.accelerator=cpu")
+        return {name: float(size) for name, size in re.findall(r"  ([\w, ]+): ([\d.]+) MiB", told)}
+
+    whole, shares = sizes("ddp"), sizes("fsdp")
+    for part in ("weights", "gradients", "optimizer"):
+        assert shares[f"{part}, a share"] == pytest.approx(whole[part] / 2, abs=0.06)
+    assert whole["weights"] / 4 < shares["gathered"] < whole["weights"]
+    assert shares["activations"] == whole["activations"]
+
+
 def test_passes_over_the_data_are_not_counted_without_a_tokenizer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -72,6 +72,7 @@ def four_bits(compute: torch.dtype) -> dict[str, Any]:
     """Return options of `from_pretrained` that load 4-bit weights and compute in `compute`."""
     from transformers import BitsAndBytesConfig
 
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
     return {
         "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True,
@@ -80,5 +81,5 @@ def four_bits(compute: torch.dtype) -> dict[str, Any]:
             bnb_4bit_compute_dtype=compute,
         ),
         # Quantised weights are made on the device; under DDP each process has its own.
-        "device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))},
+        "device_map": {"": int(local_rank)},
     }

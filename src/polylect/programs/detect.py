@@ -15,7 +15,6 @@ from polylect.data.batch import pad_id
 from polylect.data.stream import EvaluationBatches
 from polylect.did_you_mean import check_known
 from polylect.eval.table import Table, show
-from polylect.files import load_saved
 from polylect.layers.neurons.awareness import FORMS, SIDES, AwarenessMeter, check_form
 from polylect.layers.neurons.categories import check_categories, check_layers, choose_layers
 from polylect.layers.neurons.row_awareness import RowMeter
@@ -25,26 +24,32 @@ from polylect.library import base_fingerprint
 from polylect.library.neurons.kinds import FFN, ModuleNeurons
 from polylect.models.families import Family, family_of
 from polylect.models.outline.model import outline_backbone
-from polylect.run.awareness import costs, measure
+from polylect.run.awareness import PARTIAL, costs, load_state, measure
 from polylect.run.build import build_data
 from polylect.run.neuron_selection import scores_of, select_neurons
+from polylect.run.processes.group import rank
 from polylect.run.record import Record
-from polylect.run.reuse.resume import describe_differences
 from polylect.run.session import close_wandb, session
 
 FILE = "neurons.safetensors"
-PARTIAL = "partial.pt"  # the sums of an unfinished detection
 ROWS = "rows"  # of all modules
 LOADER = "polylect.models.backbone.load_backbone"
 
 
 def main(cfg: DictConfig) -> None:
-    """Measure, or take measured scores; choose layers and categories; write the file."""
-    print(f"polylect detect: {cfg.scores or 'base model'}, loading …", flush=True)
+    """Measure, or take measured scores; choose layers and categories; write the file.
+
+    Processes that were started together measure together; the first one does the rest.
+    """
+    if rank() == 0:
+        print(f"polylect detect: {cfg.scores or 'base model'}, loading …", flush=True)
     validate(cfg)
     _check(cfg)
     with session(cfg) as folder:
-        _run(cfg, folder)
+        if rank() == 0:
+            _run(cfg, folder)
+        elif not (cfg.scores or cfg.dry_run):
+            _measure(cfg, folder, None)
 
 
 def _check(cfg: DictConfig) -> None:
@@ -130,8 +135,11 @@ def _log(
 # Measuring
 
 
-def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
-    """Return the scores of all neurons of all layers; nothing is selected yet."""
+def _measure(cfg: DictConfig, folder: Path, record: Record | None) -> ModuleNeurons | None:
+    """Return the scores of all neurons of all layers; nothing is selected yet.
+
+    A process without a record only helps.
+    """
     from polylect.translator import device_of
 
     device = device_of(cfg.device)
@@ -159,10 +167,13 @@ def _measure(cfg: DictConfig, folder: Path, record: Record) -> ModuleNeurons:
         "average": cfg.average,
         **labels,
     }
-    state = _load_state(cfg.resume, job)
-    record.data = data.report
-    record.write(folder)
+    state = load_state(cfg.resume, job)
+    if record is not None:
+        record.data = data.report
+        record.write(folder)
     nats = measure(meter, backbone, loaders, state, cfg.save_every, folder / PARTIAL, labels)
+    if record is None:
+        return None
     record.metrics["nats_per_token"] = dict(zip(data.directions, nats, strict=True))
     record.metrics["tokens"] = meter.tokens()
     about = {
@@ -271,21 +282,6 @@ def _batches(data: Any, split: str, sentences: int | None) -> list[EvaluationBat
         pad = pad_id(data.tokenizer)
         loaders.append(EvaluationBatches(fitting, data.tokens_per_batch, data.max_rows, pad))
     return loaders
-
-
-def _load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
-    """Return what an interrupted detection saved, or a new state; refuses another detection's."""
-    if resume is None:
-        return {"job": job, "batches": 0, "nats": [[0.0, 0] for _ in job["directions"]]}
-    state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")
-    if not isinstance(state, dict) or not {"job", "batches", "nats"} <= state.keys():
-        raise ConfigError(f"resume={resume} is no unfinished detection: begin anew.")
-    if changes := describe_differences(state["job"], job):
-        raise ConfigError(
-            f"resume={resume} was measuring something else, {changes}: give the settings it was "
-            "begun with."
-        )
-    return state
 
 
 def _table(found: ModuleNeurons) -> Table:

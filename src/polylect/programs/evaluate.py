@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from polylect.config.base_or_run import choose_strategy
 from polylect.config.checks import check_metrics
 from polylect.config.roots import ConfigError, plain
 from polylect.config.validation import validate
+from polylect.run.processes.group import gather, rank
 from polylect.run.record import Record, advise_on_failure
 from polylect.run.session import close_wandb, session
 
@@ -20,7 +21,8 @@ from polylect.run.session import close_wandb, session
 def main(cfg: DictConfig) -> float | None:
     """Score and record; returns the mean chrF++ over the directions."""
     choose_strategy(cfg)
-    print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
+    if rank() == 0:
+        print(f"polylect evaluate: {cfg.run or 'base model'}, loading …", flush=True)
     _check(cfg)
     with advise_on_failure("give the same command again"), session(cfg) as folder:
         validate(cfg)
@@ -48,7 +50,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
 
     quiet()
     others = _read_others(cfg)
-    loggers = build_loggers(cfg.logger, folder, cfg.packages)
+    loggers = build_loggers(cfg.logger, folder, cfg.packages) if rank() == 0 else []
     module, stored = _module(cfg)
     module.to(device_of(cfg.device))
     data = _data(cfg, stored, module)
@@ -59,10 +61,13 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
         show_matches(module, memory)
         data.template = module.template
     record = Record(run=str(folder), config=plain(cfg))
-    with _with_adapter(module, cfg.adapter), record.saved_to(folder, begin):
-        record.metrics["test"] = score_module(
-            module, data, folder, cfg.metrics, split=cfg.split, limit=cfg.limit
-        )
+    saved = record.saved_to(folder, begin) if rank() == 0 else nullcontext()
+    with _with_adapter(module, cfg.adapter), saved:
+        limits = {"split": cfg.split, "limit": cfg.limit, "together": True}
+        record.metrics["test"] = score_module(module, data, folder, cfg.metrics, **limits)
+        module.count_together(gather)
+        if rank() > 0:  # which has done its share
+            return None
         record.metrics["objective"] = mean_chrf(record.metrics["test"])
         if rows := module.routing_rows():
             record.metrics["routing"] = {"agreement": agreement(rows), "rows": rows}

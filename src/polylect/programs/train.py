@@ -16,6 +16,8 @@ from polylect.config.validation import validate
 from polylect.files import write_text
 from polylect.run.objective import check_objective, objective_of
 from polylect.run.precision import settle_precision
+from polylect.run.processes.checks import check_processes, check_sharing
+from polylect.run.processes.group import local_rank
 from polylect.run.record import Record
 from polylect.run.reuse.resume import (
     CONTINUED,
@@ -27,7 +29,6 @@ from polylect.run.reuse.resume import (
 )
 from polylect.run.session import (
     close_wandb,
-    local_rank,
     raise_system_exit,
     session,
     signal_handlers,
@@ -62,6 +63,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     from polylect.run.monitor.loggers import begin_logging, build_loggers
     from polylect.run.monitor.pictures import draw
     from polylect.run.passport.writer import passport_writer, write_passports
+    from polylect.run.processes.whole import whole_module
     from polylect.run.terminal import announce, keep_freed_memory, quiet
     from polylect.strategies.loop.divergence import Diverged
 
@@ -70,6 +72,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     check_settings(cfg)
     check_objective(cfg)
     check_devices(cfg)
+    check_processes(cfg)
     if (notice := settle_precision(cfg)) and local_rank() == 0:
         print(notice, flush=True)
     module, data = _build(cfg)
@@ -114,6 +117,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     try:
         _score_base(module, data, cfg, folder, record)
         _fit(trainer, module, data, cfg)
+        module = whole_module(module, trainer, folder, cfg.packages)
         record.metrics["train"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         record.metrics |= steps_report(trainer)
         record.metrics |= module.facts()
@@ -158,6 +162,7 @@ def _build(cfg: DictConfig) -> tuple[Any, Any]:
         checkpoint_path,
         load_backbone_into,
         restore_structure,
+        resume_path,
     )
     from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
 
@@ -173,6 +178,7 @@ def _build(cfg: DictConfig) -> tuple[Any, Any]:
     module = build_strategy(cfg)
     module.about["config"] |= {key: plain(cfg[key]) for key in CONTINUED}
     check_combination(module, cfg)
+    check_sharing(module, cfg)
     if cfg.resume:
         restore_structure(module, before, path)
     load_backbone_into(module, data, cfg)
@@ -195,6 +201,7 @@ def continued_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         return repeat_config(cfg, overrides)
     if not cfg.resume:
         return cfg
+    from polylect.run.build import resume_path
     from polylect.strategies.checkpoint import read_checkpoint
 
     path = resume_path(cfg.resume)
@@ -229,6 +236,7 @@ def callbacks(cfg: DictConfig, folder: Path) -> list[Any]:
 
 
 def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
+    from polylect.run.build import resume_path
     from polylect.run.callbacks import BestCheckpoint
 
     # An absolute path, since Lightning gives some names a meaning of their own.
@@ -241,14 +249,6 @@ def _fit(trainer: Any, module: Any, data: Any, cfg: DictConfig) -> None:
     end = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if local_rank() == 0 else signal.SIG_IGN
     with signal_handlers({signal.SIGINT: end, signal.SIGTERM: raise_system_exit}):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-
-
-def resume_path(resume: str) -> Path:
-    """Return where a run goes on: at the last checkpoint of its folder."""
-    from polylect.run.build import checkpoint_path
-
-    last = Path(resume) / "checkpoints" / "last.ckpt"
-    return last if last.is_file() else checkpoint_path(resume)
 
 
 def _score_base(module: Any, data: Any, cfg: DictConfig, folder: Path, record: Record) -> None:

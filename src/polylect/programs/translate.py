@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,41 @@ from polylect.config.roots import ConfigError
 from polylect.config.validation import validate
 from polylect.data.corpora.lines import decoded_lines, text_lines
 from polylect.data.text import one_line
+from polylect.run.processes.group import gather, join, of_all, rank, share, started_together
 from polylect.run.results.output import Output
 
 
 def main(cfg: DictConfig) -> None:
-    """Translate `input` to `output`; reports what it did on standard error."""
+    """Translate `input` to `output`; reports what it did on standard error.
+
+    Processes that were started together share every chunk out; the first one writes.
+    """
     choose_strategy(cfg)
-    print(f"polylect translate: {cfg.run or 'base model'}, loading …", file=sys.stderr, flush=True)
+    if rank() == 0:
+        print(f"polylect translate: {cfg.run or 'base model'}, loading …", file=sys.stderr)
     validate(cfg)
     if cfg.lines_per_chunk < 1 or cfg.start < 0:
         raise ConfigError("lines_per_chunk must be at least 1 and start at least 0.")
+    if cfg.input == "-" and started_together() > 1:
+        raise ConfigError(
+            f"input=- is read by one process, and {started_together()} were started: give a file."
+        )
     if cfg.input != "-" and Path(cfg.input).is_dir():
         raise ConfigError(f"input={cfg.input} is a folder: give a file, or - for standard input.")
     if cfg.input != "-" and not Path(cfg.input).exists():
         raise ConfigError(f"input={cfg.input} does not exist.")
     from polylect.run.session import raise_system_exit, signal_handlers
 
+    join()
     with (
         suppress(BrokenPipeError),  # whoever read the output has had enough
-        Output(cfg.output, cfg.start) as out,
+        Output(cfg.output, cfg.start) if rank() == 0 else nullcontext() as out,
         signal_handlers({signal.SIGTERM: raise_system_exit}),
     ):
         _translate(cfg, out)
 
 
-def _translate(cfg: DictConfig, out: Output) -> None:
+def _translate(cfg: DictConfig, out: Output | None) -> None:
     from polylect.run.build import build_memory
     from polylect.run.terminal import quiet
     from polylect.run.using import translator_of
@@ -52,16 +63,33 @@ def _translate(cfg: DictConfig, out: Output) -> None:
     translator.remember(memory)
     if cfg.direction is not None:
         translator.check_direction(cfg.direction)
-    counts = {"empty": 0, "too long": 0, "capped": 0}
+    counts = Counter[str]()
     for chunk in _chunks(_input(cfg.input), cfg.start, cfg.lines_per_chunk):
         rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
-        out.write(_translate_rows(rows, translator, counts))
+        texts = of_all(_translate_rows(share(rows), translator, counts))
+        if out is None:
+            continue
+        out.write(texts)
         if sys.stderr.isatty():
             print(f"\r{out.lines} lines", end="", file=sys.stderr, flush=True)
-    summary = ", ".join([f"lines {out.lines}", *(f"{k} {v}" for k, v in counts.items() if v)])
-    print(f"polylect translate: {summary}", file=sys.stderr)
+    counts = sum(gather(counts), Counter())
+    if memory is not None:
+        memory.counts = _added(gather(memory.counts))
+    if out is None:
+        return
+    named = [f"{name} {counts[name]}" for name in ("empty", "too long", "capped") if counts[name]]
+    print(f"polylect translate: {', '.join([f'lines {out.lines}', *named])}", file=sys.stderr)
     if memory is not None:
         print(f"polylect translate: {memory.summary()}", file=sys.stderr)
+
+
+def _added(parts: Sequence[Mapping[str, Counter[str]]]) -> dict[str, Counter[str]]:
+    """Return the counts of all processes together, by direction."""
+    total: dict[str, Counter[str]] = {}
+    for part in parts:
+        for direction, counts in part.items():
+            total.setdefault(direction, Counter()).update(counts)
+    return total
 
 
 def _input(name: str) -> Iterator[str]:
@@ -102,7 +130,7 @@ def _row(number: int, line: str, direction: str | None, translator: Any) -> tupl
 
 
 def _translate_rows(
-    rows: Sequence[tuple[int, str, str]], translator: Any, counts: dict[str, int]
+    rows: Sequence[tuple[int, str, str]], translator: Any, counts: Counter[str]
 ) -> list[str]:
     """Return the translations of one chunk; empty and cut-off ones are counted."""
     indices, texts = [], [""] * len(rows)

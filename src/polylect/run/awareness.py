@@ -1,6 +1,5 @@
 """Measures the awareness of neurons over all batches, so that it can be resumed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -11,12 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from polylect.config.roots import ConfigError
 from polylect.data.batch import IGNORED, TranslationBatch
 from polylect.data.stream import EvaluationBatches
-from polylect.files import write_saved
+from polylect.files import load_saved, write_saved
 from polylect.finite import find_nonfinite
 from polylect.layers.neurons.awareness import AwarenessMeter
+from polylect.run.processes.group import of_all_summed, rank, share, started_together
+from polylect.run.reuse.resume import describe_differences
 from polylect.strategies.loss import target_losses
+
+PARTIAL = "partial.pt"  # the sums of an unfinished detection
+
+
+def load_state(resume: str | None, job: dict[str, Any]) -> dict[str, Any]:
+    """Return what an interrupted detection saved, or a new state; refuses another detection's."""
+    if resume is None:
+        return {"job": job, "batches": 0, "nats": [[0.0, 0] for _ in job["directions"]]}
+    state = load_saved(Path(resume) / PARTIAL, "an unfinished detection")
+    if not isinstance(state, dict) or not {"job", "batches", "nats"} <= state.keys():
+        raise ConfigError(f"resume={resume} is no unfinished detection: begin anew.")
+    if changes := describe_differences(state["job"], job):
+        raise ConfigError(
+            f"resume={resume} was measuring something else, {changes}: give the settings it was "
+            "begun with."
+        )
+    return state
 
 
 def measure(
@@ -30,31 +49,46 @@ def measure(
 ) -> list[float]:
     """Add the batches that are left, saving the state; return nats per target token.
 
+    Of processes that were started together each adds its share, and all return the same. Their sums
+    are put together where the first one saves them, so that any number may go on from there.
+
     Args:
         labels: see `relabelled`.
     """
     from tqdm.auto import tqdm
 
     nats, start, names = state["nats"], state["batches"], state["job"]["directions"]
-    if start:
+    if start and rank() == 0:
         meter.load_state_dict(state["meter"])
         write_saved(path, state)  # or another interruption would lose it
-    batches = ((i, batch) for i, loader in enumerate(loaders) for batch in loader)
-    total = sum(map(len, loaders))
+    own = torch.tensor(nats, dtype=torch.float64) * (rank() == 0)
+    batches = islice(((i, b) for i, loader in enumerate(loaders) for b in loader), start, None)
+    total, done, saved = sum(map(len, loaders)), start, start
     with tqdm(initial=start, total=total, desc="measuring", unit="batch", disable=None) as bar:
-        for direction, batch in islice(batches, start, None):
-            batch = batch.to(backbone.device)
-            loss, tokens = add_batch(meter, backbone, direction, batch, **labels)
-            nats[direction][0] += loss
-            nats[direction][1] += tokens
-            if not math.isfinite(nats[direction][0]):
-                raise ValueError(_OVERFLOW.format(f"the loss of {names[direction]}"))
-            bar.update()
-            state["batches"] += 1
-            if state["batches"] % save_every == 0:
-                write_saved(path, state | {"meter": _sums(meter)})
-    _sums(meter)
-    return [loss / tokens for loss, tokens in nats]
+        while turn := list(islice(batches, started_together())):
+            for direction, batch in share(turn):
+                batch = batch.to(backbone.device)
+                own[direction] += torch.tensor(
+                    add_batch(meter, backbone, direction, batch, **labels), dtype=torch.float64
+                )
+                if not own[direction, 0].isfinite():
+                    raise ValueError(_OVERFLOW.format(f"the loss of {names[direction]}"))
+            bar.update(len(turn))
+            done += len(turn)
+            if done // save_every > saved // save_every:
+                _save(path, state | {"batches": done, "nats": own, "meter": _sums(meter)})
+                saved = done
+    meter.load_state_dict(of_all_summed(_sums(meter)))
+    of_all = of_all_summed({"nats": own})["nats"]
+    return (of_all[:, 0] / of_all[:, 1]).tolist()
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Write what all processes have added up so far."""
+    sums = of_all_summed(state["meter"] | {"nats": state["nats"]})
+    if rank() == 0:
+        nats = [[loss, int(tokens)] for loss, tokens in sums.pop("nats").tolist()]
+        write_saved(path, state | {"meter": sums, "nats": nats})
 
 
 _OVERFLOW = (

@@ -13,8 +13,8 @@ from polylect.data.datamodule import TranslationData
 from polylect.data.prompt import whole_name
 from polylect.retrieval.memory import Memory
 from polylect.run.precision import settle_dtype
+from polylect.run.processes.group import local_rank
 from polylect.run.reuse.stored_config import REBUILDS, stored_config
-from polylect.run.session import local_rank
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.checkpoint import path_in_errors, read_checkpoint
 
@@ -140,6 +140,12 @@ def checkpoint_path(run: str | Path) -> Path:
         f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt"
         + (": adapters are used with model=… and library=FOLDER." if has_adapters else ".")
     )
+
+
+def resume_path(run: str | Path) -> Path:
+    """Return where a run goes on: at the last checkpoint of its folder."""
+    last = Path(run) / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else checkpoint_path(run)
 
 
 def restore_structure(module: TranslationModule, checkpoint: Mapping[str, Any], path: Path) -> None:

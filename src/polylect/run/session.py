@@ -15,20 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError
 from polylect.files import read_json
+from polylect.run.processes.group import first_speaks, from_first, join, rank
 from polylect.run.record import new_folder
 from polylect.run.sweep.process import RUN_FOLDER
-
-
-def local_rank() -> int:
-    """Return which of the processes on this machine this is."""
-    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 @contextmanager
 def session(cfg: DictConfig) -> Iterator[Path]:
     """Give the folder of a run; SIGTERM then ends the program so that its record is written."""
     is_part = RUN_FOLDER in os.environ  # of a sweep or a recipe, which has chosen the folder
-    with run_folder(cfg) as folder, signal_handlers({signal.SIGTERM: raise_system_exit}):
+    join()
+    handlers = signal_handlers({signal.SIGTERM: raise_system_exit})
+    with first_speaks(), run_folder(cfg) as folder, handlers:
         register_resolvers(folder, is_part, cfg.get("resume"))
         yield folder
 
@@ -48,18 +46,20 @@ def run_folder(cfg: DictConfig) -> Iterator[Path]:
             f"name={cfg.name} is no name of a run: its folder is runs/NAME/TIME; another folder of "
             "all runs is given by runs=FOLDER."
         )
-    absent = [p for p in (Path(cfg.runs) / cfg.name / "run").parents if not p.exists()]
+    parents = (Path(cfg.runs) / cfg.name / "run").parents
+    absent = [p for p in parents if not p.exists()] if rank() == 0 else []
     try:
-        folder = new_folder(Path(cfg.runs) / cfg.name)
+        folder = new_folder(Path(cfg.runs) / cfg.name) if rank() == 0 else Path(cfg.runs)
     except OSError as error:
         raise ConfigError(f"runs={cfg.runs} cannot be written to: {error.strerror}.") from error
+    folder = from_first(folder)
     os.environ[RUN_FOLDER] = str(folder)
     try:
         yield folder
     finally:
         del os.environ[RUN_FOLDER]
         with suppress(OSError):
-            for empty in (folder, *absent):
+            for empty in (folder, *absent) if rank() == 0 else ():
                 empty.rmdir()
 
 

@@ -61,6 +61,8 @@ class TranslationModule(TrainingLoop):
     identity_at_start: ClassVar[bool] = True
     libraries: Mapping[str, Any] = {}
     """Those among whose adapters the strategy chooses, by name."""
+    counts: Any = None
+    """Which of those were chosen: a `RouteCounts`, where the strategy counts."""
     between_stages: ClassVar[tuple[str, ...]] = ("validate_translations",)
     """Settings that a stage may have otherwise than the one whose weights it begins with: those
     that say nothing of what the weights compute, or that their names and shapes say as well."""
@@ -126,7 +128,16 @@ class TranslationModule(TrainingLoop):
 
     def routing_rows(self) -> list[dict[str, Any]]:
         """Return which adapters were chosen where, as `RouteCounts.rows`; nothing by default."""
-        return []
+        return [] if self.counts is None else self.counts.rows()
+
+    def count_together(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Add up what all processes have counted for `routing_rows`, within each of them.
+
+        Args:
+            gather: gives the value of each process.
+        """
+        if self.counts is not None:
+            self.counts.take(gather(self.counts.sums()))
 
     def export(self, folder: Path) -> None:
         """Write what was trained in a form other programs read; nothing by default."""

@@ -71,6 +71,29 @@ def check_fit(
             )
 
 
+def recount(checkpoint: dict[str, Any], trainer: Any) -> dict[str, Any]:
+    """Count the batches of a checkpoint as the processes of this trainer would have, in place.
+
+    Each process counts its own, and another number of them has made as many optimizer steps with
+    other numbers of batches. What was accumulated of the next step is left out then.
+
+    Returns polylect's own section.
+    """
+    ours = checkpoint["polylect"]
+    if ours.get("processes", trainer.world_size) == trainer.world_size:
+        return ours
+    loop = checkpoint["loops"]["fit_loop"]
+    progress = loop["epoch_loop.batch_progress"]
+    change = checkpoint["global_step"] * trainer.accumulate_grad_batches
+    change -= progress["total"]["ready"]
+    for counts in (progress["total"], progress["current"]):
+        for name in counts:
+            counts[name] += change
+    for stream in loop["state_dict"]["combined_loader"]:
+        stream["given"] += change
+    return ours | {"accumulated": None}
+
+
 def random_state() -> dict[str, Any]:
     """Return the state of every generator that training may draw from; holds no NumPy objects."""
     kind, keys, position, has_gauss, cached = numpy.random.get_state()

@@ -205,10 +205,6 @@ class LAG(TranslationModule):
         means = {} if self.counts is None else self.counts.means()
         return {f"routing/{name}": value for name, value in means.items()}
 
-    def routing_rows(self) -> list[dict[str, Any]]:
-        """Return who was chosen, by library, layer, direction and side: see `RouteCounts.rows`."""
-        return [] if self.counts is None else self.counts.rows()
-
     def pictures(self, folder: Path) -> dict[str, Any]:
         """Draw which adapters the tokens chose, and how often that was the right one."""
         return plots.of_routing(self.routing_rows())

@@ -94,6 +94,23 @@ class RouteCounts:
         self._pending.clear()
         self._slots = 0
 
+    def sums(self) -> tuple[list[str], dict[tuple[str, str], Tensor]]:
+        """Return the directions and, by library and layer, their sums: what `take` takes."""
+        self._count()
+        return list(self.directions), {key: sums.cpu() for key, sums in self._sums.items()}
+
+    def take(self, parts: Sequence[tuple[list[str], dict[tuple[str, str], Tensor]]]) -> None:
+        """Replaces the sums by those of several processes together."""
+        for directions, _ in parts:
+            self.number(directions)
+        for key, own in self._sums.items():
+            total = own.new_zeros(len(self.directions), *own.shape[1:])
+            for directions, sums in parts:
+                if key in sums:
+                    rows = torch.tensor(self.number(directions[: len(sums[key])]))
+                    total.index_add_(0, rows.to(own.device), sums[key].to(own.device))
+            self._sums[key] = total
+
     def layer_sums(self, library: str, layer: str) -> Float[Tensor, "directions 2 adapters"]:
         """Return the sums of one layer.
 

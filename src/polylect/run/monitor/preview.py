@@ -5,14 +5,17 @@ from itertools import cycle
 from operator import attrgetter
 
 from omegaconf import DictConfig
+from torch import nn
 
 from polylect.config.checks import on_gpu
 from polylect.data.audit.page import counts_page
 from polylect.data.batch import Example, TranslationBatch, collate
 from polylect.data.datamodule import TranslationData
+from polylect.models.families import family_of
 from polylect.run.budget.report import budget_page, costs_of
 from polylect.run.length import processes_of, steps_of
 from polylect.run.monitor.memory import BETWEEN_BLOCKS, process_bytes, step_bytes
+from polylect.run.processes.checks import is_sharded_by
 from polylect.strategies.base import TranslationModule
 
 EXAMPLES = 2
@@ -116,19 +119,35 @@ def _memory(
     process = process_bytes(module)
     step = step_bytes(module, largest, str(cfg.trainer.get("precision", "32-true")))
     parts = {"weights": step.weights, "gradients": step.gradients, "optimizer": step.state}
+    if is_sharded_by(cfg):
+        parts = _shared(parts, module, processes_of(cfg))
+    held = sum(parts.values())
     if step.activations is None:
         name = type(module).__name__
         return [
-            f"memory      more than {_size(step.total)}: activations of {name} depend on the text "
+            f"memory      more than {_size(held)}: activations of {name} depend on the text "
             "and are not estimated",
             *_listed(parts),
         ]
     parts["activations"] = step.activations
+    held += step.activations
     told = f"a {what} of {largest.rows} x {largest.input_ids.shape[1]} tokens"
     if on_gpu(cfg):
-        return [f"memory      about {_size(step.total)} of each GPU, for {told}", *_listed(parts)]
-    parts |= {"between blocks": int(BETWEEN_BLOCKS * step.total), "process": process}
+        return [f"memory      about {_size(held)} of each GPU, for {told}", *_listed(parts)]
+    parts |= {"between blocks": int(BETWEEN_BLOCKS * held), "process": process}
     return [f"memory      about {_size(sum(parts.values()))}, for {told}", *_listed(parts)]
+
+
+def _shared(parts: Mapping[str, int], module: TranslationModule, processes: int) -> dict[str, int]:
+    """Return what each of several processes holds of what they share out, by FSDP2.
+
+    At a time the weights of two layers are whole, the one that runs and the next, and those of no
+    layer.
+    """
+    layers = module.backbone.get_submodule(family_of(module.backbone.config).layers)
+    sizes = [_weights(layer) for layer in layers]
+    shares = {f"{name}, a share": size // processes for name, size in parts.items()}
+    return shares | {"gathered": _weights(module) - sum(sizes) + 2 * max(sizes)}
 
 
 def _full_batch(data: TranslationData) -> TranslationBatch:
@@ -146,7 +165,7 @@ def _listed(parts: Mapping[str, int]) -> list[str]:
     return [f"  {name}: {_size(size)}" for name, size in parts.items()]
 
 
-def _weights(module: TranslationModule) -> int:
+def _weights(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 

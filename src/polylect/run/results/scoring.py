@@ -10,6 +10,7 @@ import torch
 
 from polylect.files import write_json, write_text
 from polylect.finite import unusable_scores
+from polylect.run.processes.group import gather, of_all, rank, share
 from polylect.run.record import advise_on_failure
 
 
@@ -22,19 +23,29 @@ def score_module(
     split: str = "test",
     limit: int | None = None,
     samples: int = 2,
+    together: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Translate every direction's set, score it, print the table, write everything.
 
     Writes `outputs/<direction>.txt` (one hypothesis per line) and `scores.json` under `folder`.
     Returns per direction: metric name to {"value", "signature"}, and "diagnosis".
+
+    Args:
+        together: all processes call this, each translates its share, and the first one does all
+            the rest; the others return nothing. Else a process works for itself.
     """
     from polylect.eval.table import diagnosis_table, scores_table, show
 
     data.setup("test" if split == "test" else "validate")
-    scores: dict[str, dict[str, Any]] = _likelihoods(module, data, split)
+    scores: dict[str, dict[str, Any]] = _likelihoods(module, data, split, together)
     directions = [d for d in data.directions_of(split) if "-" in d]
     prompts = {d: data.prompts(d, split, limit) for d in directions}
-    translations = translate_all(module, [p for d in directions for p in prompts[d]], "translating")
+    whole = [p for d in directions for p in prompts[d]]
+    translations = translate_all(module, share(whole) if together else whole, "translating")
+    if together:
+        translations = of_all(translations)
+        if rank() > 0:
+            return {}
     begin = 0
     with advise_on_failure(_retry_command(folder)):
         for direction in directions:
@@ -118,17 +129,22 @@ def likelihood(module: Any, batches: Iterable[Any]) -> Likelihood:
     return Likelihood(nats, tokens, characters)
 
 
-def _likelihoods(module: Any, data: Any, split: str) -> dict[str, dict[str, Any]]:
+def _likelihoods(module: Any, data: Any, split: str, together: bool) -> dict[str, dict[str, Any]]:
     """Return the negative log-likelihood per token of each direction of monolingual text."""
     if all("-" in direction for direction in data.directions_of(split)):
         return {}
     loaders = data.test_dataloader() if split == "test" else data.val_dataloader()
     pairs = zip(data.directions_of(split), loaders, strict=True)
-    return {
-        direction: {"nats_per_token": nats_per_token(module, batches)}
-        for direction, batches in pairs
-        if "-" not in direction
-    }
+    scores = {}
+    for direction, batches in pairs:
+        if "-" in direction:
+            continue
+        parts = [likelihood(module, share(batches) if together else batches)]
+        if together:
+            parts = gather(parts[0])
+        nats, tokens = sum(part.nats for part in parts), sum(part.tokens for part in parts)
+        scores[direction] = {"nats_per_token": Likelihood(nats, tokens, 0).per_token}
+    return scores
 
 
 def translate_all(module: Any, prompts: Sequence[Any], doing: str) -> list[Any]:

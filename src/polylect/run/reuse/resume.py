@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import reduce
@@ -47,7 +48,7 @@ MAY_CHANGE = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
-    "trainer.strategy",
+    "trainer.strategy*",
     "trainer.val_check_interval",
     "trainer.check_val_every_n_epoch",
     "trainer.limit_val_batches",
@@ -170,7 +171,8 @@ def stored_values(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 def check_unchanged(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     """Compare every setting of the configuration with that of the checkpoint that it goes on from.
 
-    Callbacks that only one of them has may come and go.
+    Callbacks that only one of them has may come and go. Fewer processes may accumulate more batches
+    and the other way round, so that a step learns from as many.
 
     Raises:
         ConfigError: one has changed that may not; each is named with its old and new value.
@@ -181,11 +183,22 @@ def check_unchanged(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     for name in before.keys() & after.keys():
         if before[name] and after[name]:
             old[f"callbacks.{name}"], new[f"callbacks.{name}"] = before[name], after[name]
-    if changes := describe_differences(old, new, MAY_CHANGE):
+    free = [*MAY_CHANGE]
+    if _batches_per_step(old["trainer"]) == _batches_per_step(new["trainer"]):
+        free.append("trainer.accumulate_grad_batches")
+    if changes := describe_differences(old, new, free):
         raise ConfigError(
             f"resume={cfg.resume} goes on with the settings it was begun with, but {changes}: "
             "leave that out, or begin a new run from its weights with init_from."
         )
+
+
+def _batches_per_step(trainer: Mapping[str, Any]) -> Any:
+    """Return how many batches of all processes an optimizer step learns from; None if not known."""
+    devices = trainer.get("devices", 1)
+    count = len(devices) if isinstance(devices, list) else devices
+    factors = (count, trainer.get("num_nodes", 1), trainer.get("accumulate_grad_batches", 1))
+    return math.prod(factors) if all(isinstance(f, int) and f > 0 for f in factors) else None
 
 
 def check_stage(module: Any, checkpoint: Mapping[str, Any], path: Path) -> None:

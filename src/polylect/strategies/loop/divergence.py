@@ -159,7 +159,7 @@ def broken_state(checkpoint: Mapping[str, Any]) -> str | None:
     """Return in one clause what a checkpoint holds that is not finite; None if nothing."""
     tensors = dict(checkpoint["state_dict"])
     for optimizer in checkpoint.get("optimizer_states", ()):
-        for number, state in optimizer["state"].items():
+        for number, state in optimizer.get("state", {}).items():
             tensors |= {f"{name} of parameter {number}": t for name, t in state.items()}
     accumulated = checkpoint["polylect"].get("accumulated") or {"gradients": {}}
     tensors |= {f"the gradient of {name}": t for name, t in accumulated["gradients"].items()}

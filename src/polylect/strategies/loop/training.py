@@ -18,6 +18,7 @@ from polylect.strategies.checkpoint import (
     check_fit,
     path_in_errors,
     random_state,
+    recount,
     restore_random_state,
 )
 from polylect.strategies.loop.divergence import (
@@ -58,6 +59,15 @@ class TrainingLoop(L.LightningModule, ABC):
         self._val: dict[str, list[float]] = {}
         self._resumed_state: dict[str, Any] = {}
 
+    def configure_model(self) -> None:
+        """Let each process keep a share of the weights, where the trainer's strategy is such."""
+        if self._is_sharded:
+            self.trainer.strategy.shard(self)
+
+    @property
+    def _is_sharded(self) -> bool:
+        return hasattr(getattr(self._trainer, "strategy", None), "shard")
+
     # Steps.
 
     def on_fit_start(self) -> None:
@@ -85,6 +95,8 @@ class TrainingLoop(L.LightningModule, ABC):
         return self._losses.factors()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self._is_sharded:
+            self.trainer.strategy.before_optimizer_step()
         self._losses.correct(optimizer.param_groups)
         self._guard.loss = self._losses.mean()
         self.log("train/loss", self._guard.loss, prog_bar=True)
@@ -178,6 +190,7 @@ class TrainingLoop(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         owned = self.owned_names()
         state = checkpoint["state_dict"]
+        processes = 1 if self._trainer is None else self.trainer.world_size
         checkpoint["state_dict"] = {name: state[name] for name in state if name in owned}
         checkpoint["polylect"] = {
             "about": self.about,
@@ -185,8 +198,12 @@ class TrainingLoop(L.LightningModule, ABC):
             "base_fingerprint": self.base_fingerprint,
             "random": random_state(),
             "accumulated": self._accumulated_gradients(),
+            "processes": processes,
         }
-        if wrong := broken_state(checkpoint):
+        wrong = broken_state(checkpoint)
+        if processes > 1:  # of sharded weights the first process alone has it
+            wrong = self.trainer.strategy.broadcast(wrong)
+        if wrong:
             raise divergence_error(
                 self.trainer, f"what was learned ({wrong})", [], self.global_step
             )
@@ -198,7 +215,7 @@ class TrainingLoop(L.LightningModule, ABC):
         validation wrote there, the step consists of the micro-batches that follow. A run that is
         told to stop first ends its step.
         """
-        if not self.within_step or self.trainer.world_size > 1:
+        if not self.within_step or self.trainer.world_size > 1 or self._is_sharded:
             return None
         named = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         return {"gradients": named, "losses": self._losses.state_dict()}
@@ -208,6 +225,8 @@ class TrainingLoop(L.LightningModule, ABC):
             self._check_fit(checkpoint, self.owned_names())
             check_sound(broken_state(checkpoint))
         self._resumed_state = checkpoint["polylect"]
+        if self._trainer is not None:
+            self._resumed_state = recount(checkpoint, self.trainer)
 
     def _check_fit(self, checkpoint: dict[str, Any], names: Set[str]) -> None:
         ours = checkpoint.get("polylect")

@@ -192,13 +192,16 @@ def test_a_resumed_run_keeps_its_id(logged: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_keeps_configuration_metrics_and_id(tmp_path: Path) -> None:
+    """W&B writes its file every 15 seconds; here more often."""
     settings = [*TINY, f"runs={tmp_path}", "logger=wandb", "trainer.log_every_n_steps=1"]
     settings += ["evaluate=false", "trainer.val_check_interval=2", "trainer.max_steps=8"]
-    kill = stopping(after=6, number=int(signal.SIGKILL), wait=4.0)  # W&B writes now and then
+    kill = stopping(after=6, number=int(signal.SIGKILL), wait=2.0)
     folders = [str(Path(__file__).parents[1]), str(Path(polylect.__file__).parents[1])]
     made = subprocess.run(
         [sys.executable, "-m", "polylect.cli", "train", *settings, *kill],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders), "WANDB_SILENT": "true"},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(folders), "WANDB_SILENT": "true"}
+        | {"WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "0.5"},
         capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == -signal.SIGKILL, made.stderr

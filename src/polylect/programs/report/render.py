@@ -20,9 +20,9 @@ _RIGHT_TO_LEFT = {"Arabic", "Hebrew", "Syriac", "Thaana", "Nko"}
 _BABEL = {
     "Arabic": ("arabic", "Noto Naskh Arabic"),
     "Bengali": ("bengali", "Noto Serif Bengali"),
-    "Cyrillic": ("russian", "DejaVu Serif"),
+    "Cyrillic": ("russian", "Noto Serif"),
     "Devanagari": ("hindi", "Noto Serif Devanagari"),
-    "Greek": ("greek", "DejaVu Serif"),
+    "Greek": ("greek", "Noto Serif"),
     "Gujarati": ("gujarati", "Noto Serif Gujarati"),
     "Gurmukhi": ("punjabi", "Noto Serif Gurmukhi"),
     "Hebrew": ("hebrew", "Noto Serif Hebrew"),
@@ -145,8 +145,11 @@ def _fence(text: str) -> str:
     return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
 
 
-def _locales(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    """Return the names and fonts of the languages that samples are in."""
+def _locales(sections: Sequence[Section]) -> list[tuple[str, str, str]]:
+    """Return the names, fonts and renderers of the languages that samples are in.
+
+    HarfBuzz joins Indic letters, but turns brackets round that babel has turned round.
+    """
     codes = {
         passage.language
         for section in sections
@@ -155,4 +158,7 @@ def _locales(sections: Sequence[Section]) -> list[tuple[str, str]]:
         for _, passage in block.passages
         if passage.language
     }
-    return sorted({_BABEL[script] for script in map(_script, codes) if script in _BABEL})
+    return sorted(
+        (*_BABEL[script], "Node" if script in _RIGHT_TO_LEFT else "HarfBuzz")
+        for script in _BABEL.keys() & set(map(_script, codes))
+    )

@@ -96,3 +96,8 @@ def test_the_report_counts_sentences_that_training_text_has(folder: Path, tokeni
         "test": {"en-de": {"sentences": 3, "source": 2, "target": 0}}
     }
     assert "in training text, by 8 words  sentences  source  target" in report_page(data, report)
+    lean = data_report(data, None, repetitions=False)
+    assert lean["contamination"] == report["contamination"]
+    assert lean["texts"]["train"]["en-de"]["duplicates"] == {}
+    repeated = report_page(data, lean).partition("repeated, as read")[2].splitlines()
+    assert repeated[1].split() == ["train", "en-de", "4", "0", "1"]

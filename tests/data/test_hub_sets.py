@@ -1,5 +1,6 @@
 """The sets of the hub, imitated in folders as they are there: card, Parquet, CSV and gzip files."""
 
+import gc
 import gzip
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import datasets
 import pytest
 import yaml
+from transformers import PreTrainedTokenizerFast
 
+from polylect.config.roots import conf_folder
 from polylect.data.corpora.corpus import corpora
 from polylect.data.corpora.hub_sets import HUB_SETS
 from polylect.data.datamodule import TranslationData
 
 EN = ["The soup is hot.", "Mr. Rao said “no”.", "NA"]
 HI = ["सूप गरम है।", 'श्री राव ने "नहीं" कहा।', "शून्य"]
+TRAIN = "train-00000-of-00001.parquet"
 PAIRS = list(zip(EN, HI, strict=True))
 
 
@@ -87,6 +91,13 @@ def rows(root: Path, setting: str, spec: Any, direction: str = "en-hi") -> list[
     return [(row.source, row.target) for part in parts for row in part.rows()]
 
 
+def identity(root: Path, spec: str) -> dict[str, str]:
+    """Hashes of the files of a set by name."""
+    setting = "train" if "train" in HUB_SETS[spec.removeprefix("hub:")].splits else "test"
+    (corpus,) = corpora(setting, spec, ["en-hi"], root)["en-hi"]
+    return corpus.identity()["files"]
+
+
 def test_every_set_is_read_in_both_directions(tmp_path: Path) -> None:
     lay_hub(tmp_path)
     sets = [name for name in HUB_SETS if (tmp_path / HUB_SETS[name].path).exists()]
@@ -97,6 +108,11 @@ def test_every_set_is_read_in_both_directions(tmp_path: Path) -> None:
         turned = [(hi, en) for en, hi in PAIRS]
         assert rows(tmp_path, setting, f"hub:{name}", "hi-en") == turned, name
     assert rows(tmp_path, "test", "hub:flores", "hi") == [(None, hi) for hi in HI]
+    identities = {name: identity(tmp_path, f"hub:{name}") for name in sets}
+    assert identities["nllb"].keys() == {"allenai/nllb/eng_Latn-hin_Deva.gz"}
+    assert identities["samanantar"].keys() == {f"ai4bharat/samanantar/hi/{TRAIN}"}
+    assert len(identities["flores"]) == 2 and len(identities["bpcc"]) == 1
+    assert all(len(digest) == 64 for one in identities.values() for digest in one.values())
 
 
 @pytest.mark.filterwarnings(
@@ -118,6 +134,32 @@ def test_a_mixture_is_streamed_and_counted(tmp_path: Path) -> None:
     assert [part["corpus"] for part in report["corpora"]] == [HUB_SETS[name].path for name in sets]
     assert report["read"] == 8 and report["dropped"] == {"overlap": 4, "duplicate": 3}
     assert not list((tmp_path / "hf-cache").rglob("*.arrow"))  # of what is streamed
+    gc.collect()  # files that `datasets` leaves open, while that is no error
+
+
+def test_the_mixture_of_the_configurations_is_read_and_cached(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    lay_hub(tmp_path)
+    lay(tmp_path / "openlanguagedata/flores_plus", {
+        code: {"dev": [{"id": 0, "text": text}], "devtest": [{"id": 0, "text": text}]}
+        for code, text in (("eng_Latn", "He reads."), ("hin_Deva", "वह पढ़ता है।"))
+    })  # fmt: skip
+    lay(
+        tmp_path / "ai4bharat/IN22-Gen",
+        {"default": {"train": [{"eng_Latn": "She sings.", "hin_Deva": "वह गाती है।"}]}},
+    )
+    settings = yaml.safe_load((conf_folder() / "data/indic_hub.yaml").read_text(encoding="utf-8"))
+    del settings["_target_"]
+    settings |= {"directions": ["en-hi"], "root": str(tmp_path), "seed": 0}
+    settings["cache"] = str(tmp_path / "cache")
+    data = TranslationData(tokenizer=tokenizer, **settings)
+    data.setup()
+    report = data.report["train"]["en-hi"]
+    assert report["read"] == report["kept"] == 9 and len(report["corpora"]) == 3
+    (manifest,) = tmp_path.glob("cache/en-hi-*/manifest.json")
+    assert f"ai4bharat/samanantar/hi/{TRAIN}" in manifest.read_text(encoding="utf-8")
+    assert next(iter(data.training_stream(1))).rows == 9
 
 
 def test_what_a_set_does_not_have_is_said(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ class Data:
     seed: int = 1
     packages: list[str] = field(default_factory=list)  # your own ones, which _target_ may name
     sample: int | None = 20000  # most pairs of each corpus to tokenise; null for all
+    repetitions: bool = True  # false: not counted, and memory does not grow with the texts
     out: str | None = None  # JSON file to write, with all that is printed and more
     model: Any = field(default_factory=dict)  # whose tokenizer and context count
     data: Any = field(default_factory=dict)

@@ -44,32 +44,6 @@ def pad_id(tokenizer: Any) -> int:
     return next(index for index in ids if index is not None)
 
 
-def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of texts, without special tokens: "</s>" in a text stays text.
-
-    Asks the backend itself where a tokenizer adds nothing to it: half of the time was spent on
-    what this leaves out.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    if not texts:
-        return []
-    own = getattr(type(tokenizer), "_encode_plus", None)
-    if own is not PreTrainedTokenizerFast._encode_plus:
-        return tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            verbose=False,  # what is too long is dropped and counted by those who know the limit
-        )["input_ids"]
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
-
-
 @dataclass(eq=False)
 class TranslationBatch:
     """Rows of one or several directions, padded to the longest.

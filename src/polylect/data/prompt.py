@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from polylect.data.batch import encode_texts
-from polylect.data.chat import DATE, ask, check_date, turn, turn_end
+from polylect.data.chat import DATE, ask, check_date, encode_texts, turn, turn_end
 from polylect.data.languages import country, language, names, split_direction
 from polylect.did_you_mean import check_known
 

@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     data.context = context_of(config)
     data.check_context()
     data.setup()
-    report = data_report(data, cfg.sample)
+    report = data_report(data, cfg.sample, cfg.repetitions)
     print(report_page(data, report))
     if cfg.out is not None:
         write_json(Path(cfg.out), report | {"config": plain(cfg)})

@@ -152,8 +152,11 @@ def teach_matches(data: Any, memory: Memory) -> None:
 
     Those of the validation loss do, too; what is asked for translations does not. Reads the
     training corpora. Raises ValueError where the first sentences find no match, or none for which
-    there is room: a model would be taken to have learnt from examples, and has not.
+    there is room: a model would be taken to have learnt from examples, and has not. And where
+    tokens come from a cache, which has prompts without matches.
     """
+    if data.cache is not None:
+        raise ValueError("data.cache has prompts without matches: leave it or memory.corpus out")
     data.lessons = MemoryTemplate(data.template, memory, most=data.max_length)
     data.setup("fit")
     for direction in (d for d in data.directions if "-" in d):

@@ -21,16 +21,17 @@ _FERTILITY_TEXTS = 2000
 """Texts of each language that are tokenised to tell the tokenizer's fertility."""
 
 
-def data_report(data: Any, sample: int | None) -> dict[str, Any]:
+def data_report(data: Any, sample: int | None, repetitions: bool = True) -> dict[str, Any]:
     """Return counts, lengths, texts and fertility as plain values, for JSON.
 
     Args:
         data: a `TranslationData` with the tokenizer and context of its base model, set up for all
             splits that it has; its corpora are read once more.
         sample: most pairs of each corpus that are tokenised; None for all.
+        repetitions: count repeated texts, which takes about a hundred bytes for each pair.
     """
     lengths = complete_report(data, sample)
-    texts, contamination = _texts(data)
+    texts, contamination = _texts(data, repetitions)
     return {
         "counts": data.report,
         "warnings": warnings(data),
@@ -68,7 +69,7 @@ def _histogram(lengths: Lengths, max_length: int) -> dict[str, Any]:
     }
 
 
-def _texts(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _texts(data: Any, repetitions: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return, by split and direction, the properties of the texts as they are read.
 
     And what of val and test sets stands in training text.
@@ -85,7 +86,7 @@ def _texts(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for split in splits(data):
         reports[split] = {}
         for direction in data.report[split]:
-            texts = Texts(direction, held_out if split == "train" else {})
+            texts = Texts(direction, held_out if split == "train" else {}, repetitions)
             for row in data.read(direction, split):
                 texts.add(row.source, row.target)
                 if split == "train":
@@ -166,7 +167,7 @@ def _repetitions_page(texts: dict[str, Any]) -> str:
     rows = [["repeated, as read", *titles, "in val", "in test"]]
     for split, directions in texts.items():
         for direction, report in directions.items():
-            repeated = [f"{number:,}" for number in report["duplicates"].values()]
+            repeated = [f"{n:,}" for n in report["duplicates"].values()] or [""] * len(titles[1:])
             inside = [
                 f"{report['overlap'][other]:,}" if other in report["overlap"] else ""
                 for other in ("val", "test")

@@ -52,16 +52,20 @@ class Texts:
     """The pairs of one direction and split, counted one by one.
 
     Args:
-        scored: by split ("val", "test") the hashes of its texts, see `filters.hold_out`.
+        held_out: by split ("val", "test") the hashes of its texts, see `filters.hold_out`.
+        repetitions: whether repeated texts are counted, which takes memory for each.
     """
 
-    def __init__(self, direction: str, held_out: dict[str, HashSet]) -> None:
+    def __init__(
+        self, direction: str, held_out: dict[str, HashSet], repetitions: bool = True
+    ) -> None:
         source, target = split_direction(direction)
         codes = {"source": source, "target": target}
         self._sides = {side: Side(code) for side, code in codes.items() if code is not None}
         self._held_out = held_out
         self._pairs = 0
-        self._seen = {name: HashSet() for name in ("exact", "normalised", "source", "target")}
+        kinds = ("exact", "normalised", "source", "target") if repetitions else ()
+        self._seen = {name: HashSet() for name in kinds}
         self._repeated = dict.fromkeys(self._seen, 0)
         self._overlap = dict.fromkeys(held_out, 0)
 
@@ -71,6 +75,15 @@ class Texts:
         texts = {"source": source, "target": target}
         for side, counted in self._sides.items():
             counted.add(texts[side] or "")
+        if self._seen:
+            self._count_repetitions(source, target)
+        hashes = [
+            text_hash(counted.code, texts[side] or "") for side, counted in self._sides.items()
+        ]
+        for split, held_out in self._held_out.items():
+            self._overlap[split] += any(key in held_out for key in hashes)
+
+    def _count_repetitions(self, source: str | None, target: str) -> None:
         keys = {
             "exact": (source, target),
             "normalised": (source and normalise(source), normalise(target)),
@@ -80,17 +93,13 @@ class Texts:
         for name, key in keys.items():
             if key is not None and not self._seen[name].add(hash((name, key)) & _MASK):
                 self._repeated[name] += 1
-        hashes = [
-            text_hash(counted.code, texts[side] or "") for side, counted in self._sides.items()
-        ]
-        for split, held_out in self._held_out.items():
-            self._overlap[split] += any(key in held_out for key in hashes)
 
     def report(self) -> dict[str, Any]:
         """Counts of the texts as read.
 
         - duplicates: pairs that were there before, to the letter ("exact") and but for case and
-          punctuation ("normalised"); pairs whose source or target was there before
+          punctuation ("normalised"); pairs whose source or target was there before; empty if
+          repetitions are not counted
         - overlap: pairs of which a side is in the val or test set of any direction
         - source, target: see `Side.report`
         """

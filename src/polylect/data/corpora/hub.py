@@ -10,6 +10,7 @@ from typing import Any
 
 from polylect.data.corpora.records import Fields
 from polylect.data.corpora.rows import Row
+from polylect.files import file_digest
 
 _IDS = ("id", "idx")
 """Columns by which two configurations for one language each are compared."""
@@ -63,15 +64,44 @@ class Hub:
         load = partial(self._load_table, files)
         return self._rows(_first_that_loads(load, list(files), self._what), fields)
 
-    def commit(self, configurations: Sequence[str | None]) -> str:
-        """Return the commit that the name on the hub stands for now; raises as `rows`."""
+    def hashes(self, configurations: Sequence[str | None]) -> dict[str, str]:
+        """Return what decides the rows of the first of the configurations that is there.
+
+        The SHA-256 of each file by name, or of a name on the hub the commit that it stands for.
+        Raises ValueError as `rows` does.
+        """
+        path = self.path
+        if isinstance(path, Path) and (path.is_file() or any(map(Path.is_file, self._marks()))):
+            files = [path] if path.is_file() else sorted(path.rglob("*"))
+            return {str(file): file_digest(file) for file in files if file.is_file()}
+        builder = _first_that_loads(self._builder, configurations, self._what)
+        if isinstance(path, str):
+            return {path: builder.hash}
+        files = builder.config.data_files.get(self.split, [])
+        return {file: file_digest(Path(file)) for file in files}
+
+    def table_hashes(self, files: Sequence[str]) -> dict[str, str]:
+        """Do `hashes` for what `table_rows` reads; what an address has is known by what it says."""
         import datasets
 
-        def commit(name: str | None) -> str:
-            path = str(self.path)
-            return datasets.load_dataset_builder(path, name, revision=self.revision).hash
+        for file in (Path(file) for file in files if Path(file).is_file()):
+            return {str(file): file_digest(file)}
 
-        return _first_that_loads(commit, configurations, self._what)
+        def origin(file: str) -> dict[str, str]:
+            builder = datasets.load_dataset_builder("csv", data_files=file)
+            return {file: str(builder.config.data_files["train"].origin_metadata)}
+
+        return _first_that_loads(origin, files, self._what)
+
+    def _marks(self) -> list[Path]:
+        """Return the files of which a folder that `datasets` has saved holds one."""
+        return [Path(self.path, name) for name in ("state.json", "dataset_dict.json")]
+
+    def _builder(self, name: str | None) -> Any:
+        import datasets
+
+        at = {} if self.revision is None else {"revision": self.revision}
+        return datasets.load_dataset_builder(str(self.path), name, **at)
 
     @property
     def _what(self) -> str:
@@ -108,16 +138,16 @@ class Hub:
         if isinstance(path, Path):
             if not path.exists():
                 raise FileNotFoundError(f"{path} does not exist")
-            if (path / "state.json").is_file():
+            single, several = self._marks()
+            if single.is_file():
                 return datasets.load_from_disk(path)
-            if (path / "dataset_dict.json").is_file():
+            if several.is_file():
                 return datasets.load_from_disk(path)[self.split]
             if path.is_file():
                 return datasets.load_dataset("parquet", data_files=str(path), split="train")
         at = {} if self.revision is None else {"revision": self.revision}
         options = {"split": self.split, **at, **({"streaming": True} if self.streaming else {})}
-        builder = datasets.load_dataset_builder(str(path), name, **at)
-        if builder.name == "csv":
+        if self._builder(name).name == "csv":
             table = datasets.load_dataset(str(path), name, **options)
             options |= _as_text(table.column_names or list(next(iter(table))))
         return datasets.load_dataset(str(path), name, **options)

@@ -75,18 +75,26 @@ class SpecReader:
         """Return the SHA-256 of each file that is read, or the commit of a dataset on the hub.
 
         Raises:
-            FileNotFoundError: a file that is not there.
+            FileNotFoundError, ValueError: what is read is not there.
         """
+        if self.spec["kind"] == "tongues":
+            return {}
+        if self.format == "hf":
+            return {self._below_root(Path(name)): h for name, h in self._hub_hashes().items()}
         references = self.spec.get("references") if self.spec["kind"] == "aligned" else None
         others = [self.path_pattern.path(name) for name in as_list(references)]
-        digests = {}
-        for place in (*self.files.values(), *others):
-            if isinstance(place, Path):
-                files = _files_of(place)
-                digests |= {self._below_root(file): file_digest(file) for file in files}
-            elif place != "tongues":
-                digests[place] = self._hub.commit(self._configurations())
-        return digests
+        files = [Path(file) for file in (*self.files.values(), *others)]
+        for file in files:
+            check_exists(file)
+        return {self._below_root(file): file_digest(file) for file in files}
+
+    def _hub_hashes(self) -> dict[str, str]:
+        if self.spec.get("data_files"):
+            return self._hub.table_hashes(list(self._tables()))
+        if names := self._joined():
+            parts = [self._hub.hashes([name]) for name in names.values()]
+            return {name: digest for part in parts for name, digest in part.items()}
+        return self._hub.hashes(self._configurations())
 
     def _below_root(self, file: Path) -> str:
         is_below = self.root is not None and file.is_relative_to(self.root)
@@ -184,13 +192,17 @@ class SpecReader:
         return [name and self.path_pattern.fill(name, "target", pair) for pair in pairs]
 
     def _hf(self) -> Iterator[Row]:
-        name = str(self.spec.get("name"))
         if self.spec.get("data_files"):
             return self._hub.table_rows(self._tables(), self._fields)
-        if "{lang}" in name and len(self.codes) == 2:
-            names = {side: self.path_pattern.fill(name, side) for side in ("source", "target")}
+        if names := self._joined():
             return self._hub.joined_rows(names, self._fields)
         return self._hub.rows(self._configurations(), self._fields)
+
+    def _joined(self) -> dict[str, str]:
+        """Return the configuration of each side, where they are for one language each."""
+        name = str(self.spec.get("name"))
+        sides = ("source", "target") if "{lang}" in name and len(self.codes) == 2 else ()
+        return {side: self.path_pattern.fill(name, side) for side in sides}
 
     @property
     def _hub(self) -> Hub:
@@ -264,13 +276,6 @@ class SpecReader:
             return (Row(number, None, text) for number, text in enumerate(texts, 1))
         pairs = tongues.parallel(self.direction, split, **options)
         return (Row(number, *pair) for number, pair in enumerate(pairs, 1))
-
-
-def _files_of(path: Path) -> list[Path]:
-    if not path.is_dir():
-        check_exists(path)
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _as_yaml(spec: Mapping[str, Any]) -> str:

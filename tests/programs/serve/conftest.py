@@ -29,21 +29,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapters(tmp_path_factory.mktemp("served"), DIRECTIONS)
 
 
-@pytest.fixture(scope="session")
-def run_folder(library: Path) -> Callable[[Path], Path]:
-    """Make the folder of a run with these adapters."""
-
-    def make(folder: Path) -> Path:
-        shutil.copytree(library, folder / "adapters")
-        write_text(folder / "config.yaml", CONFIG)
-        return folder
-
-    return make
-
-
 @pytest.fixture
-def run(run_folder: Callable[[Path], Path], tmp_path: Path) -> Path:
-    return run_folder(tmp_path / "run")
+def run(library: Path, tmp_path: Path) -> Path:
+    """The folder of a run with these adapters."""
+    shutil.copytree(library, tmp_path / "run" / "adapters")
+    write_text(tmp_path / "run" / "config.yaml", CONFIG)
+    return tmp_path / "run"
 
 
 Make = Callable[..., Translator]

@@ -6,13 +6,15 @@ POLYLECT_CHROMIUM names its program where `playwright install chromium` did not 
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.serving import DIRECTIONS, TEXTS, Server, serving
+from helpers.serving import DIRECTIONS, TEXTS, serving_here
 
+from polylect.library.folder import CONFIG, WEIGHTS
+from polylect.programs.serve.app import create_app
 from polylect.translator import Translator
 
 pytestmark = pytest.mark.slow
@@ -23,15 +25,17 @@ ARABIC = "ينام الولد الصغير قرب البيت."
 
 
 @pytest.fixture(scope="module")
-def server(library: Path, run_folder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A run, with another beside it whose adapters have changed places."""
-    folder = tmp_path_factory.mktemp("page")
-    run, other = run_folder(folder / "mine"), run_folder(folder / "other")
-    shutil.rmtree(other / "adapters" / "en-de")
-    shutil.copytree(library / "en-hi", other / "adapters" / "en-de")
-    shutil.copy(library / "en-de" / "polylect.json", other / "adapters" / "en-de")
-    with serving(run, f"beside={other}") as server:
-        yield server
+def url(
+    library: Path, make_translator: Callable[..., Translator], tmp_path_factory
+) -> Iterator[str]:
+    """Where a library is served, with another beside it in which en-de is what en-hi was."""
+    other = tmp_path_factory.mktemp("other") / "adapters"
+    shutil.copytree(library, other)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copy(library / "en-hi" / name, other / "en-de" / name)
+    beside = create_app(make_translator(other), name="other")
+    with serving_here(create_app(make_translator(), name="mine", beside=beside)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def is_wrong(message: Any) -> bool:
 
 
 @pytest.fixture
-def page(browser, server: Server) -> Iterator[Any]:
+def page(browser, url: str) -> Iterator[Any]:
     """The page, on which nothing goes wrong and which asks nobody but its server."""
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
@@ -62,9 +66,9 @@ def page(browser, server: Server) -> Iterator[Any]:
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if is_wrong(message) else None)
-    own = (server.url, "blob:", "data:")
+    own = (url, "blob:", "data:")
     page.on("request", lambda r: None if r.url.startswith(own) else wrong.append(r.url))
-    page.goto(server.url)
+    page.goto(url)
     playwright.expect(page.locator("#state")).to_contain_text("directions")
     yield page
     context.close()
@@ -102,7 +106,7 @@ def test_two_runs_and_two_adapters_stand_side_by_side(page, offline: Translator)
     page.select_option("#beside", "run:")
     assert translate(page, TEXTS) == offline.translate(TEXTS, "en-de")
     assert other.all_text_contents() == offline.translate(TEXTS, "en-de", "en-hi")
-    assert "mine" not in page.locator("#other-label").text_content()
+    assert page.locator("#other-label").text_content() == "other, LoRALibrary"
     for value, adapter in (("adapter:en-fr", "en-fr"), ("adapter:", "")):
         page.select_option("#beside", value)
         translate(page, TEXTS)
@@ -165,7 +169,7 @@ def test_a_file_that_is_refused_says_why(page, tmp_path: Path) -> None:
         playwright.expect(page.locator("#state")).to_have_text(sentence)
 
 
-def test_history_is_in_the_browser_and_can_be_forgotten(page, server: Server) -> None:
+def test_history_is_in_the_browser_and_can_be_forgotten(page) -> None:
     first = translate(page, TEXTS)
     translate(page, TEXTS[:1], target="hi")
     page.reload()
@@ -223,12 +227,11 @@ def test_text_runs_in_its_own_direction(page) -> None:
     assert [lines.nth(i).evaluate(direction) for i in range(2)] == ["rtl", "ltr"]
 
 
-def test_a_key_that_is_wanted_is_asked_for(browser, run_folder, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("secret", encoding="utf-8")
-    with serving(run_folder(tmp_path / "run"), f"key_file={tmp_path / 'keys'}") as server:
+def test_a_key_that_is_wanted_is_asked_for(browser, make_translator) -> None:
+    with serving_here(create_app(make_translator(), keys=["secret"])) as url:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
-        page.goto(server.url)
+        page.goto(url)
         playwright.expect(page.locator("#state")).to_contain_text("wants an API key")
         page.fill("#key", "secret")
         page.press("#key", "Tab")

@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.testclient import TestClient
 
 TEXTS = ["The small cat sees the old house.", "We read.", "The book is new today."]
@@ -25,7 +28,8 @@ def translate(client: TestClient, **body) -> list[dict]:
 
 def events(client: TestClient, path: str, **body) -> list[dict]:
     """What a stream sends, without the last [DONE]."""
-    with client.stream("POST", path, json=body | {"stream": True}) as answer:
+    asked = {} if path == "/v1/documents" else {"stream": True}  # which are always streamed
+    with client.stream("POST", path, json=body | asked) as answer:
         assert answer.status_code == 200, answer.read()
         lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
     assert lines[-1] == "[DONE]"
@@ -74,6 +78,20 @@ class Server:
             assert events.pop() == "[DONE]"
             return status, [json.loads(event) for event in events]
         return status, json.loads(text) if kind == "application/json" else text
+
+
+@contextmanager
+def serving_here(app: Any) -> Iterator[str]:
+    """Serve an application from a thread of this process; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(60)
 
 
 @contextmanager

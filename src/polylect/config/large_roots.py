@@ -99,11 +99,15 @@ class Serve:
     strategy: Any = None  # with run=null: one that needs no training; null: lora_library or frozen
     template: str | None = None  # with run=null: of prompts; null: that of the adapters, or plain
     adapters: str | None = None  # folder to load others from while it runs; null: that of the run
+    beside: str | None = None  # another run, for comparison on the page; its API is under /beside
     host: str = "127.0.0.1"  # this machine alone; 0.0.0.0 lets others in, with a key
     port: int = 8000  # 0 for a free one
     key_file: str | None = None  # keys, one a line, of which each request must send one
     open: bool = False  # let other machines in without a key
     max_bytes: int = 1048576  # of a request's body; above: 413
+    max_upload: int = (
+        0  # of an adapter that clients upload, which stays in `adapters`; 0 takes none
+    )
     max_texts: int = 256  # in a request, lines counted; above: 413
     queue: int = 2048  # texts that may wait, of all requests; above: 429
     timeout: float = 300  # seconds from a request to its answer; above: 503

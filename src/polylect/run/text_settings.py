@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from polylect.data.batch import Example
 from polylect.data.languages import split_direction
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.lag import LAG
 
 Setting = str | Sequence[str | None] | None
 """One for all texts, or one per text; None where something else decides."""
@@ -73,11 +74,26 @@ def has_named_adapters(module: TranslationModule) -> bool:
 
 
 def directions_served(module: TranslationModule) -> list[str]:
-    """Return the directions that are known, sorted; none where the strategy takes any."""
-    if not has_named_adapters(module):
-        return sorted(d for d in module.directions if "-" in d)
-    index = module.named_adapters().adapter_index
-    return sorted({d for name in index.names for d in index.directions_of(name) if "-" in d})
+    """Return the directions that are known, sorted; none where the strategy takes any.
+
+    For a strategy that routes among adapters and takes any, those which its adapters serve.
+    """
+    if has_named_adapters(module):
+        index = module.named_adapters().adapter_index
+        known = {d for name in index.names for d in index.directions_of(name)}
+    elif isinstance(module, LAG) and not module.directions:
+        names = {name for serving in module.serving.values() for name in serving.adapter}
+        known = {name for name in names if _is_direction(name)}
+    else:
+        known = set(module.directions)
+    return sorted(d for d in known if "-" in d)
+
+
+def _is_direction(name: str) -> bool:
+    try:
+        return split_direction(name)[0] is not None
+    except ValueError:
+        return False
 
 
 def _one_per_text(setting: Setting, count: int, what: str) -> list[str | None]:

@@ -1,5 +1,6 @@
 """A server within this process, on a tiny base with adapters that say something else each."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,16 +10,31 @@ from helpers.serving import DIRECTIONS
 from helpers.small import write_adapters
 from starlette.testclient import TestClient
 
+from polylect.files import write_text
 from polylect.models.backbone import tiny_backbone
 from polylect.programs.serve.app import create_app
 from polylect.strategies.generation import Generation
 from polylect.translator import Translator
+
+CONFIG = """
+model: {_target_: polylect.models.backbone.tiny_backbone}
+data: {directions: [en-de, en-fr, en-hi], template: tag}
+generation: {_target_: polylect.strategies.generation.Generation, limit: 8}
+"""
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of adapters far from zero; only for reading."""
     return write_adapters(tmp_path_factory.mktemp("served"), DIRECTIONS)
+
+
+@pytest.fixture
+def run(library: Path, tmp_path: Path) -> Path:
+    """The folder of a run with these adapters."""
+    shutil.copytree(library, tmp_path / "run" / "adapters")
+    write_text(tmp_path / "run" / "config.yaml", CONFIG)
+    return tmp_path / "run"
 
 
 Make = Callable[..., Translator]

@@ -8,6 +8,7 @@ import pytest
 from helpers.serving import TEXTS, read_metrics, translate
 from starlette.testclient import TestClient
 
+from polylect.programs.serve.guard import PAGE
 from polylect.programs.serve.limits import Limits
 
 BODY = {"texts": ["We read."], "direction": "en-de"}
@@ -144,7 +145,8 @@ def test_what_does_not_exist_is_said_so(client: TestClient) -> None:
 def test_nothing_of_the_page_or_the_description_is_loaded_from_elsewhere(
     client: TestClient,
 ) -> None:
-    for path in ("/", "/page.js", "/page.css"):
+    assert {"/", "/page.js", "/page.css", "/server.js"} < set(PAGE)
+    for path in PAGE:
         answer = client.get(path)
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
         for mark in ("http://", "https://", '="//', "@import"):
@@ -152,6 +154,6 @@ def test_nothing_of_the_page_or_the_description_is_loaded_from_elsewhere(
     for path in ("/docs", "/redoc"):
         assert client.get(path).status_code == 404
     assert set(client.get("/openapi.json").json()["paths"]) == {
-        "/v1/translate", "/v1/directions", "/v1/adapters", "/v1/adapters/{name}",
+        "/v1/translate", "/v1/directions", "/v1/documents", "/v1/adapters", "/v1/adapters/{name}",
         "/v1/models", "/v1/completions", "/v1/chat/completions", "/health", "/ready", "/metrics",
     }  # fmt: skip

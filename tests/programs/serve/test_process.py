@@ -21,19 +21,7 @@ from polylect.files import write_text
 from polylect.translator import Translator
 
 pytestmark = pytest.mark.slow
-CONFIG = """
-model: {_target_: polylect.models.backbone.tiny_backbone}
-data: {directions: [en-de, en-fr, en-hi], template: tag}
-generation: {_target_: polylect.strategies.generation.Generation, limit: 8}
-"""
 WORDS = ["the", "small", "old", "cat", "house", "good", "friend", "sees", "sleeps", "near", "we"]
-
-
-@pytest.fixture
-def run(library: Path, tmp_path: Path) -> Path:
-    shutil.copytree(library, tmp_path / "run" / "adapters")
-    write_text(tmp_path / "run" / "config.yaml", CONFIG)
-    return tmp_path / "run"
 
 
 @pytest.fixture

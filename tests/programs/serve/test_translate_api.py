@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -77,6 +78,13 @@ def test_many_requests_at_once_are_decoded_together(
     assert metrics["polylect_batch_rows_count"] < 12
     assert metrics["polylect_queue_texts"] == 0
     assert metrics["polylect_resident_adapters"] == metrics["polylect_adapter_loads_total"] == 3
+
+
+def test_a_client_that_is_alone_is_not_kept_waiting(serve) -> None:
+    client, begin = serve(limits=Limits(wait_ms=20_000)), time.monotonic()
+    for text in TEXTS:
+        translate(client, texts=[text], direction="en-de")
+    assert time.monotonic() - begin < 20
 
 
 @pytest.mark.parametrize(

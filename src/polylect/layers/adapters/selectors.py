@@ -196,7 +196,7 @@ def prompt_votes(
 
 
 def _last_of_prompt(view: TokenView) -> Int[Tensor, " tokens"]:
-    """Return for each token the place of the last one of its row's prompt; 0 where there is none."""
+    """Return for each token the place of the last one of its row's prompt; 0 without a prompt."""
     places = torch.arange(len(view.rows), device=view.rows.device)
     last = places.new_zeros(len(view.real)).scatter_reduce_(
         0, view.rows, torch.where(view.in_prompt, places, 0), "amax"

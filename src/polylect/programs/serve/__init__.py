@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.base_or_run import choose_strategy
 from polylect.config.roots import ConfigError
 from polylect.config.validation import validate
 from polylect.programs.serve.limits import Limits
+
+NO_BASE = dict.fromkeys(("model", "library", "strategy", "template"))
+"""The settings that say what is served where no run is."""
 
 
 def main(cfg: DictConfig) -> None:
@@ -42,13 +45,24 @@ def main(cfg: DictConfig) -> None:
         _log_to_stderr()
         translator = translator_of(cfg)
         translator.remember(build_memory(cfg, translator.module))
+        common: dict[str, Any] = {
+            "keys": keys,
+            "hosts": LOOPBACK if is_loopback else ("*",),
+            "logs_texts": cfg.log_texts,
+        }
+        beside = None
+        if cfg.beside is not None:
+            other = translator_of(
+                OmegaConf.merge(cfg, ({} if cfg.run else NO_BASE) | {"run": cfg.beside})
+            )
+            beside = create_app(other, limits, name=_name(cfg.beside), **common)
         app = create_app(
             translator,
             limits,
-            keys=keys,
             adapters=adapters,
-            hosts=LOOPBACK if is_loopback else ("*",),
-            logs_texts=cfg.log_texts,
+            name=_name(cfg.run or "base model"),
+            beside=beside,
+            **common,
         )
         settings = uvicorn.Config(
             app,
@@ -67,11 +81,15 @@ def main(cfg: DictConfig) -> None:
         print("polylect serve: stopped", file=sys.stderr, flush=True)
 
 
+def _name(run: str) -> str:
+    return "/".join(Path(run).parts[-2:])
+
+
 def _limits(cfg: DictConfig) -> Limits:
     if cfg.stop_seconds < 1:
         raise ConfigError(f"stop_seconds must be at least 1, got {cfg.stop_seconds}.")
     try:
-        names = ("max_bytes", "max_texts", "queue", "timeout", "wait_ms")
+        names = ("max_bytes", "max_upload", "max_texts", "queue", "timeout", "wait_ms")
         return Limits(**{name: cfg[name] for name in names})
     except ValueError as error:
         raise ConfigError(str(error)) from error

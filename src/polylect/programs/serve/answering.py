@@ -19,9 +19,11 @@ _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 
-async def translate(request: Request, engine: Engine, orders: Sequence[Order]) -> list[Answer]:
+async def translate(
+    request: Request, engine: Engine, orders: Sequence[Order], wants_usage: bool = False
+) -> list[Answer]:
     """Return the answers in the order of the texts; raises what the request fails with."""
-    job = _submitted(engine, orders, streams=False)
+    job = submitted(engine, orders, streams=False, wants_usage=wants_usage)
     try:
         return await _while_there(request, _whole(job, engine))
     finally:
@@ -29,13 +31,13 @@ async def translate(request: Request, engine: Engine, orders: Sequence[Order]) -
 
 
 async def stream(
-    request: Request, engine: Engine, orders: Sequence[Order]
+    request: Request, engine: Engine, orders: Sequence[Order], wants_usage: bool = False
 ) -> AsyncIterator[Piece | Answer]:
     """Return what will yield pieces and answers, once the first of them is there.
 
     Raises what the request fails with until then.
     """
-    job = _submitted(engine, orders, streams=True)
+    job = submitted(engine, orders, streams=True, wants_usage=wants_usage)
     events = job.events(engine.limits)
     try:
         first = await _while_there(request, anext(events))
@@ -72,11 +74,14 @@ def refusal_of(error: Exception) -> Refusal:
     return Refusal(500, "something went wrong within the server, whose log says what.")
 
 
-def _submitted(engine: Engine, orders: Sequence[Order], streams: bool) -> Job:
+def submitted(
+    engine: Engine, orders: Sequence[Order], streams: bool, wants_usage: bool = False
+) -> Job:
+    """Return a job that the engine has taken; raises Refusal where there are too many texts."""
     most = engine.limits.max_texts
     if len(orders) > most:
         raise Refusal(413, f"{len(orders)} texts are more than this server takes at once, {most}.")
-    job = Job(orders, streams)
+    job = Job(orders, streams, wants_usage)
     engine.submit(job)
     return job
 

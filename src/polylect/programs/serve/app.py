@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
-from importlib.resources import files
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,18 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from polylect import __version__
 from polylect.programs.serve.answering import refusal_of
+from polylect.programs.serve.api.adapters import adapter_routes
+from polylect.programs.serve.api.documents import document_routes
+from polylect.programs.serve.api.native import native_routes
+from polylect.programs.serve.api.openai import openai_routes
+from polylect.programs.serve.api.schemas import State, refusals
 from polylect.programs.serve.engine import Engine
-from polylect.programs.serve.guard import Guard, mistake, refusal_response
+from polylect.programs.serve.guard import PAGE, Guard, mistake, refusal_response
 from polylect.programs.serve.limits import Limits, Refusal
 from polylect.programs.serve.metrics import Metrics
-from polylect.programs.serve.native import native_routes
-from polylect.programs.serve.openai import openai_routes
-from polylect.programs.serve.schemas import State, refusals
 from polylect.translator import Translator
 
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-}
+_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
@@ -48,6 +45,8 @@ def create_app(
     adapters: Path | None = None,
     hosts: Collection[str] = LOOPBACK,
     logs_texts: bool = False,
+    name: str = "",
+    beside: FastAPI | None = None,
 ) -> FastAPI:
     """Return an ASGI application that serves a translator.
 
@@ -57,6 +56,8 @@ def create_app(
         hosts: names by which clients may call the server. A page elsewhere, whose name was made to
             point here, calls it by another one; ("*",) takes any.
         logs_texts: whether texts and translations go to the log.
+        name: of what is served, for people.
+        beside: an application for comparison, which is found under /beside.
     """
     metrics = Metrics()
     engine = Engine(translator, limits or Limits(), metrics, logs_texts)
@@ -64,9 +65,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        yield
-        await asyncio.to_thread(engine.stop)
+        async with AsyncExitStack() as stack:
+            if beside is not None:  # which Starlette does not start by itself
+                await stack.enter_async_context(beside.router.lifespan_context(beside))
+            engine.start()
+            yield
+            await asyncio.to_thread(engine.stop)
 
     app = FastAPI(
         title="polylect",
@@ -78,10 +82,14 @@ def create_app(
         dependencies=[Depends(HTTPBearer(auto_error=False))] if keys else [],
     )
     app.state.engine = engine
-    app.include_router(native_routes(engine, adapters))
+    app.include_router(native_routes(engine, name, beside is not None))
+    app.include_router(adapter_routes(engine, adapters))
+    app.include_router(document_routes(engine))
     app.include_router(openai_routes(engine))
     app.include_router(_state_routes(engine, metrics))
     _add_page(app)
+    if beside is not None:
+        app.mount("/beside", beside)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     for kind in (Refusal, ValueError, FileNotFoundError, Exception):
@@ -116,9 +124,9 @@ def _state_routes(engine: Engine, metrics: Metrics) -> APIRouter:
 
 
 def _add_page(app: FastAPI) -> None:
-    folder = files("polylect.programs.serve").joinpath("page")
-    for path, (name, media_type) in _PAGE.items():
-        endpoint = _file_endpoint(folder.joinpath(name).read_bytes(), media_type)
+    for path, file in PAGE.items():
+        media_type = f"{_TYPES[file.name.rsplit('.', 1)[1]]}; charset=utf-8"
+        endpoint = _file_endpoint(file.read_bytes(), media_type)
         app.router.add_route(path, endpoint, include_in_schema=False)
 
 

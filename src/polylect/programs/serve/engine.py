@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,8 +14,10 @@ from polylect.programs.serve.jobs import Answer, Failure, Job, Order, Row
 from polylect.programs.serve.limits import Limits, Refusal
 from polylect.programs.serve.metrics import Metrics
 from polylect.programs.serve.pieces import TextPieces
+from polylect.programs.serve.usage import Usage, usages
 from polylect.programs.serve.waiting import Waiting
 from polylect.run.text_settings import adapters_used
+from polylect.strategies.generation import Translation
 from polylect.translator import Translator
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ class Engine:
 
     Args:
         logs_texts: whether texts and translations go to the log.
+
+    Attributes:
+        rows_per_batch: texts that are decoded together at most.
     """
 
     def __init__(
@@ -44,13 +49,15 @@ class Engine:
         self._metrics, self._logs_texts = metrics, logs_texts
         generation = translator.module.generation
         context = context_of(translator.module.backbone.config)
-        self._rows_per_batch = generation.rows
+        self.rows_per_batch = generation.rows
         self._waiting = Waiting(generation, context, limits.window)
         self._arrived: deque[Job] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._changed = threading.Condition()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._open: set[Job] = set()
+        self._was_alone = True  # whether the last batch was of one request
+        self._thread = threading.Thread(target=self._live, name="engine", daemon=True)
 
     def start(self) -> None:
         """Begin to work."""
@@ -94,6 +101,7 @@ class Engine:
                     retry_after=2,
                 )
             self._arrived.append(job)
+            self._open.add(job)
             self._changed.notify()
 
     def call(self, function: Callable[[], Any]) -> Future:
@@ -113,6 +121,7 @@ class Engine:
         """Forget a request: what waits is not decoded, what is being decoded ends."""
         with self._changed:
             job.dropped = True
+            self._open.discard(job)
             self._waiting.drop(job)
             if job in self._arrived:
                 self._arrived.remove(job)
@@ -129,13 +138,30 @@ class Engine:
     def _has_work(self) -> bool:
         return bool(self._calls or self._arrived or len(self._waiting))
 
+    def _live(self) -> None:
+        """Work until the end; if that comes before its time, nobody waits for an answer in vain."""
+        try:
+            self._work()
+        except BaseException:
+            _log.critical("the engine ended", exc_info=True)
+            with self._changed:
+                self._is_stopping = True
+                calls, jobs = list(self._calls), list(self._open)
+            died = Refusal(503, "the server broke and has to be started again.", retry_after=30)
+            for _, future in calls:
+                future.set_exception(died)
+            for job in jobs:
+                job.tell(Failure(died))
+
     def _work(self) -> None:
         while True:
             with self._changed:
+                was_idle = not self._has_work()
                 self._changed.wait_for(lambda: self._has_work() or self._is_stopping)
                 if not self._has_work():
                     return
-                self._gather()
+                if not (was_idle and self._was_alone):
+                    self._gather()
                 calls, jobs = list(self._calls), list(self._arrived)
                 self._calls.clear()
             for function, future in calls:
@@ -145,13 +171,14 @@ class Engine:
             with self._changed:
                 batch = self._waiting.take()
             if batch:
+                self._was_alone = len({row.job for row in batch}) == 1
                 self._decode(batch)
 
     def _gather(self) -> None:
         """Wait for texts that come at the same time: until none comes for a moment, or all fit.
 
         Clients that were answered together ask again one after the other, and their next texts
-        would else be decoded in many small batches.
+        would else be decoded in many small batches. A client that is alone is not kept waiting.
         """
         moment = self.limits.wait_ms / 1000
         end = time.perf_counter() + _MOMENTS * moment
@@ -162,7 +189,7 @@ class Engine:
                 return
 
     def _is_enough(self) -> bool:
-        full = self._queued() >= self._rows_per_batch
+        full = self._queued() >= self.rows_per_batch
         return full or bool(self._calls) or self._is_stopping
 
     def _call(self, function: Callable[[], Any], future: Future) -> None:
@@ -215,13 +242,24 @@ class Engine:
         try:
             names = adapters_used(self.translator.module, prompts)
             translations = self.translator.decode(prompts, lambda i, t: self._grow(rows[i], t))
+            used = self._usages(rows, translations)
         except Exception as error:
             self._repeat(rows, error)
             return
         tokens = sum(translation.tokens for translation in translations)
         self._metrics.batch(len(rows), tokens, time.perf_counter() - begin)
         for row, translation, name in zip(rows, translations, names, strict=True):
-            self._finish(row, translation, name)
+            self._finish(row, translation, name, used.get(id(row)))
+
+    def _usages(self, rows: list[Row], translations: Sequence[Translation]) -> dict[int, Usage]:
+        """Return, by the id of those rows of which it was asked for, what wrote them."""
+        asked = [pair for pair in zip(rows, translations, strict=True) if pair[0].job.wants_usage]
+        if not asked:
+            return {}
+        prompts = [row.prompt for row, _ in asked]
+        with self.translator.module.context.lock():
+            found = usages(self.translator.module, prompts, [t.text for _, t in asked])
+        return {id(row): usage for (row, _), usage in zip(asked, found, strict=True) if usage}
 
     def _grow(self, row: Row, token: int) -> bool:
         if not row.job.has_begun:
@@ -229,11 +267,11 @@ class Engine:
             self._metrics.first_token.observe(time.perf_counter() - row.job.arrival)
         return row.grow(token)
 
-    def _finish(self, row: Row, translation: Any, adapter: str | None) -> None:
+    def _finish(self, row: Row, translation: Any, adapter: str | None, usage: Usage | None) -> None:
         if row.job.dropped:
             return
         try:
-            row.finish(translation, adapter)
+            row.finish(translation, adapter, usage)
         except ValueError as error:
             self._fail(row.job, error)
         if self._logs_texts:

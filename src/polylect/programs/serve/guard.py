@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Collection
+from importlib.resources import files
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -12,7 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from polylect.programs.serve.limits import Limits, Refusal
 from polylect.programs.serve.metrics import Metrics
 
-OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/health", "/ready"})
+_FOLDER = files("polylect.programs.serve").joinpath("page")
+PAGE = {f"/{file.name}".removesuffix("index.html"): file for file in _FOLDER.iterdir()}
+"""The files of the page, by path."""
+OPEN_PATHS = frozenset({*PAGE, "/health", "/ready"})
 """What needs no key: the page, which asks for it, and what tells whether the server is well."""
 
 
@@ -70,8 +74,10 @@ class Guard:
             raise Refusal(401, "this server wants an API key: send Authorization: Bearer KEY.")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        most = self._limits.max_bytes
-        too_large = Refusal(413, f"the body has more than {most} bytes: send fewer texts at once.")
+        is_upload = scope["method"] == "PUT"  # of an adapter
+        most = max(self._limits.max_bytes, self._limits.max_upload if is_upload else 0)
+        how = "" if is_upload else ": send fewer texts at once"
+        too_large = Refusal(413, f"the body has more than {most} bytes{how}.")
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > most:
             raise too_large

@@ -9,6 +9,7 @@ from typing import Any
 from polylect.data.batch import Example
 from polylect.programs.serve.limits import Limits, Refusal
 from polylect.programs.serve.pieces import TextPieces
+from polylect.programs.serve.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Answer:
         source_tokens: of the prompt.
         tokens: of the translation.
         capped: whether it ran into the length cap.
+        usage: which adapters or experts its tokens were written with, where that was asked for.
     """
 
     index: int
@@ -54,6 +56,7 @@ class Answer:
     source_tokens: int
     tokens: int
     capped: bool
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,13 @@ class Job:
     Attributes:
         dropped: whether nobody wants the answers any more.
         streams: whether pieces are told of.
+        wants_usage: whether answers tell which adapters or experts were used.
     """
 
-    def __init__(self, orders: Sequence[Order], streams: bool = False) -> None:
-        self.orders, self.streams = list(orders), streams
+    def __init__(
+        self, orders: Sequence[Order], streams: bool = False, wants_usage: bool = False
+    ) -> None:
+        self.orders, self.streams, self.wants_usage = list(orders), streams, wants_usage
         self.arrival = time.perf_counter()
         self.dropped = self.has_begun = False
         self._loop = asyncio.get_running_loop()
@@ -132,7 +138,7 @@ class Row:
             self.job.tell(Piece(self.index, text))
         return self.job.dropped
 
-    def finish(self, translation: Any, adapter: str | None) -> None:
+    def finish(self, translation: Any, adapter: str | None, usage: Usage | None) -> None:
         """Tell the job of the whole translation."""
         if self.pieces is not None and (rest := self.pieces.rest(translation.text)):
             self.job.tell(Piece(self.index, rest))
@@ -145,5 +151,6 @@ class Row:
                 source_tokens=self.length,
                 tokens=translation.tokens,
                 capped=translation.capped,
+                usage=usage,
             )
         )

@@ -9,6 +9,7 @@ class Limits:
 
     Attributes:
         max_bytes: of the body of a request.
+        max_upload: bytes of an adapter that is uploaded, packed and unpacked; 0 takes none.
         max_texts: in a request; lines count as texts where a text has several.
         queue: texts that may wait, of all requests together.
         timeout: seconds that a request may take, from its first byte to its answer.
@@ -19,6 +20,7 @@ class Limits:
     """
 
     max_bytes: int = 2**20
+    max_upload: int = 0
     max_texts: int = 256
     queue: int = 2048
     timeout: float | int = 300
@@ -29,8 +31,9 @@ class Limits:
         for name in ("max_bytes", "max_texts", "queue", "timeout", "window"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if self.wait_ms < 0:
-            raise ValueError(f"wait_ms must not be negative, got {self.wait_ms}.")
+        for name in ("wait_ms", "max_upload"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.queue < self.max_texts:
             raise ValueError(
                 f"queue={self.queue} has no room for a request of max_texts={self.max_texts}."

@@ -1,27 +1,17 @@
-"use strict";
-// Lines of a request: fewer than servers take at once, so that the first translations come soon.
-const LINES_AT_ONCE = 64;
-const HISTORY = "polylect.history";
+import { offerFiles } from "./files.js";
+import { forget, remember, showHistory } from "./history.js";
+import { Panel } from "./panel.js";
+import { ask } from "./server.js";
+
 const at = (id) => document.getElementById(id);
+const RUN = "run:"; // before the path of another run, where it is chosen beside
+const ADAPTER = "adapter:";
+const panel = new Panel(at("translation"), at("legend"), "");
 let directions = [], names = {}, running = null;
 
 function tell(text, wrong = false) {
   at("state").textContent = text;
   at("state").classList.toggle("wrong", wrong);
-}
-
-function headers() {
-  const key = at("key").value.trim();
-  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
-}
-
-async function ask(path, body, signal) {
-  const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
-  const answer = await fetch(path, { headers: headers(), signal, ...options });
-  if (answer.ok) return answer;
-  if (answer.status === 401) at("key-details").open = true;
-  const said = await answer.json().catch(() => null);
-  throw new Error(said?.error?.message ?? `the server answers ${answer.status}`);
 }
 
 function fill(select, options, chosen) {
@@ -43,32 +33,21 @@ async function load() {
   try {
     const served = await (await ask("v1/directions")).json();
     const { adapters } = await (await ask("v1/adapters")).json();
+    const other = served.beside && await (await ask("beside/v1/directions")).json();
     ({ directions, languages: names } = served);
     const sources = unique(directions.map((d) => sides(d)[0]));
     fill(at("source"), [["", "the language it is in"], ...sources], at("source").value);
     offerTargets();
-    const options = adapters.map((a) => [a.name, a.name]);
-    fill(at("adapter"), [["", "of the direction"], ...options], at("adapter").value);
+    const options = adapters.map((a) => [a.name, `adapter ${a.name}`]);
+    fill(at("adapter"), [["", "what serves the direction"], ...options], at("adapter").value);
     at("adapter").disabled = !adapters.length;
-    tell(`${directions.length} directions`);
+    const others = options.map(([value, text]) => [ADAPTER + value, text]);
+    if (adapters.length) others.unshift([ADAPTER, "the base alone"]);
+    if (other) others.unshift([RUN, `${other.name}, ${other.strategy}`]);
+    fill(at("beside"), [["", "nothing else"], ...others], at("beside").value);
+    tell(`${served.name}, ${served.strategy}: ${directions.length} directions`);
   } catch (error) {
     tell(error.message, true);
-  }
-}
-
-async function* events(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("the server went away");
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const data = part.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      yield JSON.parse(data);
-    }
   }
 }
 
@@ -78,104 +57,63 @@ function setting() {
   return { ...way, ...(adapter && { adapter }) };
 }
 
-function paragraphs(lines, target) {
-  const made = lines.map(() => document.createElement("p"));
-  for (const p of made) Object.assign(p, { dir: "auto", lang: target.replace("_", "-") });
-  at("translation").replaceChildren(...made);
-  return made;
-}
-
-async function translateSome(part, shown, way, signal) {
-  const texts = part.map(([, line]) => line);
-  for await (const event of events(await ask("v1/translate", { texts, ...way, stream: true }, signal))) {
-    if (event.error) throw new Error(event.error.message);
-    const p = shown[part[event.index][0]];
-    if (event.piece) p.append(event.piece);
-    if (!event.translation) continue;
-    p.textContent = event.translation.text;
-    const { direction, adapter, capped } = event.translation;
-    p.title = `${direction}${adapter ? `, adapter ${adapter}` : ""}${capped ? ", cut off" : ""}`;
-    p.classList.toggle("wrong", capped);
-    at("progress").value += 1;
-  }
+// The second panel and its setting, if one is chosen.
+function beside() {
+  const chosen = at("beside").value;
+  at("other").hidden = !chosen;
+  document.querySelector(".sides").classList.toggle("three", Boolean(chosen));
+  if (!chosen) return null;
+  const other = new Panel(
+    at("other-translation"), at("other-legend"), chosen.startsWith(RUN) ? "beside/" : "");
+  at("other-label").textContent = at("beside").selectedOptions[0].text;
+  const { adapter, ...way } = setting();
+  const own = chosen.startsWith(RUN) ? {} : { adapter: chosen.slice(ADAPTER.length) };
+  return [other, { ...way, ...own }];
 }
 
 function isRunning(controller) {
   running = controller;
   at("go").disabled = Boolean(controller);
   at("stop").hidden = at("progress").hidden = !controller;
-  at("translation").setAttribute("aria-busy", String(Boolean(controller)));
 }
 
 async function translateAll() {
   const lines = at("text").value.split(/\r\n|\r|\n/), target = at("target").value;
   const full = [...lines.entries()].filter(([, line]) => line.trim());
   if (!full.length || running) return;
-  const shown = paragraphs(lines, target), way = setting(), begin = performance.now();
+  const panels = [[panel, setting()], beside()].filter(Boolean), begin = performance.now();
+  const colours = new Map();
   isRunning(new AbortController());
-  Object.assign(at("progress"), { max: full.length, value: 0 });
+  Object.assign(at("progress"), { max: full.length * panels.length, value: 0 });
   tell("translating …");
   try {
-    for (let i = 0; i < full.length; i += LINES_AT_ONCE) {
-      await translateSome(full.slice(i, i + LINES_AT_ONCE), shown, way, running.signal);
-    }
+    await Promise.all(panels.map(([own, way]) => {
+      own.show(lines.map(() => ""), target, colours);
+      const body = { ...way, usage: at("colours").checked };
+      return own.translate(full, body, running.signal, () => { at("progress").value += 1; });
+    }));
     tell(`${full.length} lines in ${((performance.now() - begin) / 1000).toFixed(1)} s`);
-    remember({ text: at("text").value, translation: whole(), target });
+    const entry = { text: at("text").value, translation: panel.text(), target };
+    if (!remember(entry, choose)) tell("translated; too long for the history of this browser");
   } catch (error) {
+    running.abort(); // the other panel, too
     tell(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
     isRunning(null);
-    at("copy").disabled = at("save").disabled = !whole().trim();
+    at("copy").disabled = at("save").disabled = !panel.text().trim();
   }
 }
 
-const whole = () => [...at("translation").children].map((p) => p.textContent).join("\n");
-
-function stored() {
-  try {
-    return JSON.parse(localStorage.getItem(HISTORY)) ?? [];
-  } catch {
-    return [];
-  }
-}
-
-function remember(entry) {
-  const kept = [entry, ...stored().filter((e) => e.text !== entry.text || e.target !== entry.target)];
-  try {
-    localStorage.setItem(HISTORY, JSON.stringify(kept.slice(0, 30)));
-  } catch {
-    tell("translated; too long for the history of this browser");
-  }
-  showHistory();
-}
-
-function showHistory() {
-  const items = stored().map((entry) => {
-    const button = document.createElement("button");
-    const into = Object.assign(document.createElement("span"), { className: "direction" });
-    into.textContent = `${entry.target}  `;
-    button.type = "button";
-    button.dir = "auto";
-    const text = entry.text.replace(/\s+/g, " ");
-    button.append(into, text.length > 120 ? `${text.slice(0, 120)}…` : text);
-    button.addEventListener("click", () => {
-      at("text").value = entry.text;
-      at("target").value = entry.target;
-      paragraphs(entry.translation.split("\n"), entry.target).forEach((p, i) => {
-        p.textContent = entry.translation.split("\n")[i];
-      });
-    });
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  });
-  at("history").replaceChildren(...items);
-  at("history-section").hidden = !items.length;
+function choose({ text, translation, target }) {
+  at("text").value = text;
+  at("target").value = target;
+  panel.show(translation.split("\n"), target);
+  at("copy").disabled = at("save").disabled = false;
 }
 
 function save() {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([`${whole()}\n`], { type: "text/plain" }));
+  link.href = URL.createObjectURL(new Blob([`${panel.text()}\n`], { type: "text/plain" }));
   link.download = `translation.${at("target").value}.txt`;
   link.click();
   URL.revokeObjectURL(link.href);
@@ -187,20 +125,18 @@ at("text").addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", () => running?.abort());
 at("source").addEventListener("change", offerTargets);
+at("beside").addEventListener("change", () => beside());
 at("copy").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(whole());
+  await navigator.clipboard.writeText(panel.text());
   tell("copied");
 });
 at("save").addEventListener("click", save);
-at("file").addEventListener("change", async () => {
-  const [file] = at("file").files;
-  if (file) at("text").value = await file.text();
-});
 at("key").value = sessionStorage.getItem("polylect.key") ?? "";
 at("key").addEventListener("change", () => {
   sessionStorage.setItem("polylect.key", at("key").value);
   load();
 });
-at("forget").addEventListener("click", () => { localStorage.removeItem(HISTORY); showHistory(); });
-showHistory();
+at("forget").addEventListener("click", () => forget(choose));
+offerFiles(setting, tell);
+showHistory(choose);
 load();

@@ -14,10 +14,10 @@ from pydantic import BaseModel, Field
 
 from polylect.did_you_mean import did_you_mean
 from polylect.programs.serve.answering import server_sent, stream, translate
+from polylect.programs.serve.api.schemas import EVENTS, Name, refusals
 from polylect.programs.serve.engine import Engine
 from polylect.programs.serve.jobs import Answer, Order, Piece
 from polylect.programs.serve.limits import Refusal
-from polylect.programs.serve.schemas import EVENTS, Name, refusals
 from polylect.run.text_settings import directions_served, has_named_adapters
 
 

@@ -4,14 +4,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True)
+NAME_PATTERN = "^[A-Za-z0-9_-]{1,100}$"
+"""What adapters may be called."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class TranslationRequest(BaseModel):
     """Texts, each one line, with one setting for all of them or one for each."""
 
-    model_config = _STRICT | {
+    model_config = STRICT | {
         "json_schema_extra": {
             "examples": [
                 {"texts": ["The boy sleeps.", "The boy sleeps."], "direction": ["en-de", "en-hi"]},
@@ -31,6 +33,19 @@ class TranslationRequest(BaseModel):
         None, description='Without it the one that serves the direction; "" is the base alone.'
     )
     stream: bool = Field(False, description="Send server-sent events as the texts grow.")
+    usage: bool = Field(
+        False, description="Tell which adapters or experts wrote each token; reads all once more."
+    )
+
+
+class TokenUsage(BaseModel):
+    """Who wrote a translation, token by token."""
+
+    names: list[str] = Field(description="Adapters, experts, or kinds of neurons.")
+    tokens: list[str] = Field(description="Pieces that put together are the text.")
+    shares: list[list[float]] = Field(
+        description="For each token those of the names: the mean over the model's layers."
+    )
 
 
 class TranslationAnswer(BaseModel):
@@ -42,6 +57,9 @@ class TranslationAnswer(BaseModel):
     source_tokens: int
     tokens: int
     capped: bool = Field(description="Whether it ran into the length cap.")
+    usage: TokenUsage | None = Field(
+        None, description="Where it was asked for; null where all tokens use all weights."
+    )
 
 
 class TranslationAnswers(BaseModel):
@@ -53,10 +71,10 @@ class TranslationAnswers(BaseModel):
 class AdapterRequest(BaseModel):
     """An adapter to load: a folder within the server's folder of adapters."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     folder: Name
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")] | None = Field(
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] | None = Field(
         None, description="The folder's by default."
     )
     directions: list[Name] | None = Field(
@@ -81,6 +99,9 @@ class AdapterAnswers(BaseModel):
 class Directions(BaseModel):
     """What is served."""
 
+    name: str = Field(description="Of the run, or of the base model.")
+    strategy: str
+    beside: bool = Field(description="Whether another run is served, under /beside.")
     directions: list[str] = Field(description="Empty where the strategy takes any.")
     languages: dict[str, str] = Field(description="English names of the codes in them.")
 
@@ -117,6 +138,7 @@ _MEANINGS = {
     413: "More bytes or texts than this server takes at once.",
     422: "The request cannot be answered as it is; the sentence says what is wrong.",
     429: "Too many texts wait already: try again.",
+    507: "There is no room to store it.",
     503: "The server stops, or the request took too long.",
 }
 

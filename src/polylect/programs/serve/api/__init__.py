@@ -1,0 +1,1 @@
+"""The routes: our own, OpenAI's, adapters, documents."""

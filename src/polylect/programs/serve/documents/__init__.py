@@ -1,0 +1,43 @@
+"""Files of text, tables, subtitles, memories and Markdown, translated within their form."""
+
+from collections.abc import Callable
+from pathlib import PurePath
+
+from polylect.data.languages import split_direction
+from polylect.did_you_mean import did_you_mean
+from polylect.programs.serve.documents.document import Document
+from polylect.programs.serve.documents.markdown import read_markdown
+from polylect.programs.serve.documents.plain import read_subtitles, read_table, read_text
+from polylect.programs.serve.documents.tmx import read_tmx
+
+FORMATS: dict[str, Callable[..., Document]] = {
+    "txt": read_text,
+    "tsv": read_table,
+    "tmx": read_tmx,
+    "srt": read_subtitles,
+    "md": read_markdown,
+}
+
+
+def read_document(name: str, content: str, direction: str, column: int = 0) -> Document:
+    """Return the texts of a file by the end of its name.
+
+    Args:
+        direction: as en-de.
+        column: of a table, from 0.
+
+    Raises:
+        ValueError: the format is not known, or the file is not of it.
+    """
+    ending = PurePath(name).suffix.removeprefix(".").lower()
+    if ending not in FORMATS:
+        hint = did_you_mean(ending, list(FORMATS))
+        raise ValueError(f"files .{ending} are not translated; {hint}")
+    source, target = split_direction(direction)
+    return FORMATS[ending](content, source=source, target=target, column=column)
+
+
+def translated_name(name: str, direction: str) -> str:
+    """Return the name of the translated file: with the target's code before its end."""
+    path = PurePath(name)
+    return f"{path.stem}.{split_direction(direction)[1]}{path.suffix}"

@@ -1,0 +1,91 @@
+"""What breaks on the way: whoever waits is told, and the others have their answers."""
+
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from helpers.serving import TEXTS, serving, translate
+
+from polylect.programs.serve.limits import Limits
+
+BODY = {"texts": TEXTS, "direction": "en-de"}
+
+
+def test_requests_are_told_when_the_engine_dies(serve, make_translator) -> None:
+    """The thread ends in the midst of a batch, while others wait."""
+    translator, runs = make_translator(), threading.Event()
+
+    def dies(prompts, watch=None):
+        runs.set()
+        time.sleep(0.3)
+        raise SystemExit
+
+    translator.decode = dies
+    client = serve(translator, Limits(wait_ms=0))
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(client.post, "/v1/translate", json=BODY)
+        assert runs.wait(60)
+        others = [pool.submit(client.post, "/v1/translate", json=BODY) for _ in range(2)]
+        answers = [future.result(60) for future in (first, *others)]
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert "has to be started again" in answers[0].json()["error"]["message"]
+    assert client.get("/health").status_code == client.get("/ready").status_code == 503
+    assert client.post("/v1/translate", json=BODY).status_code == 503
+    assert client.get("/v1/adapters").status_code == 503
+
+
+def test_a_request_about_adapters_that_breaks_harms_nothing(serve, offline, monkeypatch) -> None:
+    client = serve()
+    with monkeypatch.context() as patch:
+        broken = "polylect.programs.serve.api.adapters._adapter"
+        patch.setattr(broken, lambda *_: (_ for _ in ()).throw(MemoryError()))
+        assert client.get("/v1/adapters").status_code == 500
+    found = [answer["text"] for answer in translate(client, **BODY)]
+    assert found == offline.translate(TEXTS, "en-de")
+
+
+@pytest.mark.slow
+def test_a_killed_server_leaves_no_request_without_an_error(run) -> None:
+    with serving(run) as server:
+        texts = [f"{text} {number}" for number in range(80) for text in TEXTS]
+        with ThreadPoolExecutor(8) as pool:
+            body = {"texts": texts, "direction": "en-de"}
+            answers = [
+                pool.submit(server.post, "/v1/translate", body | {"stream": i % 2 == 0})
+                for i in range(8)
+            ]
+            while server.metric("polylect_batch_rows_count") < 1:
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGKILL)
+            for answer in answers:
+                with pytest.raises((OSError, AssertionError)):  # cut, or cut before its [DONE]
+                    answer.result(60)
+    with serving(run) as server:  # which comes up again as it was
+        assert server.post("/v1/translate", BODY)[0] == 200
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_keeps_nobody_waiting(run, offline) -> None:
+    with serving(run) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        texts = ",".join(f'"{TEXTS[0]} {number}"' for number in range(250))
+        body = f'{{"texts": [{texts}], "direction": "en-de", "stream": true}}'.encode()
+        head = f"POST /v1/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        slow = []
+        for _ in range(8):
+            client = socket.create_connection((host, int(port)))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+            slow.append(client)
+        status, answer = server.post("/v1/translate", BODY)
+        assert status == 200
+        assert [t["text"] for t in answer["translations"]] == offline.translate(TEXTS, "en-de")
+        for client in slow:
+            client.close()
+        deadline = time.monotonic() + 60
+        while server.metric("polylect_queue_texts") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert server.metric("polylect_queue_texts") == 0

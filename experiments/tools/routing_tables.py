@@ -175,9 +175,9 @@ def _by_router(
     """A row for each run that translated, a column for each router but the Oracle."""
     routers = {name: run["metrics"]["routers"] for name, run in runs.items()}
     routers = {name: of_run for name, of_run in routers.items() if of_run}
-    columns = [name for name in next(iter(routers.values()), {}) if name != "oracle"]
+    columns = dict.fromkeys(c for of_run in routers.values() for c in of_run if c != "oracle")
     rows = [
-        (name, *(f"{value(of_run, column):.1f}" for column in columns))
+        (name, *(f"{value(of_run, c):.1f}" if c in of_run else "-" for c in columns))
         for name, of_run in routers.items()
     ]
     return Table((title, *columns), tuple(rows))

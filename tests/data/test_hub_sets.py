@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from polylect.config.roots import conf_folder
 from polylect.data.corpora.corpus import corpora
-from polylect.data.corpora.hub_sets import HUB_SETS
+from polylect.data.corpora.hub_sets import HUB_SETS, flores_code
 from polylect.data.datamodule import TranslationData
+from polylect.data.languages import LANGUAGES
 
 EN = ["The soup is hot.", "Mr. Rao said “no”.", "NA"]
 HI = ["सूप गरम है।", 'श्री राव ने "नहीं" कहा।', "शून्य"]
@@ -113,6 +114,13 @@ def test_every_set_is_read_in_both_directions(tmp_path: Path) -> None:
     assert identities["samanantar"].keys() == {f"ai4bharat/samanantar/hi/{TRAIN}"}
     assert len(identities["flores"]) == 2 and len(identities["bpcc"]) == 1
     assert all(len(digest) == 64 for one in identities.values() for digest in one.values())
+
+
+def test_languages_have_the_names_of_flores() -> None:
+    names = "eng_Latn arb_Arab npi_Deva ory_Orya zho_Hans zho_Hant jpn_Jpan srp_Cyrl ces_Latn"
+    codes = "en ar ne or zh zh_Hant ja sr cs"
+    assert [flores_code(code) for code in codes.split()] == names.split()
+    assert all(len(flores_code(code).partition("_")[2]) == 4 for code in LANGUAGES)
 
 
 @pytest.mark.filterwarnings(

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,11 +72,10 @@ class PairStore:
                 end += len(raw)
                 ends.values.append(end)
                 strings += 1
-            is_time = len(first.values) % _LOOK == 0 or len(raw) > spill_bytes
-            if is_time and sum(column.nbytes for column in columns) > spill_bytes:
-                for column in columns:
-                    column.spill()
+            if len(first.values) % _LOOK == 0 or len(text.values) > spill_bytes:
+                _spill(columns, spill_bytes)
         first.values.append(strings)
+        _spill(columns, spill_bytes)
 
     @property
     def nbytes(self) -> int:
@@ -109,6 +108,13 @@ class PairStore:
         begin = int(self._ends[low - 1]) if low else 0
         ends = np.concatenate([[begin], self._ends[low:high]])
         return bounds - low, ends - begin, self._text[begin : int(ends[-1])]
+
+
+def _spill(columns: Sequence["_Column"], most: int) -> None:
+    """Move the columns to their files if they have more than `most` bytes in memory."""
+    if sum(column.nbytes for column in columns) > most:
+        for column in columns:
+            column.spill()
 
 
 class _Column:

@@ -73,10 +73,20 @@ def test_groups_are_compared_over_seeds(systems: Path, capsys: pytest.CaptureFix
     assert report["systems"] == {"bad": ["bad_1", "bad_2"], "good": ["good_1", "good_2"]}
     assert "mean and 95 % interval over seeds; runs: bad 2, good 2" in stdout
     assert "good against bad: " in stdout
+    rows = [line.split("  ")[0] for line in stdout.splitlines()]
+    assert [row for row in rows if "seed " in row][:2] == ["bad, seed 1", "bad, seed 2"]
     for comparison in report["comparisons"]:
         assert comparison["runs"] == [2, 2] and "t:paired" in comparison["signature"]
         assert comparison["difference"] > 30
     assert {v["word"] for v in report["verdicts"]} <= {"better", "undecided"}
+
+
+def test_a_system_with_one_run_has_its_own_name(
+    systems: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run(["compare", "groups={base: [bad_1], ours: [good_1]}", "samples=5"]) == 0
+    rows = {line.split("  ")[0] for line in capsys.readouterr().out.splitlines()}
+    assert {"base", "ours"} <= rows and not {"bad_1", "good_1"} & rows
 
 
 def test_both_tests_have_to_agree(systems: Path) -> None:

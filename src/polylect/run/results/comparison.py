@@ -123,7 +123,8 @@ def is_paired(system: System, baseline: System) -> bool:
 
 def score_tables(systems: Sequence[System], uses: Uses) -> list[Table]:
     """Return the tables of all metrics, those of `tables_by_metric`, in one list."""
-    return [table for tables in tables_by_metric(systems, uses).values() for table in tables]
+    by_metric = tables_by_metric(systems, uses, _row_names(systems))
+    return [table for tables in by_metric.values() for table in tables]
 
 
 def tables_by_metric(
@@ -155,6 +156,17 @@ def tables_by_metric(
         notes = tuple(uses.get(metric, ()))
         tables[metric] = [replace(table, notes=(*table.notes, *notes)) for table in made]
     return tables
+
+
+def _row_names(systems: Sequence[System]) -> list[str]:
+    """Return a name for each run: its system's, with the seed where the system has several."""
+    ends = iter(names_of(all_runs(systems)))
+    names = []
+    for system in systems:
+        for run, end in zip(system.runs, ends, strict=False):
+            which = end if run.seed is None else f"seed {run.seed}"
+            names.append(system.name if len(system.runs) == 1 else f"{system.name}, {which}")
+    return names
 
 
 def difference_table(

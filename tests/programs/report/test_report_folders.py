@@ -17,7 +17,7 @@ from polylect.programs.report.scores import _marked as marked
 from polylect.run.sweep.folder import FILE
 from polylect.run.sweep.ledger import Attempt, append
 
-QUICK = ["samples=20", "lines=2"]
+QUICK = ["samples=10", "lines=2"]
 
 
 def copied(folder: Path, to: Path, seed: int | None = None, lines: str | None = None) -> Path:
@@ -116,7 +116,7 @@ def test_translations_stand_beside_their_sources(tiny_run: Path, here: Path) -> 
 def test_marks_are_the_verdicts_of_compare(tiny_run: Path, here: Path) -> None:
     worse = copied(tiny_run, here / "worse", lines="xyz")
     assert (
-        run(["compare", str(tiny_run), str(worse), "samples=20", "out=table.json", "level=0.2"])
+        run(["compare", str(tiny_run), str(worse), "samples=10", "out=table.json", "level=0.2"])
         == 0
     )
     report = json.loads(Path("table.json").read_text(encoding="utf-8"))
@@ -229,7 +229,7 @@ def test_jobs_that_differ_in_their_seed_are_one_system(tiny_run: Path, here: Pat
     assert len(tables(found)["what was run"]) == 1 + 4
 
 
-def test_stages_of_a_recipe_and_groups(tiny_run: Path, here: Path) -> None:
+def test_stages_of_a_recipe_are_runs(tiny_run: Path, here: Path) -> None:
     recipe = here / "recipe"
     recipe.mkdir()
     shutil.copy(tiny_run / "record.json", recipe)
@@ -242,7 +242,11 @@ def test_stages_of_a_recipe_and_groups(tiny_run: Path, here: Path) -> None:
     assert [row[0] for row in shown["what was run"]] == ["run", "detect", "train"]
     ended = shown["stages of the recipe, as they ended"]
     assert [row[0] for row in ended] == ["stage", "detect", "train"]
-    groups = f"groups={{one: [{recipe}/detect, {recipe}/train], base: [{tiny_run}]}}"
+
+
+def test_groups_are_systems(tiny_run: Path, here: Path) -> None:
+    folders = [copied(tiny_run, here / f"seed_{seed}", seed=seed) for seed in (1, 2)]
+    groups = f"groups={{one: [{folders[0]}, {folders[1]}], base: [{tiny_run}]}}"
     assert run(["report", groups, *QUICK, "out=groups.html"]) == 0
     shown = tables(html.fromstring(Path("groups.html").read_bytes()))
     assert [row[0] for row in shown["BLEU over seeds"]] == ["system", "one", "base"]

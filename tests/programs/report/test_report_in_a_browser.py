@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.tiny import train
+from helpers.tiny import LENGTH, MODEL
 
 from polylect.cli import run
 
@@ -64,14 +64,17 @@ iframe { width: WIDTHpx; height: 900px; border: 0 }
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on a run of English into Arabic, with the measuring script."""
     folder = tmp_path_factory.mktemp("arabic")
-    lines = "en\tar\n" + "".join(f"{en}\t{ar}\n" for en, ar in PAIRS)
-    (folder / "pairs.tsv").write_text(lines, encoding="utf-8")
-    corpus = f"{{kind: tsv, path: {folder / 'pairs.tsv'}, header: true}}"
-    parts = [f"data.{part}={corpus}" for part in ("val", "test")]
-    made = train(
-        folder, "data=files", "data.directions=[en-ar]", "data.template=tag", "~data.train",
-        f"+data.train={corpus}", *parts, "evaluate=true", "trainer.max_steps=2",
-    )  # fmt: skip
+    learned = [(f"He reads {n} books.", f"هو يقرأ {n} كتب.") for n in range(10, 40)]
+    parts = []
+    for part, pairs in (("train", learned), ("val", PAIRS), ("test", PAIRS)):
+        lines = "en\tar\n" + "".join(f"{en}\t{ar}\n" for en, ar in pairs)
+        (folder / f"{part}.tsv").write_text(lines, encoding="utf-8")
+        path = folder / f"{part}.tsv"
+        parts.append(f"data.{part}={{kind: tsv, path: {path}, header: true}}")
+    settings = [*MODEL, "data=files", "data.directions=[en-ar]", "data.template=plain", *parts]
+    settings += [*LENGTH, "trainer=smoke", "trainer.max_steps=2", "evaluate_base=false"]
+    assert run(["train", *settings, "name=arabic", f"runs={folder}"]) == 0
+    (made,) = (folder / "arabic").iterdir()
     (made / "outputs" / "en-ar.txt").write_text(
         "".join(f"{ar.replace('قديم', 'جديد')}\n" for _, ar in PAIRS), encoding="utf-8"
     )

@@ -42,7 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run(runs: Path, **changes: object) -> None:
     values = {"name": "three", "runs": str(runs), "seed": 1, "resume": None, "reuse": True}
-    empty = {"common": [], "extra": {}, "shared": {}}
+    empty = {"common": [], "extra": {}, "shared": {}, "dry_run": False}
     recipe.main(OmegaConf.create(values | empty | {"stages": STAGES} | changes))
 
 

@@ -57,6 +57,10 @@ def test_a_run_without_its_devices_makes_no_folder_and_a_dry_run_says_so(
     assert shown.count("this machine has none") == 1 and "memory " in shown
 
 
+MASKED = ["strategy=landermt", "strategy.neurons=none", "strategy.gate=none"]
+MASKED += ["strategy.shared=true", "strategy.mask_at_step=true"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -64,6 +68,8 @@ def test_a_run_without_its_devices_makes_no_folder_and_a_dry_run_says_so(
         (["trainer=fsdp", "strategy.init=contrastive"], "strategy.init=contrastive looks at"),
         (["trainer=fsdp", "strategy.start=folder"], "strategy.start writes into whole adapters"),
         (["trainer=fsdp", "+model.quantize=4bit"], "model.quantize=4bit makes weights that"),
+        (["trainer=ddp", *MASKED], "train in one process"),
+        (["trainer=cpu", *MASKED], None),
         (["trainer=deepspeed2"], "takes strategy=full alone, not LoRASwitch"),
         (
             ["trainer=deepspeed3", "strategy=full", "trainer.accumulate_grad_batches=2"],

@@ -106,6 +106,16 @@ def build(cfg: DictConfig, folder: Path) -> None:
         assert instantiate(node, "callbacks") is not None
 
 
+@pytest.mark.parametrize(
+    "name", ["landermt_7b", "lora_switch_indic", "mix_moe_7b_stage1", "mix_moe_7b_stage2"]
+)
+def test_experiments_on_bases_of_billions_save_memory(name: str) -> None:
+    cfg = composed(f"experiment/{name}")
+    assert cfg.model.gradient_checkpointing
+    assert cfg.trainer.precision == "bf16-mixed"
+    assert cfg.trainer.accumulate_grad_batches > 1
+
+
 def test_the_folders_of_conf_are_the_parts_of_the_configuration() -> None:
     assert {file.split("/")[0] for file in FILES} == PARTS
     assert {path.stem for path in CONF.glob("*.yaml")} == SCHEMAS.keys() | {

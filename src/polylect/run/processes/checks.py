@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.roots import ConfigError
+from polylect.run.length import processes_of
 from polylect.run.processes.group import started_together
 from polylect.strategies.full import Full
 
@@ -61,6 +62,11 @@ def check_sharing(module: Any, cfg: DictConfig) -> None:
     if name == _DEEPSPEED:
         _check_deepspeed(module, cfg)
         return
+    if getattr(module, "mask_at_step", False) and processes_of(cfg) > 1:
+        raise ConfigError(
+            "strategy.mask_at_step=true takes the direction of the last micro-batch, of which "
+            f"{processes_of(cfg)} processes have as many: train in one process."
+        )
     if not is_sharded_by(cfg):
         return
     if any("InterferenceLedger" in str(node) for node in (cfg.callbacks or {}).values()):

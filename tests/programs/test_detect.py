@@ -285,7 +285,7 @@ def test_placebo_and_layers_are_chosen_anew(done: Path, tmp_path: Path) -> None:
     assert placebo.base_fingerprint == file.base_fingerprint
     one = chosen_anew(done, tmp_path, "layers.rule=last", "layers.k=1", "categories.share=0.5")
     assert one.layers == (1,)
-    assert one.counts()["en-de"]["general"] == 22  # of the 32 most aware
+    assert one.counts()["en-de"]["general"] == 28  # of the 32 most aware
     listed = chosen_anew(done, tmp_path, "layers.rule=[1]")
     assert torch.equal(listed.specific[0], file.specific[1])
     scalar = chosen_anew(done, tmp_path, "layers.form=scalar")

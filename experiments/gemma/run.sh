@@ -19,5 +19,5 @@ data=(model=local "model.path=$POLYLECT_BASE" data=captions_indic generation.rat
 polylect library "path=${folder%/}/lora_switch/adapters" action=inputs "${data[@]:0:3}"
 for name in lora_switch contrastive; do
   python experiments/routable/measure.py --library "${folder%/}/$name/adapters" --limit "${LIMIT:-25}" \
-    --out "experiments/gemma/results/routers/$name.json" "${data[@]}"
+    --out "experiments/gemma/results/routers/${name}_seed${SEED:-1}.json" "${data[@]}"
 done

@@ -42,9 +42,9 @@ def read_metrics(client: TestClient) -> dict[str, float]:
 
 
 class Server:
-    """A process that serves, at `url`."""
+    """What serves at `url`, and its process if it has one of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str] | None, url: str) -> None:
         self.process, self.url = process, url
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:

@@ -105,9 +105,7 @@ class Serve:
     key_file: str | None = None  # keys, one a line, of which each request must send one
     open: bool = False  # let other machines in without a key
     max_bytes: int = 1048576  # of a request's body; above: 413
-    max_upload: int = (
-        0  # of an adapter that clients upload, which stays in `adapters`; 0 takes none
-    )
+    max_upload: int = 0  # bytes of an adapter that a client may upload into `adapters`
     max_texts: int = 256  # in a request, lines counted; above: 413
     queue: int = 2048  # texts that may wait, of all requests; above: 429
     timeout: float = 300  # seconds from a request to its answer; above: 503

@@ -1,14 +1,17 @@
 """What breaks on the way: whoever waits is told, and the others have their answers."""
 
+import http.client
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
-from helpers.serving import TEXTS, serving, translate
+from helpers.serving import TEXTS, Server, serving, serving_here
 
+from polylect.programs.serve.app import create_app
 from polylect.programs.serve.limits import Limits
 
 BODY = {"texts": TEXTS, "direction": "en-de"}
@@ -37,16 +40,6 @@ def test_requests_are_told_when_the_engine_dies(serve, make_translator) -> None:
     assert client.get("/v1/adapters").status_code == 503
 
 
-def test_a_request_about_adapters_that_breaks_harms_nothing(serve, offline, monkeypatch) -> None:
-    client = serve()
-    with monkeypatch.context() as patch:
-        broken = "polylect.programs.serve.api.adapters._adapter"
-        patch.setattr(broken, lambda *_: (_ for _ in ()).throw(MemoryError()))
-        assert client.get("/v1/adapters").status_code == 500
-    found = [answer["text"] for answer in translate(client, **BODY)]
-    assert found == offline.translate(TEXTS, "en-de")
-
-
 @pytest.mark.slow
 def test_a_killed_server_leaves_no_request_without_an_error(run) -> None:
     with serving(run) as server:
@@ -61,22 +54,20 @@ def test_a_killed_server_leaves_no_request_without_an_error(run) -> None:
                 time.sleep(0.01)
             server.process.send_signal(signal.SIGKILL)
             for answer in answers:
-                with pytest.raises((OSError, AssertionError)):  # cut, or cut before its [DONE]
+                with pytest.raises((OSError, http.client.HTTPException)):
                     answer.result(60)
-    with serving(run) as server:  # which comes up again as it was
-        assert server.post("/v1/translate", BODY)[0] == 200
 
 
 @pytest.mark.slow
-def test_a_client_that_does_not_read_keeps_nobody_waiting(run, offline) -> None:
-    with serving(run) as server:
-        host, port = server.url.removeprefix("http://").split(":")
+def test_a_client_that_does_not_read_keeps_nobody_waiting(make_translator, offline) -> None:
+    with serving_here(create_app(make_translator())) as url:
+        server, address = Server(None, url), urlsplit(url)
         texts = ",".join(f'"{TEXTS[0]} {number}"' for number in range(250))
         body = f'{{"texts": [{texts}], "direction": "en-de", "stream": true}}'.encode()
         head = f"POST /v1/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         slow = []
         for _ in range(8):
-            client = socket.create_connection((host, int(port)))
+            client = socket.create_connection((address.hostname, address.port))
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
             slow.append(client)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -81,10 +80,9 @@ def test_many_requests_at_once_are_decoded_together(
 
 
 def test_a_client_that_is_alone_is_not_kept_waiting(serve) -> None:
-    client, begin = serve(limits=Limits(wait_ms=20_000)), time.monotonic()
+    client = serve(limits=Limits(wait_ms=200_000, timeout=100))  # who waits has no answer
     for text in TEXTS:
         translate(client, texts=[text], direction="en-de")
-    assert time.monotonic() - begin < 20
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def client(serve, store: Path) -> TestClient:
 
 
 def upload(client: TestClient, content: bytes, name: str = "mine"):
-    headers = {"Content-Type": "application/zip"}
+    headers = {"Content-Type": "application/octet-stream"}
     return client.put(f"/v1/adapters/{name}", content=content, headers=headers)
 
 

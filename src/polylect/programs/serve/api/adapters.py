@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _UPLOADED = {CONFIG, WEIGHTS, ABOUT}
 """Files of an upload; none else is taken, pickled weights least of all."""
 _NEW_NAME = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
-_ZIP = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
+_ZIP = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def adapter_routes(engine: Engine, folder: Path | None) -> APIRouter:

@@ -106,7 +106,7 @@ def mean_folder(library: AdapterLibrary, names: list[str], runs: Path) -> tuple[
 
 
 def curve(run: Path, direction: str, overrides: list[str]) -> dict[str, float]:
-    """Train, unless that was done, and return chrF++ of the validation sentences by step."""
+    """Train, unless that was done, and return chrF++ of the validation sentences by steps made."""
     if not (run / "record.json").is_file() or Record.read(run).status != "done":
         os.environ[RUN_FOLDER] = str(run)
         register_resolvers(run)
@@ -114,11 +114,12 @@ def curve(run: Path, direction: str, overrides: list[str]) -> dict[str, float]:
         del os.environ[RUN_FOLDER]
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get(f"val/chrf/{direction}")]
-    return {row["step"]: round(float(row[f"val/chrf/{direction}"]), 2) for row in rows}
+    values = {int(row["step"]) + 1: float(row[f"val/chrf/{direction}"]) for row in rows}
+    return {str(step): round(value, 2) for step, value in values.items()}
 
 
 def steps_to(curves: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[int | None]]]:
-    """The first step looked at from which each goal is reached, by goal and start, over seeds."""
+    """The steps after which each goal is reached, by goal and start, in the order of the seeds."""
     return {
         str(goal): {
             name: [

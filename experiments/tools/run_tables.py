@@ -105,3 +105,24 @@ def _spread(cells: Sequence[str]) -> str:
     digits = len(cells[0].partition(".")[2])
     values = [float(cell) for cell in cells]
     return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+
+
+def steps(runs: Mapping[str, Record]) -> Table:
+    """Rows are starts of a new direction: steps to each chrF++, a number for each seed."""
+    rows, goals = [], []
+    for name, record in runs.items():
+        metrics = record["metrics"]
+        goals = list(metrics["steps"])
+        for start, by_seed in metrics["chrf++"].items():
+            nearness = metrics["similarities"].get(start)
+            cells = [_seeds(metrics["steps"][goal][start]) for goal in goals]
+            last = [list(curve.values())[-1] for curve in by_seed.values()]
+            end = f"{mean(last):.1f}" + (f" ± {stdev(last):.1f}" if len(last) > 1 else "")
+            near = "" if nearness is None else f"{nearness:.4f}"
+            rows.append((f"{name}, {start}", near, *cells, end))
+    header = ("start", "nearness", *(f"steps to {goal}" for goal in goals), "chrF++ at the end")
+    return Table(header, tuple(rows))
+
+
+def _seeds(values: Sequence[int | None]) -> str:
+    return ", ".join("-" if value is None else str(value) for value in values)

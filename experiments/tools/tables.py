@@ -14,6 +14,7 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     mix_moe/targets       nats per target token of each direction after each run
     mix_moe/tongues/bleu  a table of the runs RUN_seedN.json in experiments/mix_moe/results/tongues,
                           with mean and standard deviation over the seeds
+    add_language/steps    steps to a chrF++ from each start of a new direction
     lag/domains/bleu      a metric of test sets DOMAIN_DIRECTION: means over directions
     lag/oracle/bleu       the same, as shares of what the run `oracle` has
     lag/routing           how often the right adapter was chosen, or one of its direction or domain
@@ -111,6 +112,7 @@ def table(experiments: Path, name: str) -> str:
         "characters": run_tables.characters,
         "together": run_tables.together,
         "targets": run_tables.target_likelihoods,
+        "steps": run_tables.steps,
         "domains": lambda runs: routing_tables.domains(runs, detail),
         "oracle": lambda runs: routing_tables.oracle_shares(runs, detail),
         "routing": routing_tables.routing,

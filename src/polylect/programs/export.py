@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> None:
             sentences = write_own(module, stored, folder, cfg.form, cfg.name)
         if cfg.form != "gguf":  # whose outputs only llama.cpp could give
             sentences += write_export_passports(module, folder, cfg.form, cfg.name, cfg.run)
-        if cfg.form in CARD_FORMS:
+        if cfg.hub:
             card = write_card(folder, cfg.form, cfg.run, _base_name(module))
     for line in [*sentences, *_examples(module, cfg, out)]:
         print(line)

@@ -15,14 +15,15 @@ from harness import keep_freed_memory, quiet  # sets the environment
 # ruff: isort: split
 import torch
 import uvicorn
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from peft import PeftModel
 from transformers import StoppingCriteriaList
 
+from polylect.config.targets import instantiate
 from polylect.data.batch import Example, collate, pad_id
 from polylect.models.context import context_of
 from polylect.programs.serve.app import create_app
+from polylect.run.reuse.stored_config import read_config
 from polylect.strategies.generation import Translation, batches, text_of
 from polylect.strategies.loop.finished_sequences import TokenReporter, Watch
 from polylect.translator import Translator
@@ -39,7 +40,8 @@ class PeftTranslator(Translator):
     def __init__(self, run: Path, way: str) -> None:
         super().__init__(Translator.from_run(run, device="cpu").module, "cpu")
         self.way = way
-        base, _ = instantiate(OmegaConf.load(run / "config.yaml").model)
+        model = OmegaConf.create(read_config(run / "config.yaml")["model"])
+        base, _ = instantiate(model, "model")
         first, *others = sorted((run / "adapters").iterdir())
         self.model = PeftModel.from_pretrained(base, first, first.name).eval()
         for folder in others:

@@ -206,7 +206,7 @@ def test_an_experiment_is_at_most_two_files_deep(file: str) -> None:
 def test_corpora_say_once_what_they_share() -> None:
     shared = written("data/corpus")
     corpora = [written(file) for file in FILES if parents(file) == ["data/corpus"]]
-    assert len(corpora) == 10
+    assert len(corpora) == 13
     for own in corpora:
         assert [key for key in own if own[key] == shared.get(key)] == []
 

@@ -100,6 +100,7 @@ class Engine:
                     f"{self.limits.queue}: try again in a few seconds.",
                     retry_after=2,
                 )
+            job.came_alone = not self._open
             self._arrived.append(job)
             self._open.add(job)
             self._changed.notify()
@@ -156,11 +157,10 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                was_idle = not self._has_work()
                 self._changed.wait_for(lambda: self._has_work() or self._is_stopping)
                 if not self._has_work():
                     return
-                if not (was_idle and self._was_alone):
+                if not self._is_lone_client():
                     self._gather()
                 calls, jobs = list(self._calls), list(self._arrived)
                 self._calls.clear()
@@ -173,6 +173,11 @@ class Engine:
             if batch:
                 self._was_alone = len({row.job for row in batch}) == 1
                 self._decode(batch)
+
+    def _is_lone_client(self) -> bool:
+        """Whether nobody else was being served, neither before nor when the next request came."""
+        came_alone = [job.came_alone for job in self._arrived] == [True]
+        return self._was_alone and came_alone and not len(self._waiting)
 
     def _gather(self) -> None:
         """Wait for texts that come at the same time: until none comes for a moment, or all fit.

@@ -74,6 +74,7 @@ class Job:
 
     Attributes:
         dropped: whether nobody wants the answers any more.
+        came_alone: whether every request before it had its answer when it came.
         streams: whether pieces are told of.
         wants_usage: whether answers tell which adapters or experts were used.
     """
@@ -83,7 +84,7 @@ class Job:
     ) -> None:
         self.orders, self.streams, self.wants_usage = list(orders), streams, wants_usage
         self.arrival = time.perf_counter()
-        self.dropped = self.has_begun = False
+        self.dropped = self.has_begun = self.came_alone = False
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 

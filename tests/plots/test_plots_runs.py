@@ -77,11 +77,13 @@ def test_scores_are_ranked_beside_the_base() -> None:
         return {name: {"value": value, "signature": ""} for name, value in both.items()}
 
     test = {"en-de": row(40, 20), "en-ta": row(60, 10), "de": {"nats_per_token": 2.0}}
+    test["en-ta"]["bleu"]["signature"] = "tok:intl"
     left, right = plots.scores(test, {"en-de": row(30, 5)}).axes
     assert labels(left.yaxis) == ["en-de", "en-ta"], "the best is at the top"
     assert [bar.get_width() for bar in left.patches] == [40, 60]
     assert [bar.get_width() for bar in right.patches] == [20, 10]
     assert left.get_title() == "chrF++ (mean 50.0)"
+    assert right.get_title() == "BLEU (several signatures)", "no mean over different tokenizers"
     assert list(left.lines[0].get_xdata()) == [30]
 
 

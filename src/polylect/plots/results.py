@@ -58,7 +58,9 @@ def scores(test: Scores, base: Scores | None = None) -> Figure:
         for direction, value in before:
             if direction in ranked:
                 axes.plot(value, direction, "o", color="white", markeredgecolor="black")
-        title = f"{_METRICS[metric]} (mean {sum(own) / len(own):.1f})"
+        signatures = {row[metric]["signature"] for row in test.values() if metric in row}
+        mean = f"mean {sum(own) / len(own):.1f}" if len(signatures) == 1 else "several signatures"
+        title = f"{_METRICS[metric]} ({mean})"
         axes.set(title=title, xlabel=f"{_METRICS[metric]}, test set", xlim=(0, 108))
         axes.set_xticks(range(0, 101, 20))
     if base:

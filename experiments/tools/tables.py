@@ -25,6 +25,7 @@ A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. NAME is one 
     routable/tongues/found   how often tokens would find their adapter
     routable/tongues/chosen  how often those do that each router writes itself
     routable/tongues/shares  chrF++ of each router as a share of the Oracle's
+    routable/last/shares     the same where the last token of the prompt votes
     routable/left_out/written  chrF++ of each router without the adapter of the direction
     claims                the verdict of every card in experiments/claims
     claims/full           and what it was expected to be, was, and would have shown
@@ -54,6 +55,8 @@ from polylect.eval.table import Table
 from polylect.files import write_text
 
 CLAIMS = {"claims": claims_table, "claims/full": full_table}
+OVER_SEEDS = ("tongues", "last")
+"""Folders of records whose rows are means over seeds."""
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = re.compile(r"^<!-- table:(?P<name>\S+) -->\n", re.MULTILINE)
 BLOCK = re.compile(rf"({BEGIN.pattern})(?P<body>.*?)(^<!-- /table -->)", re.MULTILINE | re.DOTALL)
@@ -129,8 +132,8 @@ def table(experiments: Path, name: str) -> str:
     if kind not in makers:
         raise ValueError(f"there is no table {name}; known are {folder}/{', '.join(makers)}")
     make = makers[kind]
-    if results.name == "tongues":
-        return of_runs(results, "tongues", lambda runs: run_tables.over_seeds(make(runs)))
+    if results.name in OVER_SEEDS:
+        return of_runs(results, results.name, lambda runs: run_tables.over_seeds(make(runs)))
     return of_runs(results, folder, make)
 
 

@@ -68,12 +68,13 @@ def test_an_architecture_that_is_not_known_is_refused(tmp_path: Path) -> None:
 def test_a_run_on_a_gguf_base_becomes_whole_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from helpers.tiny import train
+    from helpers.tiny import TRAIN
 
     monkeypatch.setenv("POLYLECT_CACHE", str(tmp_path / "cache"))
     base, _ = make("llama", tmp_path)
-    own = train(
-        tmp_path / "runs",
+    settings = [
+        *(setting for setting in TRAIN if not setting.startswith("model")),
+        f"runs={tmp_path / 'runs'}",
         "model=local",
         f"model.path={base}",
         "data.template=plain",
@@ -81,7 +82,9 @@ def test_a_run_on_a_gguf_base_becomes_whole_files(
         "strategy=full",
         "optim.optimizer.lr=1e-3",
         "trainer.max_steps=1",
-    )
+    ]
+    assert run(["train", *settings]) == 0
+    (own,) = tmp_path.glob("runs/*/*/")
     out = tmp_path / "whole"
     command = ["export", f"run={own}", "form=gguf", f"gguf={base}", f"out={out}", "device=cpu"]
     assert run(command) == 0

@@ -99,6 +99,49 @@ def test_a_sweep_that_is_stopped_lets_its_job_save(tmp_path: Path) -> None:
     assert record(folder)["status"] == "interrupted"
 
 
+# A launcher, its worker, and the worker's job, which says when it is told to stop.
+LAUNCHER = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {worker!r}, *sys.argv[1:]])
+time.sleep(600)
+"""
+WORKER = """
+import os, sys
+from polylect.run.sweep.process import run_subprocess, stop_with
+stop_with(os.getppid())
+run_subprocess([sys.executable, "-c", {job!r}, *sys.argv[1:]], None, os.environ)
+"""
+STOPPABLE_JOB = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    (folder / "saved").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+(folder / "runs").touch()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_launcher_that_is_killed_leaves_no_job_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    program = LAUNCHER.format(worker=WORKER.format(job=STOPPABLE_JOB))
+    launcher = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    wait_for(tmp_path / "runs")
+    launcher.send_signal(number)
+    launcher.wait(SECONDS)
+    wait_for(tmp_path / "saved")
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert path.exists()
+
+
 def test_what_varies_names_the_job() -> None:
     hydra = SimpleNamespace(
         overrides=SimpleNamespace(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from polylect.run.record import new_folder
 from polylect.run.sweep.ledger import Attempt, append, hold, read_attempts
-from polylect.run.sweep.process import RUN_FOLDER, is_resumable, run_subprocess
+from polylect.run.sweep.process import RUN_FOLDER, is_resumable, run_subprocess, stop_with
 
 SHOWN = 5
 """Last lines of a failed job that are shown."""
@@ -36,12 +36,14 @@ class HydraJob:
     Attributes:
         program: whose configuration the job is given.
         overrides: of the command line.
+        sweeper: number of the process that runs the sweep; a launcher gives it workers.
         codes: exit code of the program, if it has an answer and no objective.
         failures: what the job raised, since Hydra would print a line about it that helps nobody.
     """
 
     program: str
     overrides: Sequence[str]
+    sweeper: int = field(default_factory=os.getpid)
     codes: list[int] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
 
@@ -55,12 +57,21 @@ class HydraJob:
         from hydra.types import RunMode
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return _run_of_sweep(self.program, self.overrides, cfg)
+            return self._run_of_sweep(cfg)
         try:
             return self._run_here(cfg)
         except Exception as error:
             self.failures.append(error)
             return None
+
+    def _run_of_sweep(self, cfg: DictConfig) -> float:
+        if os.getppid() != self.sweeper:
+            return _run_of_sweep(self.program, self.overrides, cfg)
+        stop_with(self.sweeper)
+        try:
+            return _run_of_sweep(self.program, self.overrides, cfg)
+        except SystemExit as stopped:
+            os._exit(stopped.code)  # a worker would go on with the next job of its queue
 
     def _run_here(self, cfg: DictConfig) -> object:
         from hydra.core.hydra_config import HydraConfig

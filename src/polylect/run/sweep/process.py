@@ -1,9 +1,12 @@
 """A process of its own for a job or stage, which frees memory, seeds and loggers when it ends."""
 
+import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +37,21 @@ def run_subprocess(
         if process.poll() is None:
             process.terminate()
             process.wait()
+
+
+@cache
+def stop_with(parent: int) -> None:
+    """Send this process SIGTERM as soon as the one that started it is gone.
+
+    A launcher that is killed cannot tell its workers, whose jobs would run on by themselves.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_resumable(program: str, run: Path) -> bool:

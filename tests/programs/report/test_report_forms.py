@@ -66,6 +66,14 @@ def test_markdown_and_latex_escape_everything() -> None:
     assert latex.count(r"\end{Verbatim}") == 1
 
 
+def test_a_markdown_table_is_whole_lines_in_a_row() -> None:
+    """A blank line ends a table: what follows it would be shown as text with strokes."""
+    grid = Grid("c", Table(("run", "en-de"), (("a", "1.0"), ("b", "2.0")), ("note",)))
+    text = render("markdown", "t", "s", [Section("x", [grid, Text("after")])], "")
+    table = "| run | en-de |\n| --- | ---: |\n| a | 1.0 |\n| b | 2.0 |"
+    assert f"\nc:\n\n{table}\n\nnote\n\nafter\n" in text
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_languages_have_their_tag_and_direction(form: str) -> None:
     sample = Sample(

@@ -79,3 +79,14 @@ def test_a_report_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["data", f"out={tmp_path / 'x.json'}"]) == 2
     assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "x.json").read_text() == "mine"
+
+
+def test_a_warning_is_said_though_its_module_was_there_before_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra silences the loggers that it finds, and checking `data.cache` imports the module."""
+    cached = ["data.directions=[en-de]", "data.train=garden.{lang}", f"data.cache={tmp_path}"]
+    for template in ("tag", "plain"):
+        assert run(["data", *TINY, *cached, f"data.template={template}", "data.processes=1"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "tokenised anew" in line]
+    assert len(said) == 1 and said[0].endswith("these have changed: template")

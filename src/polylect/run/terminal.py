@@ -23,11 +23,20 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     connector = "lightning.pytorch.trainer.connectors.signal_connector"
     logging.getLogger(connector).setLevel(logging.WARNING)
-    logging.getLogger("polylect").setLevel(logging.WARNING)  # Hydra has set the root to errors only
+    _let_own_warnings_through()
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists.*")
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists.*")
+
+
+def _let_own_warnings_through() -> None:
+    """Hydra has set the root to errors only, and has silenced each logger that was there before it:
+    of modules that were imported to check the names of settings."""
+    logging.getLogger("polylect").setLevel(logging.WARNING)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("polylect.") and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 def announce(

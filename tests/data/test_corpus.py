@@ -306,6 +306,7 @@ def test_a_missing_tsv_column_names_those_there_are(files: Path) -> None:
         ({False: "x"}, "train: False is neither a direction"),  # YAML's reading of no
         ({"path": "x"}, "a corpus with the key 'path' needs its kind, too"),
         ([{"path": "x"}], "needs the key 'kind'"),
+        ("x.tsv.xz", "x.tsv.xz is compressed otherwise than by gzip: unpack it"),
         ({"de-en": "x.{lang}"}, "train: no corpus for direction 'en-de'"),
         ([3.5], "3.5 is not a corpus"),
     ],
@@ -313,6 +314,33 @@ def test_a_missing_tsv_column_names_those_there_are(files: Path) -> None:
 def test_wrong_specs(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         corpora("train", value, ["en-de", "de-en"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"path": 3}, "path must be the name of one file, in quotes .* got 3"),
+        ({"path": ["x.tsv"]}, "path must be the name of one file, .* stand in a list of corpora"),
+        ({"source": -1}, "source must be a column, by its number from 0 or its name .* got -1"),
+        ({"source": True}, "source must be a column, .* got True"),
+        ({"target": 0.5}, "target must be a column, .* got 0.5"),
+        ({"target": [1]}, "target must be a column, "),
+        ({"references": {"a": 1}}, "references must be columns, "),
+        ({"kind": "jsonl", "source": 1}, "source must be a text, got 1"),
+        ({"kind": "aligned", "references": 1}, "references must be the name of a file, or a list"),
+        ({"kind": "hf", "streaming": "yes"}, "streaming must be true or false, got 'yes'"),
+        ({"kind": "tongues", "size": "5"}, "size must be a whole number, at least 0, got '5'"),
+        ({"stop": 2.0}, "stop must be a whole number of rows from 0 on, got 2.0"),
+        ({"codes": ["en"]}, r"codes must name a language of the corpus for each of ours"),
+        ({"codes": {"de": 1}}, r"codes must name a language of the corpus for each of ours"),
+        ({"codes": {"DE": "deu"}}, r"codes: unknown language code 'DE' .*write de \(German\)"),
+    ],
+)
+def test_a_value_that_its_key_cannot_have(values: dict[str, Any], message: str) -> None:
+    """Before anything is opened: the files are not there."""
+    spec = {"kind": "tsv"} | ({} if values.get("kind") == "tongues" else {"path": "x"}) | values
+    with pytest.raises(ValueError, match=f"^train of 'en-de': {message}"):
+        corpora("train", spec, ["en-de"])
 
 
 def test_two_languages_asked_of_one(files: Path) -> None:

@@ -64,3 +64,23 @@ def test_monolingual_text_has_a_name_of_its_own() -> None:
     assert names("de").header(["id", "text"]) == {"target": 1}
     assert names("de").header(["text", "German"]) == {"target": 1}
     assert names("de").header(["Text ohne Namen"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("direction", "header", "lacks"),
+    [
+        ("en-de", "en fr", True),
+        ("en-de", "id English French", True),
+        ("en-pt_BR", "en pt-PT", True),
+        ("en-de", "sentence_en sentence_fr", True),
+        ("en-de", "en de", False),  # nothing is lacking
+        ("en-de", "en en", False),
+        ("en-de", "source fr", False),
+        ("en-de", "1 en fr", False),
+        ("it-no", "is so", False),  # words
+        ("en-de", "Hello Hallo", False),
+        ("de", "en fr", False),
+    ],
+)
+def test_a_header_may_lack_a_side(direction: str, header: str, lacks: bool) -> None:
+    assert names(direction).lacks_a_side(header.split()) is lacks

@@ -137,3 +137,23 @@ def test_codes_of_other_collections_name_ours(code: str, right: str) -> None:
     assert language(right)
     with pytest.raises(ValueError, match=rf"unknown language code '{code}'.* write {right} \("):
         language(code)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("en→de", "en-de"), ("en->de", "en-de"), ("en–de ", "en-de"), (" en-de", "en-de"),
+        ("en-pt-BR", "en-pt_BR"), ("zh-TW-en", "zh_TW-en"), ("en-zh-hans", "en-zh_Hans"),
+        ("zh-Hans", "zh_Hans"), ("pt-BR", "pt_BR"), ("EN_DE", "en-de"), ("en-iw", "en-he"),
+    ],
+)  # fmt: skip
+def test_what_was_meant_by_a_direction(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"write '{meant}'$"):
+        split_direction(text)
+    split_direction(meant)
+
+
+@pytest.mark.parametrize("text", ["en-de-fr", "de-en,fr-en", "en-", "-", "en-in-de"])
+def test_what_may_be_several_directions_is_not_guessed(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a direction: write 'source-target'"):
+        split_direction(text)

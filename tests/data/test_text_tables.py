@@ -103,6 +103,39 @@ def test_cells_of_csv_are_text(form: str, tmp_path: Path) -> None:
     assert read(path, kind="csv") == read(path, kind="hf") == rows
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_line_has_no_more_columns_than_the_first(kind: str, tmp_path: Path) -> None:
+    """A text with a delimiter in it would be cut, or what is behind it be taken for the target."""
+    between = "," if kind == "csv" else "\t"
+    path = tmp_path / f"x.{kind}"
+    for line in ("a,b,c\n", "Yes, he does.,Ja.\n", "1,2,3,,4\n"):
+        write(path, f"en,de\nx,y\n{line}".replace(",", between))
+        with pytest.raises(ValueError, match=rf"x.{kind}:3: the line has . columns, .* one has 2"):
+            read(path)
+    write(path, "en,de\nx,y,,\nv,w\n".replace(",", between))  # as spreadsheets end lines
+    assert [row[1:] for row in read(path)] == [("x", "y"), ("v", "w")]
+
+
+def test_spaces_before_a_quoted_cell_are_none_of_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", 'en, de\n"No, no.", "Nein, nein."\n a,  b c\n')
+    assert read(path, target="de") == [(2, "No, no.", "Nein, nein."), (3, "a", "b c")]
+    path = write(tmp_path / "x.csv", 'en  de\n"a b"  c\n')
+    assert read(path, delimiter=" ", target=2) == [(2, "a b", "c")]
+
+
+def test_a_tab_may_be_written_as_in_a_shell(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.txt", 'en\tde\n"a\tb"\tc\n')
+    assert read(path, kind="csv", delimiter=r"\t") == [(2, "a b", "c")]
+
+
+def test_a_header_of_another_language_is_no_pair(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv", "id\ten\tde\n1\ta\tb\n")
+    with pytest.raises(ValueError, match=r"x.tsv:1: no column .* target 'fr'.*header: false"):
+        read(path, "en-fr")
+    assert read(path, "en-fr", source=1, target=2) == [(2, "a", "b")]
+    assert read(path, "en-fr", header=False, source=1, target=2)[0] == (1, "en", "de")
+
+
 def test_csv_has_a_header_unless_it_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "Hello,Hallo\n")
     assert read(path, header=False) == [(1, "Hello", "Hallo")]
@@ -131,7 +164,8 @@ def test_wrong_csv_is_refused_with_its_line(text: str, message: str, tmp_path: P
     ("spec", "message"),
     [
         ({"kind": "tsv", "header": "yes"}, "header must be true or false, got 'yes'"),
-        ({"kind": "csv", "delimiter": ";;"}, "delimiter must be one character, got ';;'"),
+        ({"kind": "csv", "delimiter": ";;"}, "delimiter must be one character.* got ';;'"),
+        ({"kind": "csv", "delimiter": '"'}, "delimiter must be one character.* no quotation mark"),
         ({"kind": "tsv", "delimiter": ";"}, "has no key 'delimiter'"),
         ({"kind": "tsv", "header": False, "source": "en"}, "names a column, but header is false"),
     ],

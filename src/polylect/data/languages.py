@@ -59,9 +59,10 @@ _REGIONS = {
     "SG": "Singapore", "TW": "Taiwan", "TZ": "Tanzania", "US": "United States",
     "ZA": "South Africa",
 }  # fmt: skip
-# What people write instead: country codes.
+# What people write instead: country codes, and codes that ISO 639-1 has given up.
 _MISTAKEN = {
     "cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "se": "sv", "ua": "uk",
+    "in": "id", "iw": "he", "ji": "yi", "jw": "jv",
 }  # fmt: skip
 _PRIVATE = re.compile(r"q[a-t][a-z]")
 
@@ -167,15 +168,34 @@ def _other_spelling(code: str) -> str | None:
     return None if suffix else own
 
 
+def find_language(text: str) -> str | None:
+    """Return our code of a language by its English name or a code; None where it names none."""
+    by_name = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
+    return by_name.get(text.lower()) or _other_spelling(re.sub(r"\W+", "_", text))
+
+
 def _guess_direction(text: str) -> str | None:
-    """Return the direction of "eng_Latn-deu_Latn", "en_de" or "English-German"; None otherwise."""
-    parts = text.split("-") if "-" in text else text.split("_")
-    if len(parts) != 2:
-        return None
-    names = {entry.name.lower(): entry.code for entry in LANGUAGES.values()}
-    codes = [names.get(part.lower()) or _other_spelling(part) for part in parts]
-    guess = "-".join(code for code in codes if code)
-    return guess if all(codes) and codes[0] != codes[1] and guess != text else None
+    """Return the direction of "eng_Latn-deu_Latn", "en_de", "en → pt-BR" or "English-German".
+
+    None where it is none, or may be several; of these, one that is spelt as the text is goes first.
+    """
+    parts = re.findall(r"[^\W_]+", text)
+    pairs, single = [], []
+    for cut in range(1, len(parts)):
+        codes = [find_language("_".join(part)) for part in (parts[:cut], parts[cut:])]
+        if None not in codes and codes[0] != codes[1]:
+            pairs.append("-".join(map(str, codes)))
+    if len(parts) == 2 and not parts[1].islower() and (code := find_language("_".join(parts))):
+        single.append(code)  # "zh-Hans"
+    as_spelt = [guess for guess in pairs + single if re.split("[-_]", guess) == parts]
+    guesses = as_spelt or pairs or single
+    return guesses[0] if len(guesses) == 1 and guesses[0] != text else None
+
+
+def _meant(direction: str) -> str:
+    guess = _guess_direction(direction)
+    meant = f"direction {direction!r}: codes are ISO 639-1, else 639-3: write {guess!r}"
+    return meant if guess else ""
 
 
 def split_direction(direction: str) -> tuple[str | None, str]:
@@ -187,16 +207,15 @@ def split_direction(direction: str) -> tuple[str | None, str]:
     parts = direction.split("-")
     if not 1 <= len(parts) <= 2 or not all(parts):
         raise ValueError(
-            f"{direction!r} is not a direction: write 'source-target' such as 'en-ta', or one code "
-            "for monolingual text; scripts and regions follow an underscore ('en-pt_BR')"
+            _meant(direction)
+            or f"{direction!r} is not a direction: write 'source-target' such as 'en-ta', or one "
+            "code for monolingual text; scripts and regions follow an underscore ('en-pt_BR')"
         )
     for code in parts:
         try:
             language(code)
         except ValueError as error:
-            guess = _guess_direction(direction)
-            hint = f"codes are ISO 639-1, else 639-3: write {guess!r}" if guess else error
-            raise ValueError(f"direction {direction!r}: {hint}") from None
+            raise ValueError(_meant(direction) or f"direction {direction!r}: {error}") from None
     if len(parts) == 1:
         return None, parts[0]
     if parts[0] == parts[1]:

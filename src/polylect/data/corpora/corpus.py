@@ -43,6 +43,7 @@ from polylect.data.corpora.hub_sets import hub_spec
 from polylect.data.corpora.kinds import SpecReader, as_list, file_ending
 from polylect.data.corpora.lines import check_no_pattern
 from polylect.data.corpora.rows import Row
+from polylect.data.corpora.spec_values import check_values
 from polylect.data.languages import split_direction
 from polylect.did_you_mean import check_known, did_you_mean
 
@@ -63,8 +64,10 @@ KEYS: dict[str, set[str]] = {
     "tongues": {"split", "size", "seed", "synthetic", "stories"},
 }
 _KIND_OF_ENDING = {kind: kind for kind in ("tsv", "csv", "jsonl", "tmx", "xliff")} | {
-    "xlf": "xliff"
+    "json": "jsonl",
+    "xlf": "xliff",
 }
+_OTHER_ARCHIVES = {".xz", ".bz2", ".zst", ".lz4", ".zip", ".7z", ".tar", ".tgz"}
 _FILLED = ("path", "name", "split", "source", "target", "references", "data_files")
 """Keys whose values may have placeholders."""
 
@@ -93,6 +96,7 @@ class Corpus:
         for key in self.spec.keys() - KEYS[kind] - COMMON:
             hint = did_you_mean(str(key), KEYS[kind] | COMMON)
             raise ValueError(f"{where}: a corpus of kind {kind!r} has no key {key!r}; {hint}")
+        check_values(self.spec, where)
         for key in _FILLED:
             for pattern in as_list(self.spec.get(key)):
                 self._reader.path_pattern.check(pattern, f"{where}: {key}")
@@ -101,16 +105,6 @@ class Corpus:
         for side in self._reader.path_pattern.sides if kind == "aligned" else ():
             if self._reader.pattern(side) is None:
                 raise ValueError(f"{where}: {self._without_file(side)}")
-        for key in ("header", "check_sides"):
-            if self.spec.get(key) not in (None, True, False):
-                raise ValueError(f"{where}: {key} must be true or false, got {self.spec[key]!r}")
-        self._check_span(where)
-        named = [key for key in ("source", "target") if isinstance(self.spec.get(key), str)]
-        if self.spec.get("header") is False and named:
-            raise ValueError(f"{where}: {named[0]} names a column, but header is false")
-        delimiter = self.spec.get("delimiter", ",")
-        if not isinstance(delimiter, str) or len(delimiter) != 1:
-            raise ValueError(f"{where}: delimiter must be one character, got {delimiter!r}")
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows from `start` to `stop`, streamed.
@@ -160,20 +154,6 @@ class Corpus:
     def _reader(self) -> SpecReader:
         return SpecReader(self.direction, self.spec, self.setting, self.root)
 
-    def _check_span(self, where: str) -> None:
-        for key in ("start", "stop"):
-            value = self.spec.get(key)
-            if value is not None and (type(value) is not int or value < 0):
-                raise ValueError(
-                    f"{where}: {key} must be a whole number of rows from 0 on, got {value!r}"
-                )
-        start, stop = self.spec.get("start") or 0, self.spec.get("stop")
-        if stop is not None and stop <= start:
-            raise ValueError(
-                f"{where}: from start={start} to stop={stop} there is no row: rows are counted "
-                "from 0, and stop is the first one left out"
-            )
-
     def _without_file(self, side: str) -> str:
         """What is wrong where aligned files are meant, or seem to be, and a side has none."""
         path = str(self.spec.get("path") or "")
@@ -185,6 +165,8 @@ class Corpus:
             )
         if path:
             check_no_pattern(file)
+        if file.suffix in _OTHER_ARCHIVES:
+            return f"{path} is compressed otherwise than by gzip: unpack it, or make it a .gz file"
         endings = ", ".join(_KIND_OF_ENDING)
         return (
             f"no file for the {side} side; put {{lang}} into the path or give 'source' and "
@@ -291,7 +273,7 @@ def _spec(setting: str, spec: Any, direction: str) -> Mapping[str, Any]:
         if spec.get("kind") == "hub":
             return hub_spec(spec, direction, setting)
         if "kind" in spec:
-            return dict(spec)
+            return dict(spec) | ({"delimiter": "\t"} if spec.get("delimiter") == r"\t" else {})
         raise ValueError(f"{setting}: the corpus {dict(spec)} needs the key 'kind'")
     if not isinstance(spec, str):
         raise ValueError(f"{setting}: {spec!r} is not a corpus: give a file name or a mapping")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from polylect.data.languages import LANGUAGES, language
+from polylect.data.languages import LANGUAGES, find_language, language
 
 _ROLES = {"source": {"source", "src"}, "target": {"target", "tgt", "trg"}}
 _BESIDE = {"text", "sentence", "sent", "segment", "translation"}
@@ -44,6 +44,21 @@ class SideNames:
         columns = {side: column for side, column in best.items() if column is not None}
         is_header = len(set(columns.values())) == len(self.codes)
         return columns if is_header and not any(map(_is_number, cells)) else {}
+
+    def lacks_a_side(self, cells: Sequence[str]) -> bool:
+        """Return whether the cells are a header that names the language of one side and, where the
+        other one would be, another language: "en" and "de" do for the direction en-fr.
+        """
+        named = {
+            side: column
+            for side in self.codes
+            if (column := self.best(side, cells)) is not None
+            and self._rank(cells[column], side) > _ROLE
+        }
+        if len(named) != 1 or len(self.codes) < 2 or any(map(_is_number, cells)):
+            return False
+        found = {find_language(" ".join(_words(cell))) for cell in cells}
+        return bool(found - {None, *(self.codes[side] for side in named)})
 
     def _rank(self, name: str, side: str) -> int:
         if _words(name, beside=True) == _words(self.corpus_codes[side], beside=True):

@@ -32,13 +32,16 @@ def csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
     """Yield the number of the first line and cells of each record; blank lines are none.
 
     Cells are text, whatever they look like. They may be in double quotes and then hold delimiters,
-    line breaks and doubled quotes.
+    line breaks and doubled quotes. Spaces between a delimiter and a cell are not part of it.
 
     Raises:
         ValueError: wrong quoting, or a cell of more than `csv.field_size_limit()` characters.
     """
     records = csv.reader(
-        (f"{line}\n" for line in text_lines(path)), delimiter=delimiter, strict=True
+        (f"{line}\n" for line in text_lines(path)),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=delimiter != " ",
     )
     while True:
         number = records.line_num + 1
@@ -76,15 +79,16 @@ def table_rows(
         a row for each line; None for a header that only `names` has recognised.
 
     Raises:
-        ValueError: a column that the header does not have, or a line with too few columns.
+        ValueError: a column that the header does not have, a line with too few columns, or with
+            more than the first one.
     """
     number, first = next(lines, (0, []))
     if not number:
         return
     where = f"{path}:{number}"
-    recognised = names.header(first)
     announced = header or any(isinstance(c, str) for c in [*columns.values(), *references])
-    has_header = announced or (header is None and bool(recognised))
+    recognised = header is None and bool(names.header(first) or names.lacks_a_side(first))
+    has_header = announced or recognised
     column_of = dict(columns)
     for side, default in defaults.items():
         if side not in column_of:
@@ -98,7 +102,17 @@ def table_rows(
     elif not announced:
         yield None
     for number, cells in lines:
+        if any(cells[len(first) :]):
+            raise ValueError(_too_many(path, number, len(cells), len(first)))
         yield _row(path, number, cells, positions, "source" in defaults)
+
+
+def _too_many(path: Path, number: int, columns: int, expected: int) -> str:
+    return (
+        f"{path}:{number}: the line has {columns} columns, and the first one has {expected}: is "
+        "the delimiter in a text? Then put the text in quotes (CSV), or make the tab a space "
+        "(TSV); columns that the first line lacks stand there as empty cells"
+    )
 
 
 def _row(path: Path, number: int, cells: list[str], positions: list[int], has_source: bool) -> Row:

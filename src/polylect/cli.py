@@ -156,8 +156,9 @@ def _with_folders(program: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.double).with_quotes()
 
 
 def _hydra(program: str, arguments: list[str]) -> int | None:

@@ -148,6 +148,32 @@ def test_a_free_mapping_may_be_given_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "key", "made"),
+    [
+        ("data.filters.ngrams=8 data.filters.script=0.5", "filters", {"ngrams": 8, "script": 0.5}),
+        ("data.train.kind=tsv data.train.path=a.tsv", "train", {"kind": "tsv", "path": "a.tsv"}),
+        ("data.train.en-de=a.tsv", "train", {"en-de": "a.tsv"}),
+    ],
+)
+def test_a_mapping_begins_where_the_files_have_null_or_nothing(
+    given: str, key: str, made: dict
+) -> None:
+    resolved = resolve_overrides("train", ["data=files", *given.split()], CONF)
+    assert config("train", *resolved).data[key] == made
+
+
+@pytest.mark.parametrize("folder", ["a b", "a\\b", "a\\", 'a"b', "a'b", "a,b", "a=b", "{a}", "a%é"])
+def test_a_folder_that_is_given_bare_is_that_folder(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir()
+    for program, key, value in (("report", "folders", [folder]), ("verify", "target", folder)):
+        (given,) = cli._with_folders(program, [folder])
+        assert config(program, given)[key] == value
+
+
+@pytest.mark.parametrize(
     ("given", "name"),
     [("name=1e3", "1e3"), ("name=007", "007"), ("name=true", "true"), ("name=a b", "a b")],
 )

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from polylect.config.choices import (
     check_choice,
@@ -219,10 +219,12 @@ def _complete(
 def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collection[str]) -> str:
     node, path = cfg, override.key_or_group.split(".")
     for depth, key in enumerate(path):
+        if node is None or node == MISSING:  # data.filters, data.train: a mapping begins here
+            return f"+{text}"
         if not OmegaConf.is_dict(node):  # an element of a list, or free content: Hydra knows
             return text
         if key in node.keys():  # noqa: SIM118 (`in` is false where the value is still missing)
-            node = node._get_node(key) if OmegaConf.is_missing(node, key) else node[key]
+            node = MISSING if OmegaConf.is_missing(node, key) else node[key]
             continue
         options = [str(k) for k in node]
         if "_target_" in node:

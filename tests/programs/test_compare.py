@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.scored import put_translations, references
 from helpers.tiny import DATA, MODEL, config, folders
 
 from polylect.cli import run
@@ -26,12 +27,8 @@ def copied(folder: Path, to: Path, improve: bool = False) -> Path:
     """A copy of a scored run; improved, its translations are its references."""
     shutil.copytree(folder, to, ignore=shutil.ignore_patterns("checkpoints", "adapters"))
     if improve:
-        data = build_data(config("evaluate", *MODEL, "data=tongues", *DATA))
-        data.setup("test")
-        for direction in data.directions_of("test"):
-            store = data.pairs(direction, "test")
-            lines = "".join(f"{store[i].target}\n" for i in range(len(store)))
-            (to / "outputs" / f"{direction}.txt").write_text(lines, encoding="utf-8")
+        right = references()
+        put_translations(to, right, right)
     return to
 
 
@@ -99,6 +96,19 @@ def test_an_evaluation_compares_itself(
     stdout = capsys.readouterr().out
     report = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert "p (Holm)" in stdout and len(report["runs"]) == 2
+
+
+def test_translations_that_were_not_scored_are_refused(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    changed = copied(tiny_run, tmp_path / "changed")
+    direction, right = next(iter(references().items()))
+    text = "".join(f"{line}\n" for line in right)
+    (changed / "outputs" / f"{direction}.txt").write_text(text, encoding="utf-8")
+    stderr = complaint(capsys, tiny_run, changed)
+    assert f"changed: the translations in outputs/{direction}.txt have 100.00 chrF++" in stderr
+    put_translations(changed, {direction: right}, {direction: right})
+    assert run(["compare", str(tiny_run), str(changed), "samples=10"]) == 0
 
 
 def complaint(capsys: pytest.CaptureFixture, *arguments: object) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.tiny import DATA, MODEL, config
+from helpers.scored import put_translations, references
 from omegaconf import OmegaConf
 
 from polylect.cli import run
@@ -18,35 +18,21 @@ from polylect.eval.inference.estimate import Estimate
 from polylect.eval.inference.verdict import verdicts
 from polylect.eval.significance import Comparison
 from polylect.programs.compare import _check as check
-from polylect.run.build import build_data
 from polylect.run.results.comparison import System, difference_figure, read_groups
 
 
-@pytest.fixture(scope="module")
-def references() -> dict[str, list[str]]:
-    """The test set's targets by direction."""
-    data = build_data(config("evaluate", *MODEL, "data=tongues", *DATA))
-    data.setup("test")
-    stores = {d: data.pairs(d, "test") for d in data.directions_of("test")}
-    return {d: [store[i].target for i in range(len(store))] for d, store in stores.items()}
-
-
 @pytest.fixture
-def systems(
-    tiny_run: Path,
-    references: dict[str, list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Path]:
+def systems(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder, which is the working one, with the runs good_1, good_2, bad_1 and bad_2."""
+    right = references()
     for name, seed in (("good_1", 1), ("good_2", 2), ("bad_1", 1), ("bad_2", 2)):
         folder = tmp_path / name
         shutil.copytree(tiny_run, folder, ignore=shutil.ignore_patterns("checkpoints", "adapters"))
-        for direction, lines in references.items():
-            spoiled = 1 if name.startswith("good") else len(lines)
-            made = ["none of it" if i < spoiled - seed else s for i, s in enumerate(lines)]
-            text = "".join(f"{line}\n" for line in made)
-            (folder / "outputs" / f"{direction}.txt").write_text(text, encoding="utf-8")
+        made = {}
+        for direction, lines in right.items():
+            spoiled = 0 if "good" in name else len(lines) - seed
+            made[direction] = ["none of it"] * spoiled + lines[spoiled:]
+        put_translations(folder, made, right)
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         record["config"]["seed"] = seed
         (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
@@ -142,7 +128,7 @@ def mark(path: Path, better: str) -> None:
 
 
 def test_judges_mark_blind_and_their_marks_are_read_back(
-    systems: Path, references: dict[str, list[str]], capsys: pytest.CaptureFixture
+    systems: Path, capsys: pytest.CaptureFixture
 ) -> None:
     command = ["compare", "good_1", "bad_2", "judge=sheet.tsv", "samples=20", "seed=5"]
     assert run(command) == 0
@@ -150,13 +136,14 @@ def test_judges_mark_blind_and_their_marks_are_read_back(
     text = (systems / "sheet.tsv").read_text(encoding="utf-8")
     assert "good_1" not in text and "bad_2" not in text
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))
-    differ = 3 * len(references)  # bad_2 spoils three of five lines, good_1 none
+    right = references()
+    differ = 3 * len(right)  # bad_2 spoils three of five lines, good_1 none
     assert len(rows) == 1 + differ
     first = [row[2] == "none of it" for row in rows[1:]]
     assert sum(first) == differ / 2, "each system stands first in half of the rows"
     for row in rows[1:]:
         direction, _, line = row[0].rpartition(":")
-        assert row[4] == references[direction][int(line) - 1]
+        assert row[4] == right[direction][int(line) - 1]
         assert sorted([row[2] == "none of it", row[3] == "none of it"]) == [False, True]
     assert "has no marks yet" in complaint(capsys, "marks=[sheet.tsv]")
     mark(systems / "sheet.tsv", better="none of it")

@@ -17,6 +17,7 @@ from polylect.plots.forest import Row, forest
 from polylect.run.results.headline import Uses
 from polylect.run.results.scored_run import (
     ScoredRun,
+    check_outputs,
     comparable_directions,
     names_of,
     pairs_of,
@@ -85,13 +86,17 @@ def compare_systems(
     """Tests each system against the first one, in every direction that all of them translated.
 
     Where each has one run the test is a paired one over lines, else Student's t over seeds and
-    lines. Raises ConfigError, FileNotFoundError or ValueError where that cannot be done.
+    lines. Raises ConfigError, FileNotFoundError or ValueError where that cannot be done, as with
+    translations that are not those that were scored.
     """
     runs = all_runs(systems)
     baseline, *others = systems
     directions = comparable_directions(runs)
     pairs = pairs_of(runs, directions, packages)
     references = {direction: references_of(pairs[direction]) for direction in directions}
+    for run in runs:
+        for direction in directions:
+            check_outputs(run, direction, references[direction], metric)
     if len(runs) == len(systems):
         outputs = {
             direction: Outputs(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polylect.config.roots import ConfigError
+from polylect.eval.metrics import TITLES, score
 from polylect.files import read_json
 from polylect.run.build import build_data
 from polylect.run.record import Record
@@ -158,6 +159,29 @@ def pairs_of(
 def references_of(pairs: Sequence[Any]) -> list[tuple[str, ...]]:
     """Return the references of each pair: its target where it has no others."""
     return [pair.references or (pair.target,) for pair in pairs]
+
+
+_SAME = 0.01
+"""Two scores of the same translations differ by less, whatever rounds them."""
+
+
+def check_outputs(
+    run: ScoredRun, direction: str, references: Sequence[Sequence[str]], metric: str
+) -> None:
+    """Check that the translations of a run are those that were scored.
+
+    Raises:
+        ValueError: by the same signature they have another score than the run's record of it.
+    """
+    target = direction.split("-")[-1]
+    (now,) = score(run.hypotheses(direction), references, metrics=[metric], target=target)
+    then = run.scores[direction][metric]
+    if now.signature == then["signature"] and abs(now.value - then["value"]) > _SAME:
+        raise ValueError(
+            f"{run.path}: the translations in outputs/{direction}.txt have {now.value:.2f} "
+            f"{TITLES[metric]}, and scores.json says {then['value']:.2f}: one of the files was "
+            "changed, score the run again."
+        )
 
 
 def trained_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

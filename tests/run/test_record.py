@@ -47,6 +47,7 @@ def test_a_folder_without_record_is_named(tmp_path: Path) -> None:
         ("{", "is not valid JSON"),
         ("[]", "is no record of a run"),
         ('{"run": "x"}', "is no record of a run: .*config"),
+        ('{"run": "x", "config": {}, "later": 1}', "has later, which the records of this version"),
         ("", "is empty and not the record of a run"),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,15 @@ class Record:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: {folder} is not a run folder.")
         value = read_json(path, "the record of a run")
-        try:
-            return cls(**{key: value[key] for key in value if key != "scratch"})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no record of a run: {error}.") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{path} is no record of a run: it is no JSON object.")
+        known = {f.name for f in fields(cls)}
+        lacking = [name for name in ("run", "config") if name not in value]
+        if lacking:
+            raise ValueError(f"{path} is no record of a run: it lacks {' and '.join(lacking)}.")
+        if unknown := sorted(value.keys() - known - {"scratch"}):
+            raise ValueError(
+                f"{path} has {', '.join(unknown)}, which the records of this version of polylect "
+                "have not: read it with the version that wrote it."
+            )
+        return cls(**{key: value[key] for key in value if key != "scratch"})

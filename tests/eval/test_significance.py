@@ -90,6 +90,17 @@ def test_several_directions_are_corrected_together():
     assert [c.p_holm for c in compare({"en-de": better}, samples=100)] == [result["en-de"].p]
 
 
+@pytest.mark.parametrize("test", ["bootstrap", "randomization"])
+@pytest.mark.parametrize("differing", [1, 2, 3, 5, 6, 9])
+def test_p_is_no_smaller_than_the_lines_that_differ_admit(test, differing):
+    """The exact test of swapped lines, all of which one system does better: two of 2 ** k ways."""
+    better = REFERENCES[:differing] + ONE_WORD_WRONG[differing:]
+    (actual,) = compare({"en-de": Outputs(ONE_WORD_WRONG, {"b": better}, REFS)}, test=test)
+    assert actual.difference > 0
+    assert actual.p >= 2 / 2**differing
+    assert (actual.p < 0.05) <= (differing >= 6)
+
+
 def test_the_tokenizer_follows_the_direction():
     pair = Outputs(
         ["यह घर है।"] * 3, {"b": ["यह एक घर है।"] * 3}, [["यह एक घर है।"], ["घर", "यह"], ["घर"]]
@@ -103,7 +114,8 @@ def test_the_tokenizer_follows_the_direction():
     [
         (Outputs(["a", "b"], {"x": ["a"]}, [["a"], ["b"]]), {}, "2 outputs and x 1"),
         (Outputs(["a"], {"x": ["a"]}, []), {}, "1 hypotheses .* 0 lines"),
-        (Outputs(["a"], {"x": ["a"]}, [["a"]]), {"metric": "blue"}, "did you mean bleu"),
+        (Outputs(["a"], {"x": ["b"]}, [["a"]]), {}, "in en-de there is one line, which tells"),
+        (Outputs(["a"] * 2, {"x": ["a"] * 2}, [["a"]] * 2), {"metric": "blue"}, "mean bleu"),
         (Outputs(["a"], {"x": ["a"]}, [["a"]]), {"samples": 0}, "at least 1"),
     ],
 )

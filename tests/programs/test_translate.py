@@ -367,6 +367,16 @@ def test_a_base_that_cannot_be_used_is_a_sentence(
     assert error.startswith("polylect: ") and sentence in error
 
 
+def test_plain_text_gets_no_name_of_a_compressed_file(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_text(tmp_path / "in.txt", "We read.\n")
+    settings = [f"input={tmp_path}/in.txt", f"output={tmp_path}/out.gz", "direction=en-de"]
+    assert translate(trained, *settings) == 2
+    assert "written as plain text: leave .gz out." in capsys.readouterr().err
+    assert not (tmp_path / "out.gz").exists()
+
+
 def test_a_start_beyond_the_input_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

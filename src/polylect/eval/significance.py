@@ -67,8 +67,9 @@ def compare(
     """Tests in every direction whether each system differs from the baseline.
 
     Paired bootstrap resampling (Koehn 2004) or paired approximate randomisation (Riezler and
-    Maxwell 2005), both as sacreBLEU does them, two-sided; the seed is its SACREBLEU_SEED, 12345
-    by default. p-values are corrected over directions and systems by Holm's method.
+    Maxwell 2005), both as sacreBLEU does them, two-sided, but for few lines (`attainable`); the
+    seed is its SACREBLEU_SEED, 12345 by default. p-values are corrected over directions and systems
+    by Holm's method.
 
     Args:
         outputs: by direction, such as ``"en-de"``.
@@ -112,12 +113,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def attainable(p: float, runs: Sequence[Sequence[str]]) -> float:
+    """Return a p-value, or the smallest that the lines admit on which the runs differ.
+
+    k such lines can be given to the two sides in 2 ** k ways, each as likely where the sides are
+    alike, of which at least two are as far apart as what was seen. Resampling counts none of them,
+    and would find a difference in a single line significant.
+    """
+    differing = sum(len(set(outputs)) > 1 for outputs in zip(*runs, strict=True))
+    return max(p, min(1.0, 2.0 ** (1 - differing)))
+
+
 def check_lengths(direction: str, name: str, lines: int, expected: int) -> None:
-    """Raises ValueError where a system did not translate as many lines as the baseline."""
+    """Raises ValueError where a system did not translate as many lines as the baseline, or one."""
     if lines != expected:
         raise ValueError(
             f"in {direction} the baseline has {expected} outputs and {name} "
             f"{lines}; a paired test needs both to translate the same lines"
+        )
+    if lines == 1:
+        raise ValueError(
+            f"in {direction} there is one line, which tells nothing of others: a difference is "
+            "tested on several, score the systems on more"
         )
 
 
@@ -143,6 +160,7 @@ def _paired_test(
     baseline, system = (result.score for result in scores[0])
     # sacreBLEU gives a system against itself its smallest p-value; no difference is no evidence.
     p = 1.0 if baseline == system else max(float(result.p_value) for _, result in scores)
+    p = attainable(p, [outputs.baseline, lines])
     resampled = resampled_scores(scorer, [outputs.baseline, lines], streams)
     differences = resampled[1] - resampled[0]
     low, high = np.percentile(differences, [2.5, 97.5])

@@ -8,7 +8,7 @@ import numpy as np
 from polylect.eval.inference.estimate import Estimate, difference_over_seeds, over_seeds, with_lines
 from polylect.eval.inference.resampling import resampled_scores
 from polylect.eval.metrics import TITLES, reference_streams, sacrebleu_metric
-from polylect.eval.significance import Comparison, check_lengths, corrected
+from polylect.eval.significance import Comparison, attainable, check_lengths, corrected
 from polylect.eval.table import Results, Table, matrix_table
 
 Runs = Sequence[Sequence[str]]
@@ -71,7 +71,7 @@ def _compare(direction: str, name: str, outputs: SeedOutputs, metric: str) -> Co
     seeds = difference_over_seeds(system, baseline, paired=paired)
     means = [sum(values) / len(values) for values in (baseline, system)]
     estimate: Estimate = with_lines(seeds, means[1] - means[0], line_error)
-    p = estimate.p_difference()
+    p = attainable(estimate.p_difference(), everything)
     design = "paired" if paired else "unpaired"
     return Comparison(
         direction=direction,

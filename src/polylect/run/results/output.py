@@ -27,7 +27,8 @@ class Output:
 
     Raises:
         ConfigError: the file exists, or does not end where `start` says: lines would be lost or
-            doubled; and on entering, where it cannot be opened.
+            doubled; it has the name of a compressed file; and on entering, where it cannot be
+            opened.
     """
 
     def __init__(self, name: str, start: int) -> None:
@@ -40,6 +41,10 @@ class Output:
     def _check(self, path: Path) -> None:
         if path.is_dir():
             raise ConfigError(f"output={path} is a folder: name a file in it.")
+        if path.suffix in (".gz", ".xz", ".bz2", ".zst"):
+            raise ConfigError(
+                f"output={path}: translations are written as plain text: leave {path.suffix} out."
+            )
         if path.exists() and not path.is_file():  # a device or a pipe is not overwritten
             self._is_stream = True
             return

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,20 @@ def test_damage_is_said(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Non
         make(folder, tokenizer, directions=["en-de"])
     with pytest.raises(ValueError, match=r"data\.processes must be at least 1, got 0"):
         make(folder, tokenizer, processes=0)
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"inputs": 1, "report": {}}'])
+def test_a_damaged_manifest_is_said_and_disturbs_no_other_cache(
+    manifest: str, folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    make(folder, tokenizer, directions=["en-de"])
+    (file,) = folder.glob("cache/en-de-*/manifest.json")
+    file.write_text(manifest)
+    with pytest.raises(ValueError, match=r"manifest.json is damaged: delete its folder"):
+        make(folder, tokenizer, directions=["en-de"])
+    make(folder, tokenizer, directions=["en-de"], template="plain")
+    shutil.rmtree(file.parent)
+    make(folder, tokenizer, directions=["en-de"])
 
 
 def test_a_writer_that_was_killed_leaves_nothing_that_counts(

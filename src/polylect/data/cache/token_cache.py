@@ -6,12 +6,11 @@ A cache is a folder of folders, one for each direction and everything that its t
 """
 
 import fcntl
-import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,7 +25,7 @@ from polylect.data.corpora.read_pairs import read_pairs
 from polylect.data.filters import PairFilter
 from polylect.data.prompt import Template
 from polylect.data.store import Pair, PairStore
-from polylect.files import write_json
+from polylect.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +48,14 @@ class CachedPairs:
     Takes the place of a `PairStore`. Nothing is read but what is asked for.
 
     Raises:
-        ValueError: a file is missing or has not the size that the manifest says.
+        ValueError: a file is missing or has not the size that the manifest says, or the manifest
+            is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         import datasets
 
-        self.manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        self.manifest = _read_manifest(folder)
         for name, size in self.manifest["bytes"].items():
             file = folder / name
             if not file.is_file() or file.stat().st_size != size:
@@ -92,6 +92,18 @@ class CachedPairs:
     def _pair(self, strings: list[str]) -> Pair:
         source = strings.pop(0) if "-" in self._direction else None
         return Pair(source, strings[0], tuple(strings[1:]))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path, "the manifest of a cache")
+        parts = [manifest[name] for name in ("inputs", "report", "bytes")]
+    except (ValueError, KeyError, TypeError) as error:
+        parts = [error]
+    if not all(isinstance(part, dict) for part in parts):
+        raise ValueError(f"{path} is damaged: delete its folder, and it is made again")
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -201,8 +213,9 @@ def _tell_changes(cache: Path, inputs: Mapping[str, Any]) -> None:
     """Log what is unlike the most similar cache of the direction."""
     differences = []
     for file in cache.glob(f"{inputs['direction']}-*/{MANIFEST}"):
-        old = json.loads(file.read_text(encoding="utf-8"))["inputs"]
-        differences.append((changes(old, inputs), str(file.parent)))
+        with suppress(ValueError):  # a damaged one, which is not asked for
+            old = _read_manifest(file.parent)["inputs"]
+            differences.append((changes(old, inputs), str(file.parent)))
     if differences:
         changed, folder = min(differences, key=lambda entry: len(entry[0]))
         log.warning(

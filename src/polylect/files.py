@@ -44,6 +44,14 @@ def check_whole(path: Path, what: str) -> bytes:
     return head
 
 
+def folders_meant(folder: Path, *names: str) -> str:
+    """Return the end of a sentence that refuses a folder: which one in it has a file of a name, as
+    runs/NAME has the folders of its runs.
+    """
+    within = sorted({path.parent for name in names for path in folder.glob(f"*/{name}")})
+    return f": give one that is in it, such as {within[-1]}." if within else "."
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -123,7 +123,9 @@ def test_what_cannot_be_compared_is_a_sentence(
 ) -> None:
     assert "at least two run folders" in complaint(capsys, tiny_run)
     assert "names one folder twice" in complaint(capsys, tiny_run, tiny_run)
-    assert "is not a run folder" in complaint(capsys, tiny_run, tmp_path)
+    assert "is not a run folder." in complaint(capsys, tiny_run, tmp_path)
+    above = f"is not a run folder: give one that is in it, such as {base_scores}."
+    assert above in complaint(capsys, tiny_run, base_scores.parent)
     assert "did you mean" in complaint(capsys, tiny_run, base_scores, "metric=chrf+")
     assert "did you mean bootstrap" in complaint(capsys, tiny_run, base_scores, "test=bootstraps")
     assert "samples must be" in complaint(capsys, tiny_run, base_scores, "samples=0")

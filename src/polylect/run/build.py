@@ -11,6 +11,7 @@ from polylect.config.roots import ConfigError, plain
 from polylect.config.targets import instantiate
 from polylect.data.datamodule import TranslationData
 from polylect.data.prompt import whole_name
+from polylect.files import folders_meant
 from polylect.retrieval.memory import Memory
 from polylect.run.precision import settle_dtype
 from polylect.run.processes.group import local_rank
@@ -138,7 +139,11 @@ def checkpoint_path(run: str | Path) -> Path:
     has_adapters = any(path.glob("adapter_config.json")) or any(path.glob("*/adapter_config.json"))
     raise FileNotFoundError(
         f"{path} is neither a checkpoint nor a run folder with checkpoints/best.ckpt"
-        + (": adapters are used with model=… and library=FOLDER." if has_adapters else ".")
+        + (
+            ": adapters are used with model=… and library=FOLDER."
+            if has_adapters
+            else folders_meant(path, "record.json")
+        )
     )
 
 

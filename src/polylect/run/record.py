@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from polylect.files import Unwritable, read_json, write_json
+from polylect.files import Unwritable, folders_meant, read_json, write_json
 
 PACKAGES = ("polylect", "torch", "transformers", "lightning", "sacrebleu", "peft", "triton")
 
@@ -137,7 +137,8 @@ class Record:
         """Read `folder/record.json`; raises FileNotFoundError with the path."""
         path = folder / "record.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: {folder} is not a run folder.")
+            meant = folders_meant(folder, "record.json")
+            raise FileNotFoundError(f"{path} does not exist: {folder} is not a run folder{meant}")
         value = read_json(path, "the record of a run")
         if not isinstance(value, dict):
             raise ValueError(f"{path} is no record of a run: it is no JSON object.")

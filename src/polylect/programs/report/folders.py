@@ -9,6 +9,7 @@ from typing import Any
 
 from polylect.config.roots import SCHEMAS, ConfigError
 from polylect.eval.table import Table
+from polylect.files import folders_meant
 from polylect.programs.report.blocks import Block, Code, Grid, Heading, Missing
 from polylect.run.record import Record
 from polylect.run.results.scored_run import path_ends
@@ -98,8 +99,8 @@ def _runs_in(folder: Path, history: list[Block]) -> Iterator[tuple[Path, tuple[s
         yield folder, None
     else:
         raise ConfigError(
-            f"{folder} is no folder of a run, a sweep or a recipe: it has neither record.json nor "
-            f"{LEDGER}."
+            f"{folder} is no folder of a run, a sweep or a recipe, with record.json or {LEDGER}"
+            + folders_meant(folder, FILE, LEDGER, "record.json")
         )
 
 

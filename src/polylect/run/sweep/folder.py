@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from polylect.config.roots import ConfigError
+from polylect.files import folders_meant
 from polylect.run.record import new_folder
 from polylect.run.sweep.follow import Follower
 from polylect.run.sweep.job import last_lines
@@ -95,7 +96,10 @@ def show_status(arguments: Sequence[str]) -> int:
         raise ConfigError("write polylect sweep status FOLDER, as in runs/sweeps/NAME/TIME.")
     folder = Path(arguments[1])
     if not (folder / LEDGER).is_file():
-        raise ConfigError(f"{folder} is no folder of a sweep that has begun: it has no {LEDGER}.")
+        raise ConfigError(
+            f"{folder} is no folder of a sweep that has begun, with {LEDGER}"
+            + folders_meant(folder, LEDGER)
+        )
     jobs = read_jobs(folder)
     print("\n".join(map(_line, jobs)))
     counts = [f"{sum(j.status == s for j in jobs)} {s}" for s in sorted({j.status for j in jobs})]

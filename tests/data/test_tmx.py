@@ -138,6 +138,8 @@ def test_bytes_in_another_encoding_than_declared_are_refused(tmp_path: Path) -> 
         (("pt_BR", "pt"), "pt-BR:a pt-PT:b", ("a", "b")),
         (("en", "sr_Latn"), "sr-Cyrl:a sr-Latn-RS:b en:c", ("c", "b")),
         ((None, "de"), "en:a de:b", (None, "b")),
+        (("en", "de"), "eng:a ger-AT:b", ("a", "b")),  # ISO 639-2
+        (("de", "he"), "iw:a deu_Latn:b", ("b", "a")),
     ],
 )
 @pytest.mark.parametrize("attribute", ["xml:lang", "lang"])

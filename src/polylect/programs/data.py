@@ -17,10 +17,10 @@ def main(cfg: DictConfig) -> None:
     """Print the report, and write it as JSON where `out` names a file."""
     _leave_out_splits(cfg)
     validate(cfg)
-    print(
-        f"polylect data: {', '.join(cfg.data.get('directions') or ['all'])}, reading …", flush=True
-    )
     _check(cfg)
+    directions = plain(cfg.data).get("directions")
+    shown = ", ".join(directions) if isinstance(directions, list) else directions
+    print(f"polylect data: {shown or 'all'}, reading …", flush=True)
 
     from polylect.data.audit.report import data_report, report_page
     from polylect.models.context import context_of

@@ -62,7 +62,8 @@ def _filtered_pairs(
             kept += 1
             yield Pair(row.source, row.target, row.references)
         if not kept + dropped.total():
-            raise ValueError(f"{corpus.location(1)}: the corpus has no rows from start to stop")
+            span = " from start to stop" if {"start", "stop"} & corpus.spec.keys() else ""
+            raise ValueError(f"{corpus.location(1)}: the corpus has no rows{span}")
         dropped += corpus.skip_counts
         read = kept + dropped.total()
         parts.append({"corpus": corpus.name, "read": read, "kept": kept, "dropped": dict(dropped)})

@@ -1,10 +1,12 @@
 """Shared by TMX and XLIFF: the text of a segment, and the languages that a file names."""
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import regex
 
+from polylect.data.languages import find_language
 from polylect.data.text import one_line
 
 # Inline elements whose content is markup of the original document, not text, or that have none.
@@ -60,8 +62,8 @@ def _breaks_line(code: Any) -> bool:
 def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict[str, str]:
     """Return by side the language of the file that it takes; no two sides take the same.
 
-    A language matches its variants: `en` also takes "en-US", `pt_BR` takes only "pt-BR". Of several
-    variants the one with the shortest code is taken.
+    A language matches its variants: `en` also takes "en-US" and "eng", `pt_BR` takes only "pt-BR".
+    Of several variants the one with the shortest code is taken.
     """
     language_of: dict[str, str] = {}
     # The side that asks for a variant first, so that the other does not take it away.
@@ -79,5 +81,7 @@ def languages_wanted(sides: Mapping[str, str]) -> str:
     return " and ".join(repr(sides[side]) for side in ("source", "target") if side in sides)
 
 
-def _subtags(code: str) -> list[str]:
-    return code.strip().lower().replace("_", "-").split("-")
+@cache
+def _subtags(code: str) -> tuple[str, ...]:
+    base, *variant = code.strip().lower().replace("_", "-").split("-")
+    return find_language(base) or base, *variant

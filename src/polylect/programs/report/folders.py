@@ -68,7 +68,10 @@ def read_folders(folders: Sequence[str]) -> Found:
                 families[path] = family
             seen.add(path.resolve())
     if not families:
-        raise ConfigError(f"no run in {' and '.join(folders)} has a record yet: wait for one.")
+        raise ConfigError(
+            f"no run in {' and '.join(folders)} has a record yet: wait for one, or see what has "
+            "failed with polylect sweep status FOLDER."
+        )
     names = run_names(list(families))
     runs = [
         Run(path, name, Record.read(path), family)

@@ -52,7 +52,10 @@ def test_aligned_with_named_sides_and_references(files: Path) -> None:
         "references": ["garden.{lang}", "garden.{lang}1"],
     }
     rows = read(spec, "de-en", files, "test")
-    assert rows[2].references == ("We buy bread every morning.", "Every morning we buy bread.")
+    both = ("We buy bread every morning.", "Every morning we buy bread.")
+    assert rows[2].references == both
+    # The target is a right translation, whether it is named as one or not.
+    assert read(spec | {"references": "garden.{lang}1"}, "de-en", files)[2].references == both
 
 
 @pytest.mark.parametrize("spec", ["garden.{lang}", "garden.de", "garden.{tgt}"])
@@ -66,7 +69,10 @@ def test_tsv(files: Path) -> None:
     assert texts(read(named, "fr-de", files))[0] == ("La soupe est chaude.", "Die Suppe ist heiß.")
     counted = {"kind": "tsv", "path": "kitchen.tsv", "source": 2, "target": 3, "references": [1]}
     row = read(counted | {"start": 1}, "de-fr", files)[0]
-    assert row == Row(2, "Die Suppe ist heiß.", "La soupe est chaude.", ("The soup is hot.",))
+    right = ("La soupe est chaude.", "The soup is hot.")
+    assert row == Row(2, "Die Suppe ist heiß.", "La soupe est chaude.", right)
+    row = read(counted | {"start": 1, "references": [1, 3]}, "de-fr", files)[0]
+    assert row.references == right[::-1]
     assert texts(read("en-de/kitchen.tsv", "en-de", files)) == SOUP
     assert read("en-de/kitchen.tsv", "en", files)[0] == Row(1, None, "The soup is hot.")
 
@@ -74,7 +80,8 @@ def test_tsv(files: Path) -> None:
 def test_jsonl(files: Path) -> None:
     first, second = read("kitchen.jsonl", "en-de", files)
     assert (first.source, first.target) == SOUP[0]
-    assert first.references == ("Heiß ist die Suppe.", "Die Suppe ist sehr warm.")
+    others = ("Heiß ist die Suppe.", "Die Suppe ist sehr warm.")
+    assert first.references == (SOUP[0][1], *others) and second.references == ()
     assert second.source == "He opened the window. It was cold."  # a text is one line
     spec = {"kind": "jsonl", "path": "kitchen.jsonl", "source": "translation.{src}", "target": "id"}
     with pytest.raises(ValueError, match="field 'id' is int, not text"):
@@ -140,7 +147,7 @@ def test_every_way_in_cleans_alike(odd: str, tmp_path: Path) -> None:
     for spec in ("a.{lang}", "a.tsv", "a.csv", "a.jsonl", "a.tmx", hub):
         (row,) = read(spec, "en-de", tmp_path)
         assert (row.source, row.target) == (one_line(odd), "x"), spec
-        assert row.references in ((), (one_line(odd),))
+        assert row.references in ((), ("x", one_line(odd)))
 
 
 def test_crlf_and_bom_and_only_lf_ends_a_line(tmp_path: Path) -> None:

@@ -43,6 +43,24 @@ def test_tsv(text: str, rows: list, tmp_path: Path) -> None:
     assert read(write(tmp_path / "x.tsv", text)) == rows
 
 
+@pytest.mark.parametrize(
+    ("rows", "quoted"),
+    [
+        ('a\t"b ""c"""\nd\te\n', True),
+        ('"a"\t"b"\n"c"\t"d"\n', True),
+        ('"a"\t"b"\n"c"\td\n', False),
+        ('"No," he said, "no."\tb\n""\t"\n', False),
+    ],
+)
+def test_cells_that_seem_to_be_quoted_are_said(
+    rows: str, quoted: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(write(tmp_path / "x.tsv", rows))
+    (corpus,) = corpora("train", path, ["en-de"])["en-de"]
+    assert len(list(corpus.rows())) == 2
+    assert ("in quotation marks, which are letters in kind tsv" in caplog.text) == quoted
+
+
 def test_what_the_spec_says_of_the_header_holds(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tsv", "id\tde\ten\n7\tb\ta\n8\td\tc\n")
     assert read(path, header=False)[0] == (1, "id", "de")

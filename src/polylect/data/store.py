@@ -15,7 +15,7 @@ _LOOK = 1024
 
 
 class Pair(NamedTuple):
-    """A sentence pair; no source if monolingual; `references` as given beside the target."""
+    """A sentence pair; no source if monolingual; `references` as in `corpora.rows.Row`."""
 
     source: str | None
     target: str

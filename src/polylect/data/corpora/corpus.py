@@ -44,6 +44,7 @@ from polylect.data.corpora.kinds import SpecReader, as_list, file_ending
 from polylect.data.corpora.lines import check_no_pattern
 from polylect.data.corpora.rows import Row
 from polylect.data.corpora.spec_values import check_values
+from polylect.data.corpora.tables import are_quoted
 from polylect.data.languages import split_direction
 from polylect.did_you_mean import check_known, did_you_mean
 
@@ -179,6 +180,13 @@ class Corpus:
 
         Where no others are, there may be a reason (a language in another script): that is logged.
         """
+        texts = [text for row in rows for text in (row.source, row.target) if text]
+        if self.spec["kind"] == "tsv" and are_quoted(texts):
+            log.warning(
+                "%s: %s: texts stand in quotation marks, which are letters in kind tsv; cells that "
+                "are quoted as in CSV are read by kind csv with delimiter: '\\t'",
+                *(f"{self.setting} of {self.direction!r}", self.location(rows[0].line)),
+            )
         codes = self._reader.codes
         columns = {
             side: sides.Column([getattr(row, side) for row in rows], codes) for side in codes

@@ -22,7 +22,7 @@ class Fields:
 
     Attributes:
         candidates: by side the fields to try in order; no "source" means monolingual text.
-        references: the field with the references; it may be missing.
+        references: the field with more right translations; it may be missing.
         names: find the sides in `named` where none of the candidates is there.
         chosen: by side the field, once there was a record.
     """
@@ -54,6 +54,8 @@ class Fields:
                 f"{where}: field {self.references!r} is neither a text nor a list of texts"
             )
         references = tuple(_clean(text, self.references, where) for text in others)
+        if references and texts["target"] not in references:
+            references = (texts["target"], *references)
         return Row(number, texts.get("source"), texts["target"], references)
 
     def _choose(self, record: Mapping[str, Any], side: str, where: str) -> str:

@@ -15,7 +15,7 @@ from polylect.data.text import one_line
 class Row(NamedTuple):
     """A sentence pair as read: its line (from 1), and its texts; no source if monolingual.
 
-    `references` are the right translations given beside `target`, empty if there are none.
+    `references` are the right translations if there are several, `target` among them; else empty.
     """
 
     line: int
@@ -26,6 +26,8 @@ class Row(NamedTuple):
 
 def read_aligned(source: Path | None, target: Path, references: Sequence[Path]) -> Iterator[Row]:
     """Yield rows of files in which line i of each is the same sentence.
+
+    The target is a reference beside the others, whether it is named among them or not.
 
     Raises:
         ValueError: the files have unequal numbers of lines (and see `text_lines`).
@@ -41,7 +43,8 @@ def read_aligned(source: Path | None, target: Path, references: Sequence[Path]) 
             raise ValueError(_unequal(paths, counts))
         clean = [one_line(text) for text in texts]
         first = clean.pop(0) if source else None
-        yield Row(number, first, clean[0], tuple(clean[1:]))
+        others = clean[1:] if target in references or not references else clean
+        yield Row(number, first, clean[0], tuple(others))
 
 
 def _unequal(paths: Sequence[Path], counts: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """Readers of tables of text: tab-separated lines without quoting, and CSV with it."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
             yield number, cells
 
 
+_QUOTED = re.compile(r'"(?:[^"]|"")+"')
+
+
+def are_quoted(cells: Sequence[str]) -> bool:
+    """Return whether cells that were read as they are seem to be quoted as in CSV: one of them with
+    doubled quotation marks within, or all.
+    """
+    quoted = [cell for cell in cells if _QUOTED.fullmatch(cell)]
+    return any('""' in cell[1:-1] for cell in quoted) or len(quoted) == len(cells) > 2
+
+
 def table_rows(
     path: Path,
     lines: Iterator[Line],
@@ -95,8 +107,11 @@ def table_rows(
             column_of[side] = _find_column(where, first, side, names) if has_header else default
     if len(set(column_of.values())) < len(column_of):
         raise ValueError(f"{where}: source and target are one column, {column_of['target']!r}")
-    listed = [*(column_of[side] for side in defaults), *references]
-    positions = [_column(where, first, column) for column in listed]
+    positions = [_column(where, first, column_of[side]) for side in defaults]
+    others = [_column(where, first, column) for column in references]
+    if others and positions[-1] not in others:  # the target is a reference, too
+        others.insert(0, positions[-1])
+    positions += others
     if not has_header:
         yield _row(path, number, first, positions, "source" in defaults)
     elif not announced:

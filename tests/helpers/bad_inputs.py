@@ -172,7 +172,7 @@ DIRECTIONS = [
     ("tongues data.directions=[en-xq]", "unknown language code 'xq' .* did you mean"),
     ("tongues data.directions=[en-sw]", "Unknown tongue 'sw'; known: de, en, fr, hi, ta"),
     ("tongues data.train.split=training", "Unknown split 'training'; did you mean train"),
-    ("tongues data.train.size=-5", "number of sentences must not be negative, but is -5"),
+    ("tongues data.train.size=-5", "size must be a whole number, at least 0, got -5"),
     ("translate run=RUN direction=en-ta input=in.txt", "no adapter serves direction en-ta"),
     ("translate run=RUN direction=ende input=in.txt", "'ende'.*did you mean"),
     ("translate run=RUN input=in.txt", "line 1 .* no second column with a direction: add a tab"),

@@ -196,6 +196,7 @@ def test_a_number_stays_text_where_a_target_takes_text() -> None:
         ("rank=big", r"rank does not exist; did you mean strategy\.rank \(now 16\)\?"),
         ("rslora=true", r"rslora does not exist; did you mean strategy\.rslora\?"),
         ("optimizer.lr=1", r"did you mean optim\.optimizer\.lr \(now 0\.006\)\?"),
+        ("experiment.x=1", r"experiment has no settings by itself: choose one"),
         ("size=3", r"data\.train\.size \(now 20000\) or data\.val\.size .* or data\.test\.size"),
     ],
 )

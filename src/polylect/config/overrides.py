@@ -239,6 +239,8 @@ def _with_plus(text: str, override: Override, cfg: DictConfig, groups: Collectio
         ours = OTHER_WORDS.get(key, "") if depth == 0 else ""
         if ours and re.split(r"\W", ours)[0] in cfg:
             raise ConfigError(f"{key} does not exist; here it is {ours}.")
+        if depth == 0 and key in groups:
+            raise ConfigError(f"{key} has no settings by itself: choose one, as in {key}=NAME.")
         if depth == 0:
             options += [str(k) for k in groups]
             deeper = _deeper(key, cfg, 1.0)

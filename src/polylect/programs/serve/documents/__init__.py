@@ -7,9 +7,11 @@ from polylect.data.languages import split_direction
 from polylect.did_you_mean import did_you_mean
 from polylect.programs.serve.documents.document import Document
 from polylect.programs.serve.documents.markdown import read_markdown
-from polylect.programs.serve.documents.plain import read_subtitles, read_table, read_text
+from polylect.programs.serve.documents.plain import read_table, read_text
+from polylect.programs.serve.documents.subtitles import read_subtitles
 from polylect.programs.serve.documents.tmx import read_tmx
 
+_MARK = "\ufeff"  # of byte order, which some editors write, and tables for spreadsheets need
 FORMATS: dict[str, Callable[..., Document]] = {
     "txt": read_text,
     "tsv": read_table,
@@ -34,7 +36,11 @@ def read_document(name: str, content: str, direction: str, column: int = 0) -> D
         hint = did_you_mean(ending, list(FORMATS))
         raise ValueError(f"files .{ending} are not translated; {hint}")
     source, target = split_direction(direction)
-    return FORMATS[ending](content, source=source, target=target, column=column)
+    text = content.removeprefix(_MARK)
+    document = FORMATS[ending](text, source=source, target=target, column=column)
+    if text == content:
+        return document
+    return Document(document.texts, lambda texts: _MARK + document.write(texts))
 
 
 def translated_name(name: str, direction: str) -> str:

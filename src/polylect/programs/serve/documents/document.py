@@ -1,7 +1,10 @@
 """A document as the texts in it that are to be translated, and how to write it with others."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+_END = re.compile(r"(\r\n|\n|\r)")
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,10 @@ class Document:
     write: Callable[[Sequence[str]], str]
 
 
-def line_end(content: str) -> str:
-    """Return how the lines of a file end."""
-    return "\r\n" if "\r\n" in content else "\n"
+def lines_of(content: str) -> tuple[list[str], list[str]]:
+    """Return the lines of a file and how each of them ends, which may differ within a file.
+
+    The last one has no end; it is empty where the file ends with that of a line.
+    """
+    cut = _END.split(content)
+    return cut[::2], [*cut[1::2], ""]

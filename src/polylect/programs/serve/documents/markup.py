@@ -1,5 +1,6 @@
 """Sentences of a text, and what in them is kept as it is: markup and placeholders."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
@@ -7,20 +8,29 @@ from itertools import pairwise
 import regex as re  # of which \p{M} are the vowel signs of Indic scripts
 
 _KEPT = re.compile(
-    r"""`+[^`]+`+                                   # code
-    | !?\[ | \]\([^)\s]*(?:\s"[^"]*")?\) | \]\[[^\]]*\] | \]   # links and pictures of Markdown
-    | </?[A-Za-z][^<>]*>                            # tags
+    r"""(?<!`)`++[^`]+`+                            # code
+    | <!--(?:(?!<!--).)*?--> | <%(?:(?!<%).)*?%> | \{%(?:(?!\{%).)*?%\}    # comments, templates
+    | \$\$[^$]+\$\$ | (?<![\w$\\])\$(?=[^\s$])[^$]*[^\s$\\]\$(?![\w$])   # formulas
+    | \\\((?:(?!\\\().)*?\\\)
+    | \[\^[^\[\]\s]+\]                             # footnotes
+    | !?\[ | \]\((?:[^()\s]|\([^()\s]*\))*(?:\s"[^"]*")?\) | \]\[[^\]]*\] | \]   # links, pictures
+    | <(?:https?|ftp|mailto):[^<>\s]*>              # links in brackets
+    | </?[A-Za-z](?:[^<>"']|"[^"]*"|'[^']*')*>      # tags
     | &(?:\w+|\#\d+|\#x[0-9A-Fa-f]+);               # entities
-    | \{\{[^{}]*\}\} | \$?\{[^{}]*\}                # {name}, {{name}}, ${name}
+    | \{\{[^{}]*\}\} | [$\#]?\{(?:[^{}]|\{[^{}]*\})*\}   # {name}, {{name}}, ${name}, {n, plural, …}
     | %(?:\d+\$)?(?:\(\w+\)|\{\w+\})?[-+\#0]*\d*(?:\.\d+)?[sdifuxXgeqpc@](?![A-Za-z])   # %s, %(n)d
-    | %\{\w+\} | %\w+%                              # %{name}, %NAME%
-    | (?:https?|ftp)://[^\s<>()\]]*[^\s<>()\].,;:!?'"]
-    | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                  # addresses
+    | %\{\w+\} | %\w+% | %%                         # %{name}, %NAME%
+    | \$[A-Z_][A-Z0-9_]+\b | __[A-Z0-9_]+__         # $NAME, __NAME__
+    | \\[nrt](?![a-z])                              # \n in the texts of programs
+    | (?<!\w)@\w[\w.-]*\w | (?<![\w:]):(?=[\d_+-]*[a-z])[a-z\d_+-]+:(?![\w:])   # @user, :smile:
+    | (?:https?|ftp)://(?:[^\s<>()\]]|\([^\s<>()]*\))*(?:[^\s<>()\].,;:!?'"]|\([^\s<>()]*\))
+    | (?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+                  # addresses
     | \*+ | ~~ | (?<!\w)_+(?=\w) | (?<=\w)_+(?!\w)      # emphasis
     """,
     re.VERBOSE,
 )
 _SENTENCE_END = re.compile(
+    r"(?<!\b(?:Mr|Mrs|Ms|Dr|Prof|St|Hr|Mme|Mlle|Gen|Col|Capt|Lt|Rev|Sen|vs)\.)"
     r"(?<=[\w\p{M}]{2}[.!?…])[\"')\]»”*_]*\s+(?=[^\Wa-z\d_]|[\"'«“¿¡*_])|(?<=[।॥؟。！？])\s*(?=\S)"
 )
 
@@ -36,9 +46,20 @@ def kept_parts(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Cut a text after its sentences; put together they are the text, white space included."""
-    cuts = [0, *(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]
+    """Cut a text after its sentences; put together they are the text, white space included.
+
+    What is kept as it is, such as code, is not cut.
+    """
+    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+    spans = [found.span() for found in _KEPT.finditer(text)] if ends else []
+    cuts = [0, *(end for end in ends if not _is_within(end, spans)), len(text)]
     return [text[a:b] for a, b in pairwise(cuts) if a < b]
+
+
+def _is_within(place: int, spans: Sequence[tuple[int, int]]) -> bool:
+    """Whether one of the spans, given in their order, has the place within it."""
+    at = bisect_left(spans, (place, place))
+    return at > 0 and place < spans[at - 1][1]
 
 
 async def translate_marked(texts: Sequence[str], ask: Ask) -> list[str]:

@@ -15,7 +15,10 @@ def read_tmx(content: str, *, source: str, target: str, **_: object) -> Document
     Raises:
         ValueError: it is no TMX, or has nothing in the source language.
     """
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    # The text was decoded already, whatever encoding its first line names.
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, encoding="utf-8"
+    )
     try:
         root = etree.fromstring(content.encode(), parser)
     except etree.XMLSyntaxError as error:

@@ -106,7 +106,10 @@ def test_text_that_cannot_be_written_is_said(tmp_path: Path, capsys) -> None:
         "~data.train", "+data.train={en-de: {kind: tongues, size: 50}, en-hi: null}",
     )  # fmt: skip
     assert report["languages"]["hi"]["bytes_after"] > 0.3
-    assert "are bytes, before 0 %: the entries kept cannot write hi" in capsys.readouterr().out
+    assert (
+        "are bytes or unknown, before 0 %: the entries kept cannot write hi"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,3 +137,36 @@ def test_languages_alone_keep_their_scripts(tmp_path: Path) -> None:
     tamil = "சிறிய பூனை"
     assert tokenizer.tokenize(tamil) == whole.tokenize(tamil)
     assert len(tokenizer.tokenize("farmer")) > len(whole.tokenize("farmer"))
+
+
+def test_tokens_named_are_kept_or_new_and_each_once(tmp_path: Path) -> None:
+    whole = embedded_base()[1]
+    known = next(token for token in whole.get_vocab() if token.strip() == "lions")
+    trim(
+        tmp_path / "out", "data.directions=[en-de]", "data.train.size=5", "lines=0",
+        f"tokens=['<2xx>','<2xx>','{known}']",
+    )  # fmt: skip
+    model, tokenizer = load_backbone(str(tmp_path / "out"))
+    assert len(tokenizer) == model.get_input_embeddings().num_embeddings
+    assert {"<2xx>", known} <= set(tokenizer.get_vocab())
+
+
+def test_lines_longer_than_the_model_takes_are_said_and_not_scored(tmp_path: Path, capsys) -> None:
+    from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel
+
+    base, tokenizer = tmp_path / "base", embedded_base()[1]
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=16)
+    ).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    train, test = tmp_path / "train.tsv", tmp_path / "test.tsv"
+    train.write_text("en\tde\nThe old farmer sleeps.\tDer alte Bauer schläft.\n", encoding="utf-8")
+    lines = [f"{'The cat sleeps. ' * n}\tJa {n}." for n in (1, 2, 30)]
+    test.write_text("\n".join(["en\tde", *lines, ""]), encoding="utf-8")
+    files = [f"data.train={train}", f"data.test={test}"]
+    out = f"out={tmp_path / 'out'}"
+    program.main(
+        config("trim", f"model.path={base}", "data=files", "data.directions=[en-de]", *files, out)
+    )
+    assert "en  1 of them are longer than the model takes" in capsys.readouterr().out
+    assert AutoConfig.from_pretrained(tmp_path / "out").vocab_size < len(tokenizer)

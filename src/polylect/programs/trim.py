@@ -15,8 +15,10 @@ from polylect.config.validation import validate
 from polylect.data.languages import language, split_direction
 from polylect.eval.table import Table, show
 from polylect.library.fingerprint import CUT_FROM, fingerprints
+from polylect.models.context import context_of
 from polylect.models.vocabulary.metrics import (
     compare_tokens,
+    fitting,
     nats_per_character,
     next_token_logits,
 )
@@ -41,6 +43,7 @@ _MANY_BYTES = 0.05
 
 def main(cfg: DictConfig) -> None:
     """Read the text, choose the entries, cut, measure, write a Hugging Face folder."""
+    _leave_out_splits(cfg)
     validate(cfg)
     out = Path(cfg.out)
     print(f"polylect trim: {out}, reading text and model …", flush=True)
@@ -54,14 +57,17 @@ def main(cfg: DictConfig) -> None:
     model, whole = instantiate(cfg.model, "model", cfg.packages, _convert_="all")
     model.eval()
     vocabulary = Vocabulary(whole)
-    new = [str(token) for token in cfg.tokens if token not in vocabulary.ids]
+    named = dict.fromkeys(map(str, cfg.tokens))
+    new = [token for token in named if token not in vocabulary.ids]
     kept_ids = _choose(cfg, vocabulary, whole, train, directions, len(new))
     tokenizer = trim_tokenizer(whole, kept_ids, new)
     fits = {
         code: asdict(compare_tokens(whole, tokenizer, kept_ids, texts))
         for code, texts in held_out.items()
     }
-    sampled_texts = {code: texts[: cfg.lines] for code, texts in held_out.items() if cfg.lines}
+    sampled_texts = _sample(
+        held_out, cfg.lines, (whole, tokenizer), context_of(model.config).length
+    )
     before, rows = _parameters(model), _rows(tokenizer, sampled_texts, len(kept_ids))
     nats = {
         code: [nats_per_character(model, whole, texts)] for code, texts in sampled_texts.items()
@@ -111,7 +117,11 @@ def _check(cfg: DictConfig, out: Path) -> None:
             "give text, as in data=captions, or languages, as in languages=[en,ta]: they decide "
             "which entries are kept."
         )
-    for split in ("val", "test"):  # what is not given is not read
+
+
+def _leave_out_splits(cfg: DictConfig) -> None:
+    """Set the held-out splits that are not given to None: they are not read."""
+    for split in ("val", "test"):
         if cfg.data and OmegaConf.is_missing(cfg.data, split):
             cfg.data[split] = None
 
@@ -155,12 +165,25 @@ def _choose(
         counts += count_tokens(tokenizer, texts)
     required_ids = vocabulary.required_ids() | prompt_tokens(tokenizer, directions)
     required_ids |= script_tokens(vocabulary, cfg.languages)
+    required_ids |= {vocabulary.ids[t] for t in map(str, cfg.tokens) if t in vocabulary.ids}
     rules = {rule: cfg[rule] for rule in _RULES}
     if rules["size"] is not None:
         rules["size"] -= new
     elif rules["coverage"] is None:
         rules["count"] = cfg.count or 1
     return sorted(frequent_tokens(counts, vocabulary, required_ids, **rules))
+
+
+def _sample(held_out: Texts, lines: int, tokenizers: Sequence[Any], length: float | int) -> Texts:
+    """Return so many texts of each language for the likelihood, of those that the model takes."""
+    sampled = {}
+    for code, texts in held_out.items():
+        fit = fitting(texts, tokenizers, length) if lines else []
+        if lines and len(fit) < len(texts):
+            print(f"{code}  {len(texts) - len(fit):,} of them are longer than the model takes")
+        if fit:
+            sampled[code] = fit[:lines]
+    return sampled
 
 
 def _rows(tokenizer: Any, texts: Texts, size: int) -> list[list[int]]:
@@ -203,7 +226,7 @@ def _print_report(report: Mapping[str, Any], out: Path) -> None:
         if fit["bytes_after"] > max(_MANY_BYTES, 2 * fit["bytes_before"]):
             print(
                 f"note: {100 * fit['bytes_after']:.0f} % of the tokens of held-out {code} are "
-                f"bytes, before {100 * fit['bytes_before']:.0f} %: the entries kept cannot write "
-                f"{code}; give text of it, or languages=[{code}]"
+                f"bytes or unknown, before {100 * fit['bytes_before']:.0f} %: the entries kept "
+                f"cannot write {code}; give text of it, or languages=[{code}]"
             )
     print(out)

@@ -77,6 +77,21 @@ def test_text_whose_tokens_are_kept_is_tokenised_as_before(whole: PreTrainedToke
     assert fit.after > fit.before
 
 
+def test_characters_of_kept_words_write_other_words(whole: PreTrainedTokenizerBase) -> None:
+    cut = trim_tokenizer(whole, choose(whole, count=1))
+    letters = {letter for text in SEEN for letter in text}
+    words = [word for text in OTHER for word in text.split() if set(word) <= letters]
+    assert len(words) > 20
+    assert not any(cut.unk_token_id in ids for ids in encode(cut, words))
+
+
+def test_what_cannot_be_written_without_bytes_is_counted() -> None:
+    whole = KINDS["unigram"]()
+    kept = choose(whole, count=1)
+    fit = compare_tokens(whole, trim_tokenizer(whole, kept), kept, ["漢字 漢字"])
+    assert fit.bytes_before > 0.5 and fit.bytes_after > 0.5
+
+
 def test_special_tokens_keep_their_places_in_what_is_encoded() -> None:
     whole = KINDS["byte fallback"]()
     kept = choose(whole, count=1)
@@ -92,13 +107,13 @@ def test_special_tokens_keep_their_places_in_what_is_encoded() -> None:
 def test_rules_keep_less_and_are_kept_to(rule: dict[str, float]) -> None:
     whole = KINDS["byte fallback"]()
     vocabulary, counts = Vocabulary(whole), count_tokens(whole, SEEN)
-    always = vocabulary.closed_under_merges(vocabulary.required_ids())
+    always = vocabulary.closure(vocabulary.required_ids())
     kept = set(choose(whole, **rule))
     assert always < kept < set(choose(whole, count=1))
-    assert kept == vocabulary.closed_under_merges(kept)
+    assert kept == vocabulary.closure(kept)
     frequent = [i for i, n in counts.most_common() if n >= 5]
     if "count" in rule:
-        assert kept == vocabulary.closed_under_merges([*always, *frequent])
+        assert kept == vocabulary.closure([*always, *frequent])
     elif "coverage" in rule:
         covered = sum(counts[i] for i in kept) / counts.total()
         assert 0.8 <= covered < 1

@@ -25,7 +25,7 @@ class Fit:
         lines: number of texts.
         same: share of them that have the same tokens as before.
         before, after: tokens per character.
-        bytes_before, bytes_after: share of tokens that are only a part of a character.
+        bytes_before, bytes_after: share of tokens that are only a part of a character, or unknown.
     """
 
     lines: int
@@ -48,7 +48,7 @@ def compare_tokens(
         [kept_ids[i] if i < len(kept_ids) else -1 for i in new] == old
         for new, old in zip(after, before, strict=True)
     )
-    parts = Vocabulary(whole).byte_ids()
+    parts = Vocabulary(whole).fallback_ids()
     parts_after = frozenset(new for new, old in enumerate(kept_ids) if old in parts)
     characters = sum(map(len, texts))
     return Fit(
@@ -59,6 +59,19 @@ def compare_tokens(
         _share(before, parts),
         _share(after, parts_after),
     )
+
+
+def fitting(
+    texts: Sequence[str], tokenizers: Sequence[PreTrainedTokenizerBase], length: float | int
+) -> list[str]:
+    """Return the texts of at most so many tokens in each tokenizer, a begin token included."""
+    counts = [
+        [len(begin_ids(tokenizer)) + len(ids) for ids in encode(tokenizer, texts)]
+        for tokenizer in tokenizers
+    ]
+    return [
+        text for text, n in zip(texts, zip(*counts, strict=True), strict=True) if max(n) <= length
+    ]
 
 
 def _share(rows: Sequence[Sequence[int]], ids: frozenset[int]) -> float:

@@ -89,7 +89,7 @@ def frequent_tokens(
     coverage: float | None = None,
     size: int | None = None,
 ) -> set[int]:
-    """Return ids to keep, closed under merges: `required_ids`, and others by one of three rules.
+    """Return ids to keep: `required_ids`, others by one of three rules, and those on their way.
 
     Args:
         count: those that occur at least so often.
@@ -99,7 +99,7 @@ def frequent_tokens(
     Raises:
         ValueError: a size that has no room for what is always kept.
     """
-    kept_ids = vocabulary.closed_under_merges(required_ids)
+    kept_ids = vocabulary.closure(required_ids)
     ranking = [index for index, _ in counts.most_common()]
     if coverage is not None:
         sums = accumulate(counts[index] for index in ranking)
@@ -108,14 +108,14 @@ def frequent_tokens(
     elif count is not None:
         ranking = [index for index in ranking if counts[index] >= count]
     if size is None:
-        return kept_ids | vocabulary.closed_under_merges(ranking)
+        return kept_ids | vocabulary.closure(ranking)
     if len(kept_ids) > size:
         raise ValueError(
             f"size={size} is less than the {len(kept_ids)} entries that are always kept: special "
             "tokens, bytes, digits, marks, what prompts need and what the languages ask for."
         )
     for index in ranking:
-        path = vocabulary.closed_under_merges([index]) - kept_ids
+        path = vocabulary.closure([index]) - kept_ids
         if len(kept_ids) + len(path) > size:
             break
         kept_ids |= path

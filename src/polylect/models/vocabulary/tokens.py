@@ -5,7 +5,8 @@ Two kinds can be cut so that a text whose tokens are all kept is tokenised exact
 - BPE with byte fallback or over bytes, if every token that stands on the merge path of a kept one
   is kept too. The merges that made a text's tokens are then all there, and since merges are only
   taken away, each of them is still the first in rank when its turn comes.
-- Unigram: the best segmentation of a text is still there, and it has fewer rivals.
+- Unigram: the best segmentation of a text is still there, and it has fewer rivals. The characters
+  of kept tokens are kept, from which other words are written.
 """
 
 import json
@@ -94,19 +95,24 @@ class Vocabulary:
             required.add(self.ids[token])
         return required | ({self.ids[_SPACE]} if _SPACE in self.ids else set())
 
-    def byte_ids(self) -> frozenset[int]:
-        """Return the ids of tokens that are no more than a part of a character."""
+    def fallback_ids(self) -> frozenset[int]:
+        """Return the ids that stand where no token fits: parts of characters, or unknown."""
         if self.byte_level:
             return frozenset(i for token, i in self.ids.items() if self.text(token) is None)
-        return frozenset(i for token, i in self.ids.items() if _BYTE.fullmatch(token))
+        unknown = self.state["model"].get("unk_id")
+        bytes_ = frozenset(i for token, i in self.ids.items() if _BYTE.fullmatch(token))
+        return bytes_ if unknown is None else bytes_ | {unknown}
 
-    def closed_under_merges(self, ids: Iterable[int]) -> set[int]:
-        """Return the ids with those of all tokens that are merged on the way to them."""
+    def closure(self, ids: Iterable[int]) -> set[int]:
+        """Return the ids with those on the way to them: tokens that are merged, or characters."""
         result = set(ids)
-        if self.state["model"]["type"] == "BPE":
-            for index in list(result):
-                result |= self.merge_path(self.tokens[index])
+        is_bpe = self.state["model"]["type"] == "BPE"
+        for token in [self.tokens[index] for index in result]:
+            result |= self.merge_path(token) if is_bpe else self._characters(token)
         return result
+
+    def _characters(self, token: str) -> set[int]:
+        return {self.ids[character] for character in token if character in self.ids}
 
     def merge_path(self, token: str) -> set[int]:
         """Return the ids of the parts from which BPE makes a token,
@@ -115,7 +121,7 @@ class Vocabulary:
         Of an added token, or one that no merges lead to, what they lead to.
         """
         parts = list(token)
-        path = {self.ids[part] for part in parts if part in self.ids}
+        path = self._characters(token)
         while len(parts) > 1:
             ranks = [self._ranks.get(pair) for pair in pairwise(parts)]
             merge_ranks = [rank for rank in ranks if rank is not None]

@@ -22,7 +22,7 @@ def trim_tokenizer(
     """Return the tokenizer with the entries `kept_ids`, renumbered in their order, and new ones.
 
     Args:
-        kept_ids: old ids, ascending; closed under merges (`Vocabulary.closed_under_merges`).
+        kept_ids: old ids, ascending; with what `Vocabulary.closure` adds.
         new: special tokens to add, such as "<2ta>"; they get the last ids.
     """
     state = copy.deepcopy(Vocabulary(tokenizer).state)

@@ -113,7 +113,7 @@ ADDED = [
     ("add sentences=0", "sentences must be at least 1, got 0"),
     ("add server=localhost:8000", "server=localhost:8000 is no address: give one as http"),
     ("add server=http://127.0.0.1:9", "server=http://127.0.0.1:9 does not answer .* is it up"),
-    ("add server=http://127.0.0.1:9 key_file=no", "key_file=no is no file with a key"),
+    ("add server=http://127.0.0.1:9 key_file=no", "key_file=no is no file: it has one key"),
     ("add data.template=plain", "were trained with template tag, .* give data.template=tag"),
     ("add libary=LIB_GOOD", "libary does not exist; did you mean library"),
     ("add start=", "start is empty: write something behind start= or leave it out"),
@@ -290,7 +290,7 @@ MODELS = [
 PLACES = [
     ("serve", "give run=FOLDER, or model="),
     ("serve run=RUN host=0.0.0.0", "lets other machines in: give key_file=FILE .*or open=true"),
-    ("serve run=RUN key_file=nothere", "key_file=nothere does not exist: it has one key on each"),
+    ("serve run=RUN key_file=nothere", "key_file=nothere is no file: it has one key on each"),
     ("serve run=RUN key_file=empty.tsv", r"key_file=empty\.tsv holds no key"),
     ("serve run=RUN adapters=nothere", "adapters=nothere is no folder"),
     ("serve run=RUN port=70000", "port=70000 is no port"),

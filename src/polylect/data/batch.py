@@ -18,6 +18,7 @@ class Example:
     """One sentence as token ids: `target` ends in the end token, and is empty for generation.
 
     `adapter` names one of a library, "" the base alone; None takes the one that serves `direction`.
+    `limit` is the most tokens that are generated, where that is less than `Generation` says.
     """
 
     prompt: list[int]
@@ -26,6 +27,7 @@ class Example:
     source: str = ""
     references: tuple[str, ...] = ()
     adapter: str | None = None
+    limit: int | None = None
 
     @property
     def length(self) -> int:

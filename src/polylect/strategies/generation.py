@@ -158,8 +158,13 @@ def translate(
     for batch in batches(lengths, module.generation, context):
         indices = [fitting[i] for i in batch]
         rows = collate([prompts[i] for i in indices], pad_id(module.tokenizer), "left")
+        own = [
+            (module.generation.cap(lengths[i], context.length), prompts[fitting[i]].limit)
+            for i in batch
+        ]
+        caps = [cap if limit is None else min(cap, limit) for cap, limit in own]
         telling = None if watch is None else (watch, indices)
-        translations, broken = _translate_batch(module, rows, ends, context, telling)
+        translations, broken = _translate_batch(module, rows, caps, ends, telling)
         if broken:
             texts = [f"{indices[row] + 1} ({rows.directions[row]})" for row in broken]
             more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
@@ -171,19 +176,19 @@ def translate(
 def _translate_batch(
     module: Generator,
     batch: TranslationBatch,
+    caps: Sequence[int],
     ends: Sequence[int],
-    context: Context,
     watch: tuple[Watch, Sequence[int]] | None,
 ) -> tuple[list[Translation], list[int]]:
     """Return greedy or beam translations of one left-padded batch of prompts, in its order.
 
     Args:
+        caps: most new tokens of each row.
         watch: what is told of tokens, and the number by which it knows each row.
 
     Returns them, and the rows whose scores were not finite, which have no translation.
     """
     generation, backbone = module.generation, module.backbone
-    caps = [generation.cap(n, context.length) for n in batch.attention_mask.sum(dim=1).tolist()]
     batch = batch.to(next(backbone.parameters()).device)
     width = batch.input_ids.shape[1]
     limits = width + torch.tensor(caps, device=batch.input_ids.device)

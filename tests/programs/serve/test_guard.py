@@ -100,6 +100,9 @@ def test_a_key_is_asked_for(serve) -> None:
     for key, status in (("one", 200), ("two", 200), ("three", 401), ("", 401)):
         headers = {"Authorization": f"Bearer {key}"}
         assert client.post("/v1/translate", json=BODY, headers=headers).status_code == status
+    for scheme in ("bearer", "BEARER"):  # which has no case
+        headers = {"Authorization": f"{scheme} one"}
+        assert client.post("/v1/translate", json=BODY, headers=headers).status_code == 200
     for path in ("/v1/models", "/metrics", "/openapi.json", "/v1/adapters", "/nothing"):
         assert client.get(path).status_code == 401
     for path in ("/", "/page.js", "/page.css", "/health", "/ready"):
@@ -155,5 +158,28 @@ def test_nothing_of_the_page_or_the_description_is_loaded_from_elsewhere(
         assert client.get(path).status_code == 404
     assert set(client.get("/openapi.json").json()["paths"]) == {
         "/v1/translate", "/v1/directions", "/v1/documents", "/v1/adapters", "/v1/adapters/{name}",
-        "/v1/models", "/v1/completions", "/v1/chat/completions", "/health", "/ready", "/metrics",
+        "/v1/models", "/v1/models/{name}", "/v1/completions", "/v1/chat/completions",
+        "/health", "/ready", "/metrics",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "sentence"),
+    [
+        (b"{", "application/json", "the body is no JSON: "),
+        (
+            b"",
+            "application/json",
+            "must be a JSON object, sent with Content-Type: application/json",
+        ),
+        (b'{"texts": ["a"]}', "text/plain", "sent with Content-Type: application/json"),
+        (b'{"texts": ["a"], "direction": 3}', "application/json", "direction must be a name, or a"),
+        (b'{"texts": ["a"], "adapter": [3]}', "application/json", "adapter must be a name, or a"),
+        (b'{"texts": [3]}', "application/json", "texts.0: Input should be a valid string"),
+        (b'{"texts": ["a"], "x": 3}', "application/json", "x: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said(client, body: bytes, kind: str, sentence: str) -> None:
+    answer = client.post("/v1/translate", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 422
+    assert sentence in message(answer) and "[" not in message(answer)

@@ -87,7 +87,16 @@ def test_several_completions_stream_side_by_side(client: TestClient, offline: Tr
         ({"model": "en-de", "n": 2}, 422, "n: Input should be 1"),
         ({"messages": []}, 422, "at least 1 item"),
         ({"messages": [{"role": "system", "content": "x"}]}, 422, "none of the user"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 422, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            422,
+            "messages.0.content must be a text, or a list of parts of the type text",
+        ),
+        ({"logprobs": True}, 422, "logprobs is not possible here: leave it out"),
+        ({"tools": [{"type": "function"}]}, 422, "tools is not possible here"),
+        ({"response_format": {"type": "json_object"}}, 422, "response_format is not possible"),
+        ({"max_tokens": 0}, 422, "max_tokens: Input should be greater than or equal to 1"),
+        ({"stop": [1]}, 422, "stop must be a text, or a list of texts"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(
@@ -96,3 +105,61 @@ def test_what_cannot_be_answered_is_refused(
     answer = client.post("/v1/chat/completions", json=chat("We read.") | body)
     assert answer.status_code == status
     assert sentence in answer.json()["error"]["message"]
+
+
+def test_what_clients_send_although_it_changes_nothing_is_taken(client: TestClient) -> None:
+    idle = {"temperature": 0, "top_p": 1, "seed": 3, "user": "me", "frequency_penalty": 0.5}
+    unset = {"stop": None, "logprobs": False, "tools": [], "response_format": {"type": "text"}}
+    expected = client.post("/v1/chat/completions", json=chat(TEXTS[0])).json()
+    answer = client.post("/v1/chat/completions", json=chat(TEXTS[0], **idle, **unset, n=1)).json()
+    assert answer["choices"] == expected["choices"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"echo": True}, {"suffix": "x"}, {"best_of": 2}, {"logprobs": 5}, {"prompt": [1, 2, 3]}],
+)
+def test_completions_of_another_kind_are_refused(client: TestClient, body: dict) -> None:
+    answer = client.post("/v1/completions", json={"model": "en-de", "prompt": "We read."} | body)
+    assert answer.status_code == 422
+    assert next(iter(body)) in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("most", [1, 3, 1000])
+def test_no_translation_has_more_tokens_than_asked_for(
+    client: TestClient, offline: Translator, name: str, most: int
+) -> None:
+    (whole,) = offline.translations(TEXTS[:1], "en-fr")
+    answer = client.post("/v1/chat/completions", json=chat(TEXTS[0], model="en-fr", **{name: most}))
+    (choice,), usage = answer.json()["choices"], answer.json()["usage"]
+    assert usage["completion_tokens"] == min(most, whole.tokens)
+    assert choice["finish_reason"] == ("length" if most <= whole.tokens or whole.capped else "stop")
+    text = choice["message"]["content"]
+    assert whole.text.startswith(text.rstrip("\ufffd")) and bool(text)
+    sent = events(client, "/v1/chat/completions", **chat(TEXTS[0], model="en-fr", **{name: most}))
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in sent) == text
+
+
+def test_an_answer_ends_before_a_stop(client: TestClient, offline: Translator) -> None:
+    text = "\n".join(TEXTS)
+    whole = "\n".join(offline.translate(TEXTS, "en-de"))
+    for stop in (whole[3:6], [whole[-4:], "never"], "\n", whole[:2]):
+        stops = [stop] if isinstance(stop, str) else stop
+        expected = whole[: min(place for s in stops if (place := whole.find(s)) >= 0)]
+        answer = client.post("/v1/chat/completions", json=chat(text, stop=stop)).json()
+        (choice,) = answer["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (expected, "stop")
+        sent = events(client, "/v1/chat/completions", **chat(text, stop=stop))
+        deltas = [chunk["choices"][0]["delta"] for chunk in sent]
+        assert "".join(delta.get("content", "") for delta in deltas) == expected
+        assert sent[-1]["choices"][0]["finish_reason"] == "stop"
+        assert [delta.get("role") for delta in deltas] == ["assistant", *[None] * (len(sent) - 1)]
+
+
+def test_a_model_can_be_asked_for_by_its_name(client: TestClient) -> None:
+    listed = client.get("/v1/models").json()["data"]
+    assert client.get("/v1/models/en-de").json() == listed[0]
+    answer = client.get("/v1/models/en-dd")
+    assert answer.status_code == 404
+    assert "did you mean en-de" in answer.json()["error"]["message"]

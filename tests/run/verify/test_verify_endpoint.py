@@ -16,10 +16,11 @@ import uvicorn
 from helpers.tiny import config
 
 from polylect.cli import run
+from polylect.config.key_file import read_keys
 from polylect.programs.serve.app import create_app
 from polylect.programs.verify import main
 from polylect.run.passport.file import Passport
-from polylect.run.verify.endpoint import Endpoint, first_key
+from polylect.run.verify.endpoint import Endpoint
 from polylect.translator import Translator
 
 Answer = Callable[[dict[str, Any]], str]
@@ -194,7 +195,7 @@ def test_a_server_that_refuses_is_a_sentence(
 def test_a_server_that_wants_a_key_is_sent_one(tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text("secret\nother\n", encoding="utf-8")
     with server(["en-de"], lambda question: "", key="secret") as url:
-        assert Endpoint(url, key=first_key(str(tmp_path / "keys.txt"))).models() == ["en-de"]
+        assert Endpoint(url, key=read_keys(str(tmp_path / "keys.txt"))[0]).models() == ["en-de"]
         with pytest.raises(RuntimeError, match="answers 401"):
             Endpoint(url, key="wrong").models()
         with pytest.raises(RuntimeError, match="answers 401"):

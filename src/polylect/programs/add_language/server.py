@@ -6,10 +6,10 @@ import urllib.request
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from polylect.config.key_file import read_keys
 from polylect.config.roots import ConfigError
 from polylect.library import AdapterLibrary
 from polylect.programs.add_language.stages import verify_server
-from polylect.run.verify.endpoint import first_key
 
 _SECONDS = 120
 
@@ -19,7 +19,7 @@ class Server:
 
     Args:
         url: its address, with or without /v1 at its end.
-        key_file: file whose first line is a key that it takes.
+        key_file: file whose first key is one that it takes.
 
     Raises:
         ConfigError: no address, or no key in the file.
@@ -32,7 +32,7 @@ class Server:
         self._key_file = key_file
         self._headers = {"Content-Type": "application/json"}
         if key_file is not None:
-            self._headers["Authorization"] = f"Bearer {first_key(key_file)}"
+            self._headers["Authorization"] = f"Bearer {read_keys(key_file)[0]}"
 
     def check_free(self, names: Collection[str]) -> None:
         """Raises ConfigError if the server does not answer, or has an adapter of such a name."""

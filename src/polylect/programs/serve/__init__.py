@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.base_or_run import choose_strategy
+from polylect.config.key_file import read_keys
 from polylect.config.roots import ConfigError
 from polylect.config.validation import validate
 from polylect.programs.serve.limits import Limits
@@ -24,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     choose_strategy(cfg)
     validate(cfg)
     limits = _limits(cfg)
-    keys = _keys(cfg.key_file)
+    keys = [] if cfg.key_file is None else read_keys(cfg.key_file)
     adapters = _adapters_folder(cfg)
     is_loopback = _is_loopback(cfg.host)
     if not (is_loopback or keys or cfg.open):
@@ -93,18 +94,6 @@ def _limits(cfg: DictConfig) -> Limits:
         return Limits(**{name: cfg[name] for name in names})
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def _keys(path: str | None) -> list[str]:
-    """The keys in a file, one a line."""
-    if path is None:
-        return []
-    if not Path(path).is_file():
-        raise ConfigError(f"key_file={path} does not exist: it has one key on each line.")
-    keys = Path(path).read_text(encoding="utf-8").split()
-    if not keys:
-        raise ConfigError(f"key_file={path} holds no key: it has one on each line.")
-    return keys
 
 
 def _is_loopback(host: str) -> bool:

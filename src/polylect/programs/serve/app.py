@@ -19,7 +19,7 @@ from polylect.programs.serve.api.adapters import adapter_routes
 from polylect.programs.serve.api.documents import document_routes
 from polylect.programs.serve.api.native import native_routes
 from polylect.programs.serve.api.openai import openai_routes
-from polylect.programs.serve.api.schemas import State, refusals
+from polylect.programs.serve.api.schemas import State, refusals, sentence_of
 from polylect.programs.serve.engine import Engine
 from polylect.programs.serve.guard import PAGE, Guard, mistake, refusal_response
 from polylect.programs.serve.limits import Limits, Refusal
@@ -140,10 +140,9 @@ def _file_endpoint(content: bytes, media_type: str) -> Any:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """A body of another form; what it held is not repeated."""
     assert isinstance(error, RequestValidationError)
-    wrong = error.errors()
-    said = [f"{'.'.join(map(str, e['loc'][1:])) or 'the body'}: {e['msg']}" for e in wrong[:3]]
-    more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    return JSONResponse(mistake(422, "; ".join(said) + more), 422)
+    said = list(dict.fromkeys(sentence_of(wrong) for wrong in error.errors()))
+    more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+    return JSONResponse(mistake(422, "; ".join(said[:3]) + more), 422)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from polylect.models.context import context_of
@@ -232,6 +233,7 @@ class Engine:
                 job.tell(self._empty(index, order))
                 continue
             pieces = TextPieces(self.translator.module.tokenizer) if job.streams else None
+            prompt = replace(prompt, limit=order.limit)
             rows.append(Row(job, index, prompt, self._waiting.turn(len(rows)), pieces))
         return rows
 

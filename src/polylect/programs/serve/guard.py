@@ -69,7 +69,8 @@ class Guard:
     def _check_key(self, scope: Scope) -> None:
         if not self._keys or scope["path"] in OPEN_PATHS:
             return
-        given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        given = given[7:] if given[:7].lower() == b"bearer " else given
         if not any([hmac.compare_digest(given, key) for key in self._keys]):
             raise Refusal(401, "this server wants an API key: send Authorization: Bearer KEY.")
 

@@ -20,12 +20,14 @@ class Order:
         direction: None takes that of the adapter, or of the target.
         target: language to translate into from the one that is detected.
         adapter: None takes the one that serves the direction, "" is the base alone.
+        limit: most tokens of the translation; None for as many as the server gives.
     """
 
     text: str
     direction: str | None = None
     target: str | None = None
     adapter: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The text of a translation that grows token by token, in pieces that stay as they are."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from polylect.data.text import one_line
@@ -51,3 +52,40 @@ class TextPieces:
     def _say(self, text: str) -> str:
         piece, self._said = text[len(self._said) :], text
         return piece
+
+
+class StopTexts:
+    """Ends a growing text where one of some other texts begins.
+
+    Held back is what one of them may begin with.
+
+    Attributes:
+        found: whether the text has ended so.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops, self._held = stops, ""
+        self.found = False
+
+    def add(self, text: str) -> str:
+        """Take what the text has grown by; returns what of it is certain now."""
+        if self.found:
+            return ""
+        text = self._held + text
+        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        self.found = bool(places)
+        certain = min(places) if places else len(text) - self._beginning(text)
+        self._held = "" if places else text[certain:]
+        return text[:certain]
+
+    def rest(self) -> str:
+        """Return what was held back, when the text does not grow any more."""
+        rest, self._held = self._held, ""
+        return rest
+
+    def _beginning(self, text: str) -> int:
+        """Return how many characters at the text's end one of the stops begins with."""
+        lengths = [
+            n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])
+        ]
+        return max(lengths, default=0)

@@ -5,7 +5,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from polylect.config.roots import ConfigError
@@ -95,13 +94,6 @@ class Endpoint:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RuntimeError(f"{url} answers something else than JSON.") from error
-
-
-def first_key(path: str) -> str:
-    """Return the first key in a file of keys, as servers take them; raises ConfigError if none."""
-    if not Path(path).is_file() or not (keys := Path(path).read_text(encoding="utf-8").split()):
-        raise ConfigError(f"key_file={path} is no file with a key: it has one on each line.")
-    return keys[0]
 
 
 def check_endpoint(

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from polylect.config.key_file import read_keys
 from polylect.config.roots import ConfigError
 from polylect.layers.lora.layer import nearest_name
 from polylect.library.peft_format import CONFIG
@@ -21,7 +22,7 @@ from polylect.run.verify.base import (
     golden_rows,
 )
 from polylect.run.verify.check import Check, has_failed, not_checked
-from polylect.run.verify.endpoint import Endpoint, check_endpoint, first_key
+from polylect.run.verify.endpoint import Endpoint, check_endpoint
 from polylect.run.verify.files import check_base_files, check_files, check_used
 from polylect.run.verify.frozen import check_frozen
 from polylect.run.verify.isolation import check_others, check_untrained
@@ -256,7 +257,7 @@ def _verify_address(cfg: DictConfig) -> list[Check]:
             "reproduce."
         )
     folder = Path(cfg.passport)
-    key = first_key(cfg.key_file) if cfg.key_file else None
+    key = read_keys(cfg.key_file)[0] if cfg.key_file else None
     endpoint = Endpoint(cfg.target, cfg.prompts, key)
     try:
         passport = Passport.read(folder)

@@ -1,5 +1,6 @@
 """What requests and answers of our own API look like."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -150,3 +151,28 @@ def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
         code: {"model": MistakeAnswer, "description": _MEANINGS[code]}
         for code in sorted({*always, *codes})
     }
+
+
+_NAMES = "a name, or a list with one or null for each text"
+_FORMS = {
+    "adapter": _NAMES,
+    "content": "a text, or a list of parts of the type text",
+    "direction": _NAMES,
+    "prompt": "a text, or a list of texts; token ids are not read",
+    "stop": "a text, or a list of texts",
+    "target": _NAMES,
+}
+"""What fields of several forms must be."""
+
+
+def sentence_of(wrong: Mapping[str, Any]) -> str:
+    """Return what is wrong with a body as a clause, from an error of pydantic's."""
+    place, kind = wrong["loc"][1:], wrong["type"]
+    if kind == "json_invalid":
+        return f"the body is no JSON: {wrong['ctx']['error']} at character {place[0] + 1}"
+    if not place:
+        return "the body must be a JSON object, sent with Content-Type: application/json"
+    for end, name in enumerate(place[:-1], 1):  # behind its name stands which form was tried
+        if name in _FORMS and kind not in ("missing", "extra_forbidden"):
+            return f"{'.'.join(map(str, place[:end]))} must be {_FORMS[name]}"
+    return f"{'.'.join(map(str, place))}: {wrong['msg']}"

@@ -16,7 +16,7 @@ import uvicorn
 from helpers.tiny import config
 
 from polylect.cli import run
-from polylect.config.key_file import read_keys
+from polylect.files import read_keys
 from polylect.programs.serve.app import create_app
 from polylect.programs.verify import main
 from polylect.run.passport.file import Passport

@@ -6,8 +6,8 @@ import urllib.request
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from polylect.config.key_file import read_keys
 from polylect.config.roots import ConfigError
+from polylect.files import read_keys
 from polylect.library import AdapterLibrary
 from polylect.programs.add_language.stages import verify_server
 

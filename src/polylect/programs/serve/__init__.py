@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from polylect.config.base_or_run import choose_strategy
-from polylect.config.key_file import read_keys
 from polylect.config.roots import ConfigError
 from polylect.config.validation import validate
+from polylect.files import read_keys
 from polylect.programs.serve.limits import Limits
 
 NO_BASE = dict.fromkeys(("model", "library", "strategy", "template"))

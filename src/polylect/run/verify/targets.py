@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from polylect.config.key_file import read_keys
 from polylect.config.roots import ConfigError
+from polylect.files import read_keys
 from polylect.layers.lora.layer import nearest_name
 from polylect.library.peft_format import CONFIG
 from polylect.run.build import checkpoint_path

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from polylect.config.key_file import read_keys
-from polylect.config.roots import ConfigError
+from polylect.files import read_keys
 
 
 def test_each_line_is_a_key(tmp_path: Path) -> None:
@@ -26,7 +25,7 @@ def test_a_file_that_may_be_meant_otherwise_is_refused(
     content: bytes, sentence: str, tmp_path: Path
 ) -> None:
     (tmp_path / "keys.txt").write_bytes(content)
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         read_keys(str(tmp_path / "keys.txt"))
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ValueError, match="is no file"):
         read_keys(str(tmp_path))

@@ -63,10 +63,15 @@ class AdapterLibrary:
         return serving
 
     def folder(self, name: str) -> Path:
-        """Return where an adapter is; raises ValueError with the nearest name if there is none."""
+        """Return where an adapter is.
+
+        Raises ValueError with the nearest name if there is none, or if its folder is to be renamed.
+        """
         exists = re.fullmatch(_NAME, name) and (self.path / name / CONFIG).is_file()
         if not exists:
             names = self.names
+            if name in names:
+                raise ValueError(f"rename {self.path / name}: {_misnamed(name)}")
             hint = did_you_mean(name, names) if names else "it holds none."
             raise ValueError(f"no adapter {name!r} in {self.path}: {hint}")
         return self.path / name
@@ -141,7 +146,7 @@ class AdapterLibrary:
             ValueError: a value is NaN or infinite; nothing is written.
         """
         if not re.fullmatch(_NAME, name):
-            raise ValueError(f"adapter name {name!r}: use letters, digits, '_' and '-' only")
+            raise ValueError(_misnamed(name))
         adapter.check_finite(name)
         folder = self.path / name
         if folder.exists() and not overwrite:
@@ -181,6 +186,10 @@ class AdapterLibrary:
     def _place(self, name: str) -> Path:
         """Return the folder of an adapter of this name; it need not exist."""
         return self.path / name
+
+
+def _misnamed(name: str) -> str:
+    return f"adapter name {name!r}: use letters, digits, '_' and '-' only"
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def _list(library: AdapterLibrary, cfg: DictConfig) -> None:
     from polylect.eval.table import Table, show
 
     aligned = AlignedLibrary(library, align)
-    rows = [_describe(aligned, name) for name in library.names]
+    incomplete = [folder.name for folder in _incomplete_folders(library)]
+    rows = [_describe(aligned, name) for name in sorted({*library.names, *incomplete})]
     header = ("adapter", "directions", "ranks", "modules", "MiB", "aligned", "base")
     show(Table(header, tuple(rows)))
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "layers.experts": {"kernels", *BASICS},
     "tongues": set(),
     "data": {"tongues", "models.context", "eval.language"},
+    "documents": {"data"},
     "eval": set(),
     "library": {"layers.tokens", "data.languages"},
     "models": {"data", *BASICS},
@@ -73,8 +74,8 @@ MAY_IMPORT = {
     },
     "translator": {"data", "library", "models", "retrieval", "run", "strategies"},
     "programs": {
-        "config", "data", "eval", "layers", "library", "models", "plots", "retrieval", "run",
-        "strategies", "tongues", "translator"
+        "config", "data", "documents", "eval", "layers", "library", "models", "plots", "retrieval",
+        "run", "strategies", "tongues", "translator"
     },
 }  # fmt: skip
 PROGRAMS = {path.stem for path in (ROOT / "programs").glob("*")} - {"__init__", "__pycache__"}

@@ -1,5 +1,10 @@
-"""`polylect translate`: lines in, lines out, in order, and nothing lost when interrupted."""
+"""`polylect translate`: lines in, lines out, in order, and nothing lost when interrupted.
 
+Subtitles, memories and Markdown, known by the ends of their names, keep their form instead.
+"""
+
+import asyncio
+import gzip
 import signal
 import sys
 from collections import Counter
@@ -18,6 +23,9 @@ from polylect.data.corpora.lines import decoded_lines, text_lines
 from polylect.data.text import one_line
 from polylect.run.processes.group import gather, join, of_all, rank, share, started_together
 from polylect.run.results.output import Output
+
+_FORMS = (".md", ".srt", ".tmx")
+"""Ends of names of files that are no lines of text."""
 
 
 def main(cfg: DictConfig) -> None:
@@ -39,6 +47,8 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"input={cfg.input} is a folder: give a file, or - for standard input.")
     if cfg.input != "-" and not Path(cfg.input).exists():
         raise ConfigError(f"input={cfg.input} does not exist.")
+    if _has_form(cfg.input):
+        _check_whole(cfg)
     from polylect.run.session import raise_system_exit, signal_handlers
 
     join()
@@ -64,6 +74,9 @@ def _translate(cfg: DictConfig, out: Output | None) -> None:
     if cfg.direction is not None:
         translator.check_direction(cfg.direction)
     counts = Counter[str]()
+    if _has_form(cfg.input) and out is not None:
+        out.write(_translate_file(cfg, translator, counts))
+        return _report(out, counts, memory)
     for chunk in _chunks(_input(cfg.input), cfg.start, cfg.lines_per_chunk):
         rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
         texts = of_all(_translate_rows(share(rows), translator, counts))
@@ -75,12 +88,48 @@ def _translate(cfg: DictConfig, out: Output | None) -> None:
     counts = sum(gather(counts), Counter())
     if memory is not None:
         memory.counts = _added(gather(memory.counts))
-    if out is None:
-        return
+    if out is not None:
+        _report(out, counts, memory)
+
+
+def _report(out: Output, counts: Counter[str], memory: Any) -> None:
     named = [f"{name} {counts[name]}" for name in ("empty", "too long", "capped") if counts[name]]
     print(f"polylect translate: {', '.join([f'lines {out.lines}', *named])}", file=sys.stderr)
     if memory is not None:
         print(f"polylect translate: {memory.summary()}", file=sys.stderr)
+
+
+def _has_form(name: str) -> bool:
+    return Path(name.removesuffix(".gz")).suffix.lower() in _FORMS
+
+
+def _check_whole(cfg: DictConfig) -> None:
+    """Raises ConfigError for settings of lines, beside a file that is translated whole."""
+    if cfg.direction is None:
+        raise ConfigError(f"input={cfg.input} is translated whole: give its direction=….")
+    if cfg.start or started_together() > 1:
+        why = "start= is for lines" if cfg.start else "it takes one process"
+        raise ConfigError(f"input={cfg.input} is translated whole, and {why}.")
+
+
+def _translate_file(cfg: DictConfig, translator: Any, counts: Counter[str]) -> list[str]:
+    """Return the lines of a file in which the text is translated, and all else as it was."""
+    from polylect.documents import read_document
+    from polylect.documents.markup import translate_marked
+
+    try:
+        with (gzip.open if cfg.input.endswith(".gz") else open)(cfg.input, "rb") as file:
+            content = file.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{cfg.input} is no UTF-8: convert it (iconv -t UTF-8).") from None
+    document = read_document(cfg.input.removesuffix(".gz"), content, cfg.direction)
+
+    async def ask(texts: Sequence[str]) -> list[str]:
+        rows = [(number, one_line(text), cfg.direction) for number, text in enumerate(texts, 1)]
+        return _translate_rows(rows, translator, counts, "sentence")
+
+    written = document.write(asyncio.run(translate_marked(document.texts, ask)))
+    return written.removesuffix("\n").split("\n")
 
 
 def _added(parts: Sequence[Mapping[str, Counter[str]]]) -> dict[str, Counter[str]]:
@@ -130,7 +179,10 @@ def _row(number: int, line: str, direction: str | None, translator: Any) -> tupl
 
 
 def _translate_rows(
-    rows: Sequence[tuple[int, str, str]], translator: Any, counts: Counter[str]
+    rows: Sequence[tuple[int, str, str]],
+    translator: Any,
+    counts: Counter[str],
+    what: str = "line",
 ) -> list[str]:
     """Return the translations of one chunk; empty and cut-off ones are counted."""
     indices, texts = [], [""] * len(rows)
@@ -140,7 +192,7 @@ def _translate_rows(
         elif translator.too_long(text, direction):
             counts["too long"] += 1
             print(
-                f"line {number} is longer than the model takes and is left empty: split it.",
+                f"{what} {number} is longer than the model takes and is left empty: split it.",
                 file=sys.stderr,
             )
         else:

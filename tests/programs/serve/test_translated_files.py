@@ -7,8 +7,8 @@ import pytest
 from helpers.serving import events
 from lxml import etree
 
-from polylect.programs.serve.documents import read_document, translated_name
-from polylect.programs.serve.documents.markup import kept_parts, sentences, translate_marked
+from polylect.documents import read_document, translated_name
+from polylect.documents.markup import kept_parts, sentences, translate_marked
 from polylect.programs.serve.limits import Limits
 
 SRT = """1

@@ -10,12 +10,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from polylect.data.languages import split_direction
+from polylect.documents import FORMATS, read_document, translated_name
+from polylect.documents.markup import translate_marked
 from polylect.programs.serve.answering import server_sent, submitted
 from polylect.programs.serve.api.adapters import called
 from polylect.programs.serve.api.schemas import EVENTS, STRICT, Name, refusals
 from polylect.programs.serve.detection import settle_direction
-from polylect.programs.serve.documents import FORMATS, read_document, translated_name
-from polylect.programs.serve.documents.markup import translate_marked
 from polylect.programs.serve.engine import Engine
 from polylect.programs.serve.jobs import Answer, Order
 from polylect.programs.serve.limits import Refusal

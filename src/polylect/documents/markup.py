@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import pairwise
 
 import regex as re  # of which \p{M} are the vowel signs of Indic scripts
@@ -33,6 +33,9 @@ _SENTENCE_END = re.compile(
     r"(?<!\b(?:Mr|Mrs|Ms|Dr|Prof|St|Hr|Mme|Mlle|Gen|Col|Capt|Lt|Rev|Sen|vs)\.)"
     r"(?<=[\w\p{M}]{2}[.!?…])[\"')\]»”*_]*\s+(?=[^\Wa-z\d_]|[\"'«“¿¡*_])|(?<=[।॥؟。！？])\s*(?=\S)"
 )
+_LONGEST = 500  # characters of what is translated together
+_SPACE = re.compile(r"\s+|(?<=[、，；])")
+_COMMAS = tuple(",;:،、，；—–")
 
 _WORDS = re.compile(r"([^\p{L}\p{M}]*)(.*?)([^\p{L}\p{M}]*)", re.DOTALL)
 
@@ -48,8 +51,30 @@ def kept_parts(text: str) -> list[str]:
 def sentences(text: str) -> list[str]:
     """Cut a text after its sentences; put together they are the text, white space included.
 
-    What is kept as it is, such as code, is not cut.
+    What is kept as it is, such as code, is not cut. What is far longer than sentences are, such as
+    a list, is cut at a space, after a comma if there is one: models take no texts of any length.
     """
+    return [part for sentence in _sentences(text) for part in _no_longer(sentence)]
+
+
+def _no_longer(sentence: str) -> Iterator[str]:
+    spans = [found.span() for found in _KEPT.finditer(sentence)] if len(sentence) > _LONGEST else []
+    begin = 0
+    while len(sentence) - begin > _LONGEST:
+        cuts = [
+            found.end()
+            for found in _SPACE.finditer(sentence, begin + 1, begin + _LONGEST)
+            if not _is_within(found.end(), spans)
+        ]
+        after_commas = [cut for cut in cuts if sentence[:cut].rstrip()[-1:] in _COMMAS]
+        cut = max(after_commas or cuts, default=len(sentence))
+        yield sentence[begin:cut]
+        begin = cut
+    if begin < len(sentence):
+        yield sentence[begin:]
+
+
+def _sentences(text: str) -> list[str]:
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     spans = [found.span() for found in _KEPT.finditer(text)] if ends else []
     cuts = [0, *(end for end in ends if not _is_within(end, spans)), len(text)]
@@ -95,7 +120,7 @@ async def _by_pieces(found: Sequence[str], ask: Ask) -> list[str]:
     open_pieces = [text for part in cut for text, is_kept in part if not is_kept]
     rest = iter(await ask(open_pieces) if open_pieces else [])
     return [
-        "".join(text if is_kept else _unmarked(next(rest)).strip() for text, is_kept in part)
+        "".join(text if is_kept else _of_piece(next(rest)) for text, is_kept in part)
         for part in cut
     ]
 
@@ -116,9 +141,9 @@ def _words(text: str) -> list[tuple[str, bool]]:
     return [(before, True), (words, False), (after, True)]
 
 
-def _unmarked(text: str) -> str:
-    """Without markup that a model has made up."""
-    return _KEPT.sub("", text)
+def _of_piece(answer: str) -> str:
+    """Without what a model has made up: markup, and the end of a sentence, which no piece has."""
+    return _KEPT.sub("", answer).strip().rstrip(".!?…।॥؟。！？").rstrip()
 
 
 def _spaced(source: str, text: str) -> str:

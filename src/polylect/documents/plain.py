@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from polylect.programs.serve.documents.document import Document, lines_of
+from polylect.documents.document import Document, lines_of
 
 
 def read_text(content: str, **_: object) -> Document:

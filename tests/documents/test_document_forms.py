@@ -1,12 +1,13 @@
 """Forms that files of text have outside of textbooks, each of which once cost somebody text."""
 
 import asyncio
+import re
 import time
 
 import pytest
 
-from polylect.programs.serve.documents import read_document
-from polylect.programs.serve.documents.markup import kept_parts, sentences, translate_marked
+from polylect.documents import read_document
+from polylect.documents.markup import kept_parts, sentences, translate_marked
 
 
 def upper(name: str, content: str, **settings) -> str:
@@ -134,6 +135,14 @@ def test_markup_of_programs_is_known(text: str, marks: list[str]) -> None:
     assert kept_parts(text) == marks
 
 
+def test_pieces_of_a_sentence_bring_no_ends_of_their_own() -> None:
+    async def ask(texts):
+        return [f"{re.sub(r'[{}.*]', '', text)}." for text in texts]
+
+    (found,) = asyncio.run(translate_marked(["**We** see {it} now."], ask))
+    assert found == "**We** see {it} now."
+
+
 def test_titles_end_no_sentence() -> None:
     assert sentences("We see Mr. Smith. He reads.") == ["We see Mr. Smith. ", "He reads."]
 
@@ -146,3 +155,13 @@ def test_no_text_takes_time_out_of_proportion(text: str) -> None:
     sentences(content)
     read_document("a.md", content, "en-de")
     assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("separator", [", ", " ", "、"])
+def test_what_has_no_end_of_a_sentence_is_cut_where_it_may_be(separator: str) -> None:
+    text = separator.join(f"word{n}" for n in range(300)) + " `a b` " + "x" * 1000
+    parts = sentences(text)
+    assert "".join(parts) == text and len(parts) > 3
+    assert all(len(part) <= 500 for part in parts[:-1])
+    assert all(part.endswith(separator) for part in parts[:3])
+    assert any("`a b`" in part for part in parts)

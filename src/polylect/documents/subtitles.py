@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from polylect.programs.serve.documents.document import Document, lines_of
+from polylect.documents.document import Document, lines_of
 
 _TIMES = re.compile(r"\s*\d+:\d\d:\d\d[,.]\d+\s*-->\s*\d+:\d\d:\d\d[,.]\d+")
 _NUMBER = re.compile(r"\s*\d+\s*")

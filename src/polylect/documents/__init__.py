@@ -5,11 +5,11 @@ from pathlib import PurePath
 
 from polylect.data.languages import split_direction
 from polylect.did_you_mean import did_you_mean
-from polylect.programs.serve.documents.document import Document
-from polylect.programs.serve.documents.markdown import read_markdown
-from polylect.programs.serve.documents.plain import read_table, read_text
-from polylect.programs.serve.documents.subtitles import read_subtitles
-from polylect.programs.serve.documents.tmx import read_tmx
+from polylect.documents.document import Document
+from polylect.documents.markdown import read_markdown
+from polylect.documents.plain import read_table, read_text
+from polylect.documents.subtitles import read_subtitles
+from polylect.documents.tmx import read_tmx
 
 _MARK = "\ufeff"  # of byte order, which some editors write, and tables for spreadsheets need
 FORMATS: dict[str, Callable[..., Document]] = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lxml import etree
 
-from polylect.programs.serve.documents.document import Document
+from polylect.documents.document import Document
 
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polylect.programs.serve.documents.document import Document, lines_of
-from polylect.programs.serve.documents.markdown_lines import Kind, line_kinds
+from polylect.documents.document import Document, lines_of
+from polylect.documents.markdown_lines import Kind, line_kinds
 
 _LEAD = re.compile(r"\s*(?:>\s*)*(?:(?:#{1,6}|[-*+]|\d+[.)]|\[\^[^\]]+\]:)\s+)?(?:\[[ xX]\]\s+)?")
 """Quotes, and the mark of a heading, an item, a task or a footnote."""

@@ -70,6 +70,16 @@ def test_base_and_adapter_together_are_the_merged_model(kind: str, tmp_path: Pat
     assert largest_difference(tmp_path / "adapter.gguf", adapter, model.config) < 1e-5
 
 
+@pytest.mark.parametrize("scalings", [dict.fromkeys(("q_proj", "k_proj", "o_proj", "up_proj"), 0.0),
+                                      {"q_proj": -3.0, "k_proj": 0.0}])  # fmt: skip
+def test_scalings_of_zero_and_below_are_kept(scalings: dict[str, float], tmp_path: Path) -> None:
+    model = random_model("llama", gguf_files.byte_level(), layers=2, **gguf_files.SIZES)
+    adapter, file = adapter_on(model, **scalings), tmp_path / "adapter.gguf"
+    write_gguf_adapter(file, adapter, model.config)
+    assert gguf.GGUFReader(file).get_field("adapter.lora.alpha").contents() > 0
+    assert largest_difference(file, adapter, model.config) < 1e-5
+
+
 def test_keys_with_fewer_heads_are_reordered_by_their_own(tmp_path: Path) -> None:
     model = random_model("llama", gguf_files.byte_level(), layers=1, **gguf_files.SIZES)
     config = copy.deepcopy(model.config)

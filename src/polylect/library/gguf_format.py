@@ -43,7 +43,8 @@ def write_gguf_adapter(file: Path, adapter: Adapter, config: Any) -> None:
     import gguf
 
     kind = _architecture(config)
-    alpha = max(update.scaling * len(update.a) for update in adapter.modules.values())
+    alphas = [update.scaling * len(update.a) for update in adapter.modules.values()]
+    alpha = max(map(abs, alphas)) or 1.0  # 0 would stand for a scaling of 1 there
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[kind])
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")

@@ -6,6 +6,7 @@ a few numbers, and nothing but LoRA on linear layers.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,11 @@ def adapters_example(module: Any, folders: Mapping[str, Path], base: str) -> lis
     if not taken:
         return lines
     name, adapter = next(iter(taken.items()))
-    modules = " ".join(f"{name}={folders[name]}" for name in taken)
+    modules = " ".join(shlex.quote(f"{name}={folders[name]}") for name in taken)
     return [
         *lines,
         "With vLLM:",
-        f"  vllm serve {base or 'BASE'} --enable-lora --max-lora-rank "
+        f"  vllm serve {shlex.quote(base or 'BASE')} --enable-lora --max-lora-rank "
         f"{max_lora_rank(list(taken.values()))} --max-loras {len(taken)} --lora-modules {modules}",
         f"  {request(module, name, adapter.about.get('directions', [name])[0])}",
     ]
@@ -83,7 +84,7 @@ def model_example(module: Any, folder: Path, direction: str) -> list[str]:
     """Return commands that serve a plain model with vLLM and ask it."""
     return [
         "With vLLM:",
-        f"  vllm serve {folder}",
+        f"  vllm serve {shlex.quote(str(folder))}",
         f"  {request(module, str(folder), direction)}",
     ]
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from polylect.documents import read_document
+from polylect.documents import read_document, sample_document
 from polylect.documents.markup import kept_parts, sentences, translate_marked
 
 
@@ -82,6 +82,16 @@ def test_a_memory_is_read_as_it_was_sent_whatever_encoding_it_names(encoding: st
     document = read_document("a.tmx", memory, "en-de")
     assert document.texts == ["Café"]
     assert document.write(["Kaffee é"]).count("é") == 2
+
+
+def test_the_language_of_a_memory_is_that_of_its_text() -> None:
+    unit = '<tu><prop type="x">English words of a program</prop>{}</tu>'
+    variant = '<tuv xml:lang="{}"><seg>{}</seg></tuv>'
+    both = variant.format("DE-at", "Wo ist er?") + variant.format("en", "Where?")
+    memory = '<tmx version="1.4"><header srclang="{}"/><body>' + unit.format(both) + "</body></tmx>"
+    assert sample_document("a.tmx", memory.format("de-DE")) == "Wo ist er?"
+    assert sample_document("a.TMX", memory.format("*all*")) == "Wo ist er?\nWhere?"
+    assert sample_document("a.txt", "\ufeffWo ist er?") == "Wo ist er?"
 
 
 @pytest.mark.parametrize(

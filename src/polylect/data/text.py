@@ -38,13 +38,18 @@ def one_line(text: str) -> str:
     text = text.strip(_ENDS)
     if text.isprintable():  # no other white space than U+0020, and nothing that cannot be seen
         return text
+    check_characters(text)
+    text = _SPACE.sub(_break_or_space, text.translate(_REMOVED)).strip(_ENDS)
+    return text if any(map(_is_visible, text)) else ""
+
+
+def check_characters(text: str) -> None:
+    """Raises ValueError for half of a surrogate pair, with its position (from 1)."""
     if half := _HALF_PAIR.search(text):
         raise ValueError(
             f"character {half.start() + 1}, U+{ord(half[0]):04X}, is half of a surrogate pair and "
             "no character: the text was cut or decoded wrongly"
         )
-    text = _SPACE.sub(_break_or_space, text.translate(_REMOVED)).strip(_ENDS)
-    return text if any(map(_is_visible, text)) else ""
 
 
 def clean_texts(texts: Sequence[Any]) -> list[str]:

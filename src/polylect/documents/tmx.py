@@ -15,16 +15,7 @@ def read_tmx(content: str, *, source: str, target: str, **_: object) -> Document
     Raises:
         ValueError: it is no TMX, or has nothing in the source language.
     """
-    # The text was decoded already, whatever encoding its first line names.
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, encoding="utf-8"
-    )
-    try:
-        root = etree.fromstring(content.encode(), parser)
-    except etree.XMLSyntaxError as error:
-        raise ValueError(f"the file is no TMX: {error.msg}") from None
-    if etree.QName(root).localname != "tmx":
-        raise ValueError(f"the file is no TMX: it begins with <{etree.QName(root).localname}>.")
+    root = _root(content)
     units = [(unit, _segment(unit, source)) for unit in root.iter("{*}tu")]
     if units and not any(segment is not None for _, segment in units):
         raise ValueError(f"no unit of the file is in {source}, from which it is to be translated.")
@@ -42,6 +33,35 @@ def read_tmx(content: str, *, source: str, target: str, **_: object) -> Document
         return declaration + etree.tostring(root.getroottree(), encoding="unicode") + "\n"
 
     return Document([_inner(segment) for _, segment in open_units], write)
+
+
+def sample_memory(content: str) -> str:
+    """Return the segments in the language that a memory says it is from, or all if it says none.
+
+    Raises ValueError where it is no TMX.
+    """
+    root = _root(content)
+    header = root.find("{*}header")
+    source = "*all*" if header is None else header.get("srclang", "*all*")
+    units = list(root.iter("{*}tu"))
+    segments = [_segment(unit, source.replace("-", "_")) for unit in units]
+    if not any(segment is not None for segment in segments):
+        segments = list(root.iter("{*}seg"))
+    return "\n".join("".join(s.itertext()) for s in segments if s is not None)
+
+
+def _root(content: str) -> etree._Element:
+    # The text was decoded already, whatever encoding its first line names.
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, encoding="utf-8"
+    )
+    try:
+        root = etree.fromstring(content.encode(), parser)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(f"the file is no TMX: {error.msg}") from None
+    if etree.QName(root).localname != "tmx":
+        raise ValueError(f"the file is no TMX: it begins with <{etree.QName(root).localname}>.")
+    return root
 
 
 def _segment(unit: etree._Element, code: str) -> etree._Element | None:

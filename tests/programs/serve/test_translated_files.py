@@ -1,6 +1,7 @@
 """Files that are translated: what is text in them, and what stays as it is."""
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -225,6 +226,9 @@ def test_a_file_of_more_texts_than_a_request_may_have_is_translated(serve, offli
     [
         ({"name": "a.docx"}, r"files \.docx are not translated; .*txt"),
         ({"name": "a.tmx"}, "the file is no TMX"),
+        ({"name": "README"}, r"files without an ending, as 'README' is, are not translated"),
+        ({"content": "a\ud800", "name": "a.txt"}, "character 2, U.D800, is half of a surrogate"),
+        ({"content": "<tmx>\ud800", "name": "a.tmx"}, "character 6, U.D800, is half of a"),
         ({"name": "a.txt", "direction": None}, "direction or its target, one of them"),
         ({"name": "a.txt", "target": "de"}, "direction or its target, one of them"),
         ({"name": "a.tsv", "column": 3}, "line 1 has 1 columns"),
@@ -234,7 +238,9 @@ def test_a_file_of_more_texts_than_a_request_may_have_is_translated(serve, offli
 )
 def test_a_file_that_cannot_be_translated_gets_one_sentence(client, body, sentence: str) -> None:
     body = {"content": "We read.", "direction": "en-de"} | body
-    answer = client.post("/v1/documents", json={k: v for k, v in body.items() if v is not None})
+    given = json.dumps({k: v for k, v in body.items() if v is not None})
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/documents", content=given, headers=headers)
     assert answer.status_code == 422
     assert re.search(sentence, answer.json()["error"]["message"])
 
@@ -247,3 +253,10 @@ def test_what_fails_on_the_way_is_told_in_the_stream(serve, make_translator) -> 
     )
     assert sent[-1]["error"]["type"] == "server_error"
     assert not any("document" in event for event in sent)
+
+
+def test_a_text_that_is_too_long_is_named(client) -> None:
+    content = f"We read.\n{'x' * 2000}\n"
+    sent = events(client, "/v1/documents", name="a.txt", content=content, direction="en-de")
+    said = sent[-1]["error"]["message"]
+    assert re.fullmatch(r"a text of the file has \d+ tokens .* It is: x{60} …", said)

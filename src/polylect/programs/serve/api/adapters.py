@@ -155,7 +155,11 @@ def _unpacked(content: bytes, most: int) -> dict[str, bytes]:
             names = [member.filename for member in members]
             if unknown := sorted(set(names) - _UPLOADED):
                 known = ", ".join(sorted(_UPLOADED))
-                raise Refusal(422, f"the archive has {unknown[0]!r}, and may have only {known}.")
+                raise Refusal(
+                    422,
+                    f"the archive has {unknown[0]!r}, and may have only {known}: pack these alone, "
+                    "without a folder around them.",
+                )
             if missing := sorted({CONFIG, WEIGHTS} - set(names)):
                 raise Refusal(422, f"the archive has no {missing[0]}.")
             if len(names) > len(set(names)):

@@ -1,6 +1,7 @@
 """Files: sent whole, translated within their form, with progress on the way."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from polylect.data.languages import split_direction
-from polylect.documents import FORMATS, read_document, translated_name
+from polylect.documents import FORMATS, read_document, sample_document, translated_name
 from polylect.documents.markup import translate_marked
 from polylect.programs.serve.answering import server_sent, submitted
 from polylect.programs.serve.api.adapters import called
@@ -66,7 +67,8 @@ async def _direction(engine: Engine, body: DocumentRequest) -> str:
     """The direction that is given, or the one into the target from what the file is in."""
     if (body.direction is None) == (body.target is None):
         raise Refusal(422, "give the file's direction or its target, one of them.")
-    order = Order(body.content[:_SAMPLE], body.direction, body.target)
+    sample = "" if body.target is None else sample_document(body.name, body.content)[:_SAMPLE]
+    order = Order(sample, body.direction, body.target)
     direction = await called(engine, lambda: _settled(engine, order, body.adapter))
     if split_direction(direction)[0] is None:
         raise Refusal(422, f"{direction} is one language: a direction has two, as en-de.")
@@ -78,6 +80,16 @@ def _settled(engine: Engine, order: Order, adapter: str | None) -> str:
     if adapter is None:
         engine.translator.check_direction(direction)
     return direction
+
+
+def _in_file(error: ValueError, texts: Sequence[str]) -> Exception:
+    """The error with the text that it names by its number among those asked for together."""
+    if (named := re.match(r"text (\d+) ", str(error))) is None:
+        return error
+    text = texts[int(named[1]) - 1]
+    return Refusal(
+        422, f"a text of the file {str(error).removeprefix(named[0])} It is: {text[:60]} …"
+    )
 
 
 class _Work:
@@ -118,6 +130,8 @@ class _Work:
                     answers[event.index] = event.text
                     self._done += 1
                     self._news.set()
+        except ValueError as error:
+            raise _in_file(error, texts) from error
         finally:
             self._engine.drop(job)
         return [answers[index] for index in range(len(texts))]

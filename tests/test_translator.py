@@ -187,6 +187,14 @@ def test_a_second_adapter_for_a_direction_is_used_when_it_is_named(
     assert t.translate(TEXTS, "en-de") == mine
 
 
+def test_the_base_alone_can_be_set(library: Path) -> None:
+    t = translator(library)
+    alone = t.translate(["We read."], "en-de", adapter="")
+    assert alone != t.translate(["We read."], "en-de")
+    t.set_adapter("")
+    assert t.translate(["We read."], "en-de") == alone
+
+
 def test_the_adapter_that_is_set_is_the_one_that_is_used(library: Path, second: Path) -> None:
     t = translator(library)
     t.load_adapter(second, name="mine")

@@ -256,9 +256,10 @@ class Translator:
     def set_adapter(self, name: str | None) -> None:
         """Send texts through this adapter where `translate` is given none.
 
-        Whatever their direction. None ends that: each direction has its own adapter again.
+        Whatever their direction; "" is the base alone. None ends that: each direction has its own
+        adapter again.
         """
-        if name is not None:
+        if name:
             self.module.named_adapters().adapter_index.directions_of(name)
         self._current = name
 

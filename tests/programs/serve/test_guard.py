@@ -145,6 +145,11 @@ def test_what_does_not_exist_is_said_so(client: TestClient) -> None:
     assert client.post("/v1/translate", content=b"{").status_code == 422
 
 
+@pytest.mark.parametrize("path", ["/", "/page.js", "/health", "/ready"])
+def test_who_looks_whether_it_is_there_is_answered(client: TestClient, path: str) -> None:
+    assert client.head(path).status_code == client.get(path).status_code == 200
+
+
 def test_nothing_of_the_page_or_the_description_is_loaded_from_elsewhere(
     client: TestClient,
 ) -> None:

@@ -115,6 +115,9 @@ def _state_routes(engine: Engine, metrics: Metrics) -> APIRouter:
         response.status_code = 200 if engine.takes_requests else 503
         return State(status="ready" if engine.takes_requests else "stopping")
 
+    for path, endpoint in (("/health", health), ("/ready", ready)):  # as load balancers ask
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+
     @router.get("/metrics", response_class=Response, responses=refusals())
     async def metrics_page() -> Response:
         """Counters for Prometheus."""

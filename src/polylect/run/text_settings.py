@@ -76,17 +76,17 @@ def has_named_adapters(module: TranslationModule) -> bool:
 def directions_served(module: TranslationModule) -> list[str]:
     """Return the directions that are known, sorted; none where the strategy takes any.
 
-    For a strategy that routes among adapters and takes any, those which its adapters serve.
+    For a strategy that routes among adapters and takes any, those which its adapters serve. What
+    an adapter's name or files say that is no direction is none.
     """
     if has_named_adapters(module):
         index = module.named_adapters().adapter_index
         known = {d for name in index.names for d in index.directions_of(name)}
     elif isinstance(module, LAG) and not module.directions:
-        names = {name for serving in module.serving.values() for name in serving.adapter}
-        known = {name for name in names if _is_direction(name)}
+        known = {name for serving in module.serving.values() for name in serving.adapter}
     else:
         known = set(module.directions)
-    return sorted(d for d in known if "-" in d)
+    return sorted(filter(_is_direction, known))
 
 
 def _is_direction(name: str) -> bool:

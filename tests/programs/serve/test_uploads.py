@@ -1,6 +1,7 @@
 """Adapters that clients upload: which are taken, and that nothing is left of others."""
 
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -138,3 +139,35 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     (found,) = translate(client, texts=TEXTS[:1], direction="en-de")
     assert found["text"] == offline.translate(TEXTS[:1], "en-de")[0]
     assert upload(client, packed(files)).status_code == 201
+
+
+def test_an_upload_takes_no_direction_from_others(client, store, files) -> None:
+    before = client.get("/v1/directions").json()
+    odd = files | {ABOUT: b'{"directions": ["xx-yy"]}'}
+    answer = upload(client, packed(odd))
+    assert answer.status_code == 422 and "unknown language code" in answer.text
+    assert client.get("/v1/directions").json() == before and list(store.iterdir()) == []
+    assert upload(client, packed(files)).status_code == 201
+    answer = upload(client, packed(files), "other")
+    assert answer.status_code == 409 and "mine serves en-ta already" in answer.text
+    assert [folder.name for folder in store.iterdir()] == ["mine"]
+    assert "other" not in [a["name"] for a in client.get("/v1/adapters").json()["adapters"]]
+    unnamed = files | {ABOUT: b'{"directions": []}'}
+    assert upload(client, packed(unnamed), "other").status_code == 201
+    for name in ("mine", "other"):
+        (found,) = translate(client, texts=TEXTS[:1], direction="en-ta", adapter=name)
+        assert found["adapter"] == name
+
+
+@pytest.mark.parametrize("name", ["my-adapter", "alpaca"])
+def test_an_adapter_named_otherwise_is_no_direction(
+    serve, make_translator, library: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(library, tmp_path / "library")
+    shutil.copytree(library / "en-fr", tmp_path / "library" / name)
+    (tmp_path / "library" / name / ABOUT).unlink()
+    client = serve(make_translator(tmp_path / "library"))
+    assert client.get("/v1/directions").json()["directions"] == ["en-de", "en-fr", "en-hi"]
+    (found,) = translate(client, texts=["We read the books in the house."], target="de")
+    assert found["direction"] == "en-de"
+    assert client.get(f"/v1/models/{name}").status_code == 200

@@ -14,7 +14,7 @@ from fastapi import Path as PathParameter
 
 from polylect.data.languages import split_direction
 from polylect.files import Unwritable, whole_folder
-from polylect.library.folder import ABOUT, CONFIG, WEIGHTS
+from polylect.library.folder import ABOUT, CONFIG, WEIGHTS, read_about
 from polylect.programs.serve.api.schemas import (
     NAME_PATTERN,
     AdapterAnswer,
@@ -104,9 +104,9 @@ def _load(engine: Engine, root: Path | None, body: AdapterRequest) -> AdapterAns
     folder = inside(root, body.folder)
     name = body.name or folder.name
     _check_is_new(engine, name)
-    for direction in body.directions or ():
-        split_direction(direction)
     try:
+        for direction in body.directions or read_about(folder).get("directions", ()):
+            split_direction(direction)
         engine.translator.load_adapter(folder, name, body.directions)
     except (ValueError, FileNotFoundError) as error:
         # What is above the folder of adapters is nobody's business.
@@ -137,10 +137,31 @@ def _upload(engine: Engine, root: Path | None, name: str, content: bytes) -> Ada
         _log.error("an adapter could not be stored", exc_info=error)
         raise Refusal(507, "the adapter cannot be stored: the disk may be full.") from error
     try:
-        return _load(engine, root, AdapterRequest(folder=name, name=name))
+        answer = _load(engine, root, AdapterRequest(folder=name, name=name))
+        _check_lasting(engine, answer, folder)
+        return answer
     except BaseException:
+        if name in engine.translator.adapters:
+            engine.translator.unload_adapter(name)
         shutil.rmtree(folder)
         raise
+
+
+def _check_lasting(engine: Engine, new: AdapterAnswer, folder: Path) -> None:
+    """Raises Refusal where the server could not tell two adapters apart when it is started again.
+
+    Now the first one has a direction that both serve; those of one folder come together then.
+    """
+    index = engine.translator.module.named_adapters().adapter_index
+    for name in index.names:
+        is_beside = index.folder(name).parent.resolve() == folder.parent.resolve()
+        common = sorted({*new.directions} & {*index.directions_of(name)})
+        if name != new.name and is_beside and common:
+            raise Refusal(
+                409,
+                f"{name} serves {common[0]} already: leave it out of the directions in {ABOUT}; a "
+                "request may name the adapter with any direction.",
+            )
 
 
 def _unpacked(content: bytes, most: int) -> dict[str, bytes]:

@@ -319,7 +319,10 @@ def test_missing_and_damaged_files_are_named(plain, tmp_path):
     with pytest.raises(ValueError, match="nested too deeply"):
         read_peft(tmp_path)
     (tmp_path / CONFIG).write_bytes(whole)
-    (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model.bin")
+    part = (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model-00001-of-00002.safetensors")
+    with pytest.raises(FileNotFoundError, match="it is in parts, save it again in one file"):
+        read_peft(tmp_path)
+    part.rename(tmp_path / "adapter_model.bin")
     with pytest.raises(FileNotFoundError, match="save it again as safetensors"):
         read_peft(tmp_path)
     (tmp_path / CONFIG).write_text("{")

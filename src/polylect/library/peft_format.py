@@ -142,6 +142,8 @@ def _factors(folder: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Ten
         way = "copy or download the whole folder"
         if (folder / PICKLED).is_file():
             way = f"save it again as safetensors, pickled weights ({PICKLED}) are not read"
+        elif any(folder.glob("adapter_model-*.safetensors")):
+            way = "it is in parts, save it again in one file"
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: {way}")
     tensors, _ = load_tensors(path, "the weights of an adapter")
     factors: dict[str, dict[str, Tensor]] = {}

@@ -200,6 +200,15 @@ def test_markup_comes_through_whatever_the_model_does(model: str, text: str) -> 
         assert "".join(kept_parts(found)) == "".join(kept_parts(text))
 
 
+def in_form(offline, texts: list[str], direction: str) -> list[str]:
+    """The oracle, whose answers may hold what reads as markup: its adapters are random."""
+
+    async def ask(asked):
+        return offline.translate(list(asked), direction)
+
+    return asyncio.run(translate_marked(texts, ask))
+
+
 def test_a_file_is_translated_with_progress(client, offline) -> None:
     lines = [f"We read the book {number}." for number in range(5)]
     body = {"name": "my.file.txt", "content": "\n".join([*lines, "", "See {it} now."])}
@@ -207,7 +216,7 @@ def test_a_file_is_translated_with_progress(client, offline) -> None:
     document = sent.pop()["document"]
     assert document["name"] == "my.file.de.txt" == translated_name("my.file.txt", "en-de")
     found = document["content"].split("\n")
-    assert found[:5] == [" ".join(text.split()) for text in offline.translate(lines, "en-de")]
+    assert found[:5] == in_form(offline, lines, "en-de")
     assert found[5] == "" and found[6].count("{it}") == 1
     counts = [(event["done"], event["of"]) for event in sent]
     assert counts == sorted(counts) and counts[-1][0] == counts[-1][1] >= 6
@@ -217,7 +226,7 @@ def test_a_file_of_more_texts_than_a_request_may_have_is_translated(serve, offli
     client = serve(None, Limits(max_texts=2, queue=2))
     body = {"name": "a.txt", "content": "We read.\n" * 7, "target": "hi"}
     (document,) = [e["document"] for e in events(client, "/v1/documents", **body) if len(e) == 1]
-    expected = offline.translate(["We read."], "en-hi")
+    expected = in_form(offline, ["We read."], "en-hi")
     assert document["content"] == "\n".join([*expected * 7, ""])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from polylect.data.chat import DATE, ask, check_date, encode_texts, turn, turn_end
 from polylect.data.languages import country, language, names, split_direction
+from polylect.data.token_text import line_feed_ids
 from polylect.did_you_mean import check_known
 
 
@@ -37,6 +38,9 @@ class Template(ABC):
     A monolingual direction has no source: its prompt is the begin token alone, or nothing.
     `tokenizer` is a Hugging Face tokenizer.
     """
+
+    # Whether a line end is an end too: a base that was not trained goes on with its own examples.
+    asks_for_a_line = False
 
     def encode(self, tokenizer: Any, source: str | None, direction: str) -> list[int]:
         """Return the prompt's ids, with the begin token where the family uses one (`begin_ids`)."""
@@ -110,6 +114,11 @@ class Template(ABC):
             raise ValueError("the tokenizer has no end token (eos_token), so no target could end")
         return [tokenizer.eos_token_id]
 
+    def stop_ids(self, tokenizer: Any) -> list[int]:
+        """Return the ids at which decoding stops; raises as `end_ids`."""
+        line_ends = line_feed_ids(tokenizer) if self.asks_for_a_line else []
+        return [*self.end_ids(tokenizer), *line_ends]
+
     def _lead(self, tokenizer: Any) -> str:
         """Return the text between prompt and target."""
         return ""
@@ -121,6 +130,8 @@ class Template(ABC):
 
 class PlainTemplate(Template):
     """Says in words what to do; works with every base model. `named` gives words for codes."""
+
+    asks_for_a_line = True
 
     def __init__(self, named: Callable[[str], str] = lambda code: language(code).name) -> None:
         self._named = named
@@ -208,6 +219,8 @@ class QuestionTemplate(Template):
     A row without a source is text, as in monolingual directions.
     """
 
+    asks_for_a_line = True
+
     def encode_many(
         self,
         tokenizer: Any,
@@ -230,6 +243,8 @@ class QuestionTemplate(Template):
 
 class QuestionChatTemplate(QuestionTemplate, ChatTemplate):
     """A question as a user's turn; for instruction-tuned models. `date` as of `ChatTemplate`."""
+
+    asks_for_a_line = False
 
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         return ask(tokenizer, [[turn("user", row.source)] for row in rows], self._date)

@@ -116,6 +116,10 @@ class MemoryTemplate(Template):
         """Return the same as the template without matches."""
         return self.inner.end_ids(tokenizer)
 
+    def stop_ids(self, tokenizer: Any) -> list[int]:
+        """Return the same as the template without matches."""
+        return self.inner.stop_ids(tokenizer)
+
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
         return self.inner._prompts(tokenizer, rows)
 

@@ -264,7 +264,7 @@ class TranslationModule(TrainingLoop):
 
     def ends(self) -> list[int]:
         """Return the token ids at which a translation stops."""
-        return self.template.end_ids(self.tokenizer)
+        return self.template.stop_ids(self.tokenizer)
 
     def translate(self, prompts: Sequence[Example]) -> list[Translation]:
         """Return the translations of the prompts, in their order."""

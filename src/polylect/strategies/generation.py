@@ -23,6 +23,7 @@ from transformers import (
 
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 from polylect.data.text import one_line
+from polylect.data.token_text import decoded
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
@@ -284,12 +285,14 @@ class _AtOwnCap(StoppingCriteria):
 def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) -> Translation:
     stops = torch.isin(ids, torch.tensor(list(ends), device=ids.device)).nonzero()
     capped = len(stops) == 0
-    new_ids = ids if capped else ids[: int(stops[0])]
-    return Translation(text_of(module.tokenizer, new_ids.tolist()), len(new_ids), capped)
+    end = len(ids) if capped else int(stops[0])
+    text = decoded(module.tokenizer, ids[:end].tolist())
+    if not capped:  # a token may hold a line's last characters and its end: ".\n"
+        last, line_end, _ = decoded(module.tokenizer, ids[end : end + 1].tolist()).partition("\n")
+        text += last if line_end else ""
+    return Translation(one_line(text), end, capped)
 
 
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
     """Return the text of a translation's tokens, one line."""
-    # Some tokenizers would "clean up" by taking the space before a question mark.
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return one_line(text)
+    return one_line(decoded(tokenizer, ids))

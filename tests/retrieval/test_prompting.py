@@ -122,6 +122,8 @@ def test_rows_without_matches_and_monolingual_ones_are_as_ever(tokenizer: Any, c
         tokenizer, "Haus"
     )
     assert shown.end_ids(tokenizer) == template("tag").end_ids(tokenizer)
+    plain = with_memory("plain", corpus)
+    assert plain.stop_ids(tokenizer) == template("plain").stop_ids(tokenizer)
 
 
 def test_a_translator_remembers_and_forgets(adapters: Path, corpus: str) -> None:

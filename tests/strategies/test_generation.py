@@ -11,15 +11,26 @@ import torch
 from helpers.small import DIRECTIONS, build, train_a_little
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GenerationConfig
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.models import BPE
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from polylect.data.batch import Example, TranslationBatch, pad_id
+from polylect.data.prompt import template
 from polylect.data.text import one_line
 from polylect.layers.context import RoutingContext
 from polylect.models.backbone import random_model, tiny_backbone
 from polylect.models.context import Context
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation, Translation, batches, check_room, translate
+from polylect.strategies.generation import (
+    Generation,
+    Translation,
+    _finish,
+    batches,
+    check_room,
+    translate,
+)
 
 SOURCES = (
     "We read.",
@@ -187,6 +198,37 @@ def test_a_translation_ends_where_the_end_token_is(
     assert [f.text for f in translations[:2]] == ["Die Katze", ""]
     assert [f.tokens for f in translations[:2]] == [len(words), 0]
     assert [f.capped for f in translations] == [False, False, True]
+
+
+def test_a_line_end_ends_what_a_template_asks_for_in_a_line(
+    module: TranslationModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, next_example = ids(module, "Die Katze"), ids(module, "\n\nEnglish: It.")
+    row = [*words, *next_example]
+    monkeypatch.setattr(module, "generation", Generation())
+    scripted(module, monkeypatch, [row])
+    (capped,) = module.translate([module.prompt("It.", "en-de")])
+    assert (capped.text, capped.capped) == ("Die Katze English: It.", True)
+    monkeypatch.setattr(module, "template", template("plain"))
+    (translation,) = module.translate([module.prompt("It.", "en-de")])
+    assert (translation.text, translation.tokens) == ("Die Katze", len(words))
+    assert not translation.capped
+
+
+def test_a_token_that_ends_text_and_line_leaves_the_text(
+    module: TranslationModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = {c: i for i, c in enumerate(["H", "aus", ".", "\u010a", ".\u010a", "</s>"])}
+    backend = Tokenizer(BPE(vocabulary, merges=[(".", "\u010a")]))
+    backend.decoder = ByteLevel()
+    monkeypatch.setattr(
+        module, "tokenizer", PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    )
+    ends = template("plain").stop_ids(module.tokenizer)
+    assert ends == [5, 3, 4]
+    for written, text in (([0, 1, 4, 0], "Haus."), ([0, 1, 5, 4], "Haus"), ([4, 0], ".")):
+        translation = _finish(module, torch.tensor(written), ends)
+        assert (translation.text, translation.capped) == (text, False)
 
 
 def test_a_translation_is_one_line_without_special_tokens(

@@ -13,7 +13,7 @@ from typing import Any
 
 from polylect.data.chat import DATE, ask, check_date, encode_texts, turn, turn_end
 from polylect.data.languages import country, language, names, split_direction
-from polylect.data.token_text import line_feed_ids
+from polylect.data.text import line_feed_ids
 from polylect.did_you_mean import check_known
 
 
@@ -39,8 +39,7 @@ class Template(ABC):
     `tokenizer` is a Hugging Face tokenizer.
     """
 
-    # Whether a line end is an end too: a base that was not trained goes on with its own examples.
-    asks_for_a_line = False
+    asks_for_a_line = False  # then a line end is an end too, all that an untrained base knows
 
     def encode(self, tokenizer: Any, source: str | None, direction: str) -> list[int]:
         """Return the prompt's ids, with the begin token where the family uses one (`begin_ids`)."""
@@ -117,7 +116,7 @@ class Template(ABC):
     def stop_ids(self, tokenizer: Any) -> list[int]:
         """Return the ids at which decoding stops; raises as `end_ids`."""
         line_ends = line_feed_ids(tokenizer) if self.asks_for_a_line else []
-        return [*self.end_ids(tokenizer), *line_ends]
+        return self.end_ids(tokenizer) + line_ends
 
     def _lead(self, tokenizer: Any) -> str:
         """Return the text between prompt and target."""
@@ -166,8 +165,7 @@ class TagTemplate(Template):
         for row in rows:
             tag, ids = tags[row.pair[1]], []
             for _ in row.shots:
-                ids += [*begin, *next(encoded), tag, *next(encoded)]
-                ids.append(self.end_ids(tokenizer)[0])
+                ids += [*begin, *next(encoded), tag, *next(encoded), self.end_ids(tokenizer)[0]]
             prompts.append([*ids, *begin, *next(encoded), tag])
         return prompts
 
@@ -231,8 +229,7 @@ class QuestionTemplate(Template):
         """Do `Template.encode_many`; raises ValueError where pairs are to be shown."""
         if shots is not None:
             raise ValueError("questions show no sentence pairs: give them a passage instead")
-        prompt_rows = [PromptRow(source) for source in sources if source is not None]
-        prompts = iter(self._prompts(tokenizer, prompt_rows))
+        prompts = iter(self._prompts(tokenizer, [PromptRow(s) for s in sources if s is not None]))
         return [begin_ids(tokenizer) if source is None else next(prompts) for source in sources]
 
     def _prompts(self, tokenizer: Any, rows: Sequence[PromptRow]) -> list[list[int]]:
@@ -284,7 +281,7 @@ def whole_name(name: str) -> str:
 
 
 def begin_ids(tokenizer: Any) -> list[int]:
-    """Return the begin token as a list, empty if texts of this tokenizer do not begin with one.
+    """Return the begin token as a list, empty if texts do not begin with one.
 
     They do if the tokenizer's own encoding puts it (Llama, Gemma, Mistral), or if it has a begin
     token that is not also the end token, which only its author's training code put. They do not

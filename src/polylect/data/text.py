@@ -18,6 +18,7 @@ writing direction, variation selectors, and the Unicode form, composed or not.
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
@@ -27,6 +28,9 @@ _REMOVED = {code: None for code in [*_CONTROLS, 0xAD, 0xFEFF] if chr(code) not i
 _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(f"[{_BREAKS}]")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+_LINE_FEEDS = ("\n", "\u010a", "<0x0A>")
+"""How vocabularies write a line feed: as it is, by the letter of byte-level ones, as a byte."""
 
 
 def one_line(text: str) -> str:
@@ -74,6 +78,25 @@ def clean_lines(text: str) -> str:
     parted by LF, without empty ones.
     """
     return "\n".join(filter(None, map(one_line, text.splitlines())))
+
+
+def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return the text of tokens, without special ones."""
+    # Some tokenizers would "clean up" by taking the space before a question mark.
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def line_feed_ids(tokenizer: Any) -> list[int]:
+    """Return the tokens that have a line feed in their text, among other characters or alone."""
+    return list(_line_feed_ids(tokenizer, len(tokenizer)))
+
+
+@lru_cache(maxsize=4)  # a vocabulary has up to 262,144 entries
+def _line_feed_ids(tokenizer: Any, size: int) -> tuple[int, ...]:
+    written = [
+        i for token, i in tokenizer.get_vocab().items() if any(w in token for w in _LINE_FEEDS)
+    ]
+    return tuple(sorted(i for i in written if "\n" in decoded(tokenizer, [i])))
 
 
 def _break_or_space(space: re.Match[str]) -> str:

@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
-from polylect.data.text import one_line
-from polylect.data.token_text import decoded
+from polylect.data.text import decoded, one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of

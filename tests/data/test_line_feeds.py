@@ -5,7 +5,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from polylect.data.prompt import TEMPLATES
-from polylect.data.token_text import line_feed_ids
+from polylect.data.text import line_feed_ids
 
 
 def tokenizer_of(tokens: list[str], decoder: object) -> PreTrainedTokenizerFast:

@@ -13,6 +13,8 @@ A text is one line. Of what it had when it came:
 All else stays as it is: other white space between words (non-breaking and ideographic spaces,
 several spaces), joiners and non-joiners (U+200C, U+200D), zero-width spaces between words, marks of
 writing direction, variation selectors, and the Unicode form, composed or not.
+
+`decoded` and `line_feed_ids` are about the text of tokens, before that rule.
 """
 
 import re

@@ -57,14 +57,14 @@ class HydraJob:
         from hydra.types import RunMode
 
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return self._run_of_sweep(cfg)
+            return self._run_in_sweep(cfg)
         try:
             return self._run_here(cfg)
         except Exception as error:
             self.failures.append(error)
             return None
 
-    def _run_of_sweep(self, cfg: DictConfig) -> float:
+    def _run_in_sweep(self, cfg: DictConfig) -> float:
         if os.getppid() != self.sweeper:
             return _run_of_sweep(self.program, self.overrides, cfg)
         stop_with(self.sweeper)

@@ -40,6 +40,16 @@ def seeded() -> None:
             logger.disabled = False  # Hydra disables those it finds, and lowers the root's level
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures of runs, half of the time of the smallest ones, but where a test is of them.
+
+    Fixtures of a wider scope come first, and draw.
+    """
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr("polylect.plots.save_all", lambda folder, *makers: {})
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of LoRA-switch on a tiny model; only for reading."""

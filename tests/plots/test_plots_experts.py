@@ -14,6 +14,8 @@ from polylect import plots
 from polylect.layers.experts.metrics import RoutingTally
 from polylect.layers.experts.routers import Routing
 
+pytestmark = pytest.mark.pictures
+
 GROUPS = {"lm": range(2), "mt": range(2, 5)}
 
 

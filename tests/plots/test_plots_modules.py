@@ -14,6 +14,8 @@ from polylect.library.neurons.kinds import ModuleNeurons
 from polylect.models.backbone import tiny_backbone
 from polylect.plots.modules import MOST_AWARE, family_of_language
 
+pytestmark = pytest.mark.pictures
+
 LANGUAGES = ("de", "fr", "en", "hi")
 
 

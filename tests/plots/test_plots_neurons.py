@@ -20,6 +20,8 @@ from polylect.plots.detection import chance_overlap
 from polylect.programs import detect
 from polylect.run.monitor.loggers import log_pictures
 
+pytestmark = pytest.mark.pictures
+
 DIRECTIONS = ("en-de", "en-fr", "en-hi")
 LAYERS, NEURONS = 5, 12
 

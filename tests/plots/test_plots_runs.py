@@ -20,6 +20,8 @@ from polylect.plots import fonts
 from polylect.run.build import build_data, load
 from polylect.run.results.scoring import nats_per_token
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture
 def logged(tmp_path: Path) -> Path:

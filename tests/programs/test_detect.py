@@ -49,7 +49,7 @@ def neurons(folder: Path) -> NeuronFile:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures() -> Iterator[None]:
-    """They take time; tests/test_plots.py looks at them."""
+    """Nor from the fixtures of this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("polylect.plots.save_all", lambda *_: {})
         yield

@@ -15,7 +15,9 @@ def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("model", ["qwen3_600m", "gemma3_270m"])
+@pytest.mark.parametrize(
+    "model", ["gemma3_270m", pytest.param("qwen3_600m", marks=pytest.mark.slow)]
+)
 def test_a_model_that_cannot_be_had_is_estimated_from_its_sizes(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +75,9 @@ def test_processes_hold_shares_and_the_weights_of_two_layers(
 
 
 def test_passes_over_the_data_are_not_counted_without_a_tokenizer(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = shown(capsys, "model=pythia_410m", "data.template=plain", "+trainer.max_epochs=2")
+    tiny_backbone(hidden=32)[0].config.save_pretrained(tmp_path)
+    base = ["model=local", f"model.path={tmp_path}", "data.template=plain"]
+    told = shown(capsys, *base, "+trainer.max_epochs=2")
     assert "steps       not counted: how many batches a pass has takes the tokenizer" in told

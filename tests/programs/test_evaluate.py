@@ -34,6 +34,7 @@ def outputs(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text(encoding="utf-8") for p in (folder / "outputs").iterdir()}
 
 
+@pytest.mark.pictures
 def test_a_run_is_scored_as_at_its_end(tiny_run: Path, tmp_path: Path) -> None:
     folder = evaluate(tmp_path, f"run={tiny_run}")
     assert scores(folder) == scores(tiny_run)

@@ -9,20 +9,13 @@ import termios
 from pathlib import Path
 
 import pytest
-from helpers.tiny import TRAIN
+from helpers.tiny import TRAIN, config
 
+from polylect.programs.train import main
 from polylect.run.monitor.progress import clock, losses
 from polylect.run.results.scoring import _best_first
 
-COMMAND = [
-    sys.executable,
-    "-m",
-    "polylect.cli",
-    "train",
-    *TRAIN,
-    "trainer.enable_progress_bar=true",
-]
-COMMAND.remove("+trainer.enable_progress_bar=false")
+SETTINGS = [setting for setting in TRAIN if "progress_bar" not in setting]
 
 
 def on_a_terminal(command: list[str]) -> str:
@@ -42,10 +35,10 @@ def on_a_terminal(command: list[str]) -> str:
     return b"".join(chunks).decode()
 
 
-def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, f"runs={tmp_path}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_a_pipe_gets_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(config("train", *SETTINGS, f"runs={tmp_path}"))
+    shown, errors = capsys.readouterr()
+    lines = shown.splitlines()
     steps = [line for line in lines if re.match(r"step \d+/6 ", line)]
     assert len(steps) == 6
     for line in steps[1:]:
@@ -58,11 +51,14 @@ def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
     validations = [line for line in lines if "val/loss" in line]
     assert [re.match(r"step (\d+)  val/loss", line)[1] for line in validations] == ["2", "4", "6"]
     assert all(re.search(r"en-de \d\.\d{3}, en-fr \d\.\d{3}$", line) for line in validations)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout + done.stderr), "no control codes"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", shown + errors), "no control codes"
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_and_a_line_for_each_validation(tmp_path: Path) -> None:
-    shown = on_a_terminal([*COMMAND, f"runs={tmp_path}"])
+    shown = on_a_terminal(
+        [sys.executable, "-m", "polylect.cli", "train", *SETTINGS, f"runs={tmp_path}"]
+    )
     assert re.search(r"training:.*6/6 .*loss=\d\.\d{3}.*en-fr=\d\.\d{3}.*lr=", shown)
     assert "v_num" not in shown and "train/loss" not in shown
     assert len(re.findall(r"step \d  val/loss", shown)) == 3

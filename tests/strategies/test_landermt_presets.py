@@ -30,11 +30,6 @@ def train(runs: Path, *overrides: str) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polylect.plots.save_all", lambda *_: {})
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_states_every_choice_and_where_it_comes_from(name: str) -> None:
     text = (conf_folder() / "strategy" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -99,6 +99,7 @@ def test_the_second_start_does_not_read_the_file_again(
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_leave_one_whole_folder(written, own_cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from polylect.models.gguf.cache import unpack;"

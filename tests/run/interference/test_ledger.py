@@ -184,6 +184,7 @@ def test_a_resumed_run_goes_on_with_its_ledger(after: int, strategy: str, tmp_pa
 # What is told
 
 
+@pytest.mark.pictures
 def test_files_record_loggers_and_picture(tmp_path: Path) -> None:
     folder = train(tmp_path, *LEDGER, "strategy=lora")
     layers = {row["layer"] for row in rows(folder)}

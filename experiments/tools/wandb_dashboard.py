@@ -50,7 +50,15 @@ PARTS: dict[str, tuple[Panel, ...]] = {
     "Interference": (
         Panel("lines", "cosine of the directions' gradients", r"^ledger/cosine/.*"),
         Panel("lines", "share of an update that the others take back", r"^ledger/cancelled/.*"),
-        Panel("media", "matrices", ("matrices/gradient_cosine", "matrices/adapter_by_direction")),
+        Panel(
+            "media",
+            "matrices",
+            (
+                "matrices/source_by_target/chrf++",
+                "matrices/gradient_cosine",
+                "matrices/adapter_by_direction",
+            ),
+        ),
         Panel("media", "pictures", ("pictures/interference", "pictures/transfer")),
     ),
     "Routing, experts, neurons": (

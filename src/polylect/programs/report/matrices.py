@@ -13,16 +13,17 @@ from polylect.run.results.matrices import read_matrices
 
 
 def matrices_section(runs: Sequence[Run]) -> Section:
-    """Return the matrices that runs have left: of losses and of adapters that were chosen."""
+    """Return the matrices that runs have left: of scores, losses and adapters that were chosen."""
     section, lacking = Section("Matrices"), []
     for run in runs:
         own = _guarded(run, _matrices)
         section.blocks += own
         lacking += [] if own else [run.name]
     if lacking:
-        why = "cosines of gradients come from callbacks=ledger, adapters by direction from"
-        why += (
-            " lora_switch with several adapters, tokens by adapter from polylect evaluate of lag."
+        why = (
+            "scores by language come from several source and several target languages, cosines of "
+            "gradients from callbacks=ledger, adapters by direction from lora_switch with several "
+            "adapters, tokens by adapter from polylect evaluate of lag."
         )
         section.blocks.append(Missing(f"No matrices of {', '.join(lacking)}: {why}"))
     return section

@@ -1,4 +1,4 @@
-"""Matrices that a run has measured: adapters by direction, gradient cosines, tokens by adapter."""
+"""Matrices of a run: scores by language, adapters by direction, gradient cosines, routed tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,33 @@ def read_matrices(folder: Path, metrics: Mapping[str, Any]) -> list[Matrix]:
     Raises:
         ValueError, KeyError, TypeError: a file or an entry is not what runs write.
     """
-    return [*_transfer(folder), *_cosines(folder), *_routed(metrics)]
+    return [*_scores(metrics), *_transfer(folder), *_cosines(folder), *_routed(metrics)]
+
+
+def _scores(metrics: Mapping[str, Any]) -> Iterator[Matrix]:
+    """Yield test scores by source and target language, of metrics with one signature for all.
+
+    None where one language alone is translated from or into.
+    """
+    by_pair = {tuple(d.split("-")): row for d, row in metrics.get("test", {}).items() if "-" in d}
+    sources = list(dict.fromkeys(source for source, _ in by_pair))
+    targets = list(dict.fromkeys(target for _, target in by_pair))
+    if min(len(sources), len(targets)) < 2:
+        return
+    for metric in dict.fromkeys(name for row in by_pair.values() for name in row):
+        scores = {p: row[metric] for p, row in by_pair.items() if _is_score(row.get(metric))}
+        if len({score["signature"] for score in scores.values()}) != 1:
+            continue
+        rows = {
+            source: [scores.get((source, target), {}).get("value") for target in targets]
+            for source in sources
+        }
+        caption = f"{metric} of the test sets by source and target language"
+        yield Matrix(f"source_by_target/{metric}", caption, "source", targets, rows)
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, Mapping) and "signature" in value
 
 
 def _transfer(folder: Path) -> Iterator[Matrix]:

@@ -6,6 +6,7 @@
 `set_adapter` before the texts of each adapter, and PEFT with `adapter_names`. Clients of a process
 of their own ask for one text after the other, or several at once. The offline Translator has all
 texts in one call. Without --run the quick start's four adapters are trained first, some minutes.
+Of a larger base with these directions: --run, with --texts for texts of its own.
 """
 
 import argparse
@@ -112,14 +113,15 @@ def run(arguments: argparse.Namespace) -> list[Row]:
         translator = Translator.from_run(trained, device="cpu")
         here = Path(__file__).with_name("serve_peers.py")
         commands = {"ours": ["-m", "polylect.cli", "serve", f"run={trained}", *OURS]}
-        commands |= {way: [str(here), str(trained), way] for way in WAYS}
+        commands |= {way: [str(here), str(trained), way] for way in arguments.ways}
         servers = {
             name: stack.enter_context(started(command, arguments.threads))
             for name, command in commands.items()
         }
         rows = []
         for case in CASES:
-            rows += measured(arguments, translator, servers, *case)
+            if "x".join(map(str, case[:2])) in arguments.cases:
+                rows += measured(arguments, translator, servers, *case)
     return rows
 
 
@@ -161,7 +163,7 @@ def measured(
     goal: float | None,
 ) -> list[Row]:
     """Throughput, and the time to the first token, at so many clients."""
-    texts, directions = lines(32 if arguments.tiny else count)
+    texts, directions = lines(32 if arguments.tiny else count, arguments.texts)
     parts = range(0, len(texts), size)
     requests = [
         {"texts": texts[i : i + size], "direction": directions[i : i + size]} for i in parts
@@ -219,9 +221,12 @@ def first_token(
     return row({**what, "until": "first token"}, times, "ours", differ)
 
 
-def lines(count: int) -> tuple[list[str], list[str]]:
-    """Sentences of the tongues that no adapter has learnt from, in directions that take turns."""
+def lines(count: int, file: Path | None) -> tuple[list[str], list[str]]:
+    """English sentences in directions that take turns: of a file, or of the tongues, unlearnt."""
     directions = [DIRECTIONS[number % len(DIRECTIONS)] for number in range(count)]
+    if file is not None:
+        texts = file.read_text(encoding="utf-8").splitlines()[:count]
+        return texts, directions[: len(texts)]
     sources = {d: iter(parallel(d, "test", count)) for d in DIRECTIONS}
     return [next(sources[d])[0] for d in directions], directions
 
@@ -238,5 +243,11 @@ def train(folder: Path, arguments: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    run_option = {"type": Path, "help": "run folder of the quick start"}
-    main("serve", __doc__, run, {"run": run_option})
+    known = ["x".join(map(str, case[:2])) for case in CASES]
+    options = {
+        "run": {"type": Path, "help": "run folder of the quick start"},
+        "texts": {"type": Path, "help": "file of English sentences, one a line"},
+        "cases": {"nargs": "+", "choices": known, "default": known, "help": "clients x texts"},
+        "ways": {"nargs": "*", "choices": WAYS, "default": WAYS, "help": "of PEFT"},
+    }
+    main("serve", __doc__, run, options)

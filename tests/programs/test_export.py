@@ -102,6 +102,7 @@ def test_adapters_become_gguf_files(
     text = (tmp_path / "all" / "en-de.Modelfile").read_text(encoding="utf-8")
     assert "ADAPTER ./en-de.gguf\n" in text
     assert text.count("{{ .Prompt }}") == 1
+    assert "PARAMETER stop" not in text, "the end token is in the GGUF file"
     assert export(tmp_path / "one", *given, "form=gguf", "name=en-fr") == 0
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"en-fr.gguf", "en-fr.Modelfile"}
     assert export(tmp_path / "none", f"run={tiny_run}/checkpoints/best.ckpt", "form=gguf") == 2

@@ -4,19 +4,25 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.gguf_files import byte_level
 from huggingface_hub import ModelCard
+from tokenizers import decoders
 from transformers import AutoTokenizer
 
 from polylect.cli import run
+from polylect.data.prompt import template as named_template
 from polylect.library import Adapter
 from polylect.library.adapter import LowRank
 from polylect.models.backbone import tiny_backbone
 from polylect.run.build import load
 from polylect.run.passport.file import Passport
-from polylect.run.results.vllm import max_lora_rank, vllm_faults
+from polylect.run.results.export import stop_texts
+from polylect.run.results.gguf import modelfile
+from polylect.run.results.vllm import max_lora_rank, request, vllm_faults
 
 
 def export(out: Path, *settings: str) -> int:
@@ -51,6 +57,32 @@ def test_vllm_takes_one_scaling_a_rank_and_linear_layers(modules: dict, fault: s
 @pytest.mark.parametrize(("rank", "least"), [(1, 1), (2, 8), (16, 16), (17, 32), (512, 512)])
 def test_the_least_rank_that_vllm_may_be_given(rank: int, least: int) -> None:
     assert max_lora_rank([adapter(x=(rank, 1.0)), adapter(x=(1, 1.0))]) == least
+
+
+@pytest.mark.parametrize(
+    ("template", "stops"), [("plain", ["\n"]), ("tag", []), ("chat", ["<end>"])]
+)
+def test_servers_are_told_where_a_translation_ends(template: str, stops: list[str]) -> None:
+    """Beside the end token, which they know."""
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<start>", "<end>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<start>{{ m.role }}\n{{ m.content }}<end>\n{% endfor %}"
+        "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
+    )
+    module = SimpleNamespace(
+        tokenizer=tokenizer,
+        template=named_template(template),
+        generation=SimpleNamespace(limit=9),
+        prompt=lambda text, direction: SimpleNamespace(prompt=tokenizer(text)["input_ids"]),
+    )
+    assert stop_texts(module) == stops
+    text = modelfile(module, ["en-de"], "base.gguf")
+    assert "".join(f'PARAMETER stop "{stop}"\n' for stop in stops) in text
+    assert text.count("PARAMETER stop") == len(stops)
+    (body,) = re.findall(r"-d '(.*)'$", request(module, "base", "en-de"))
+    assert json.loads(body).get("stop", []) == stops
 
 
 def requests(said: str) -> tuple[list[str], dict]:

@@ -224,3 +224,20 @@ def largest(actual: Tensor, expected: Tensor) -> str:
 
 def _shape(rows: Int[Tensor, "rows length"]) -> str:
     return f"{len(rows)} rows of {rows.shape[1]} tokens"
+
+
+def prompt_text(module: Any, text: str, direction: str) -> str:
+    """Return a prompt as text, without the begin token, which a server puts there itself."""
+    ids, begin = module.prompt(text, direction).prompt, module.tokenizer.bos_token_id
+    return module.tokenizer.decode(ids[1:] if ids[:1] == [begin] else ids)
+
+
+def stop_texts(module: Any) -> list[str]:
+    """Return the texts at which a server is to stop, beside the end token that it knows itself.
+
+    A line end, whatever else is in its token, where the prompt asks for one line.
+    """
+    tokenizer = module.tokenizer
+    texts = tokenizer.batch_decode([[i] for i in module.template.stop_ids(tokenizer)])
+    known = tokenizer.eos_token
+    return list(dict.fromkeys("\n" if "\n" in text else text for text in texts if text != known))

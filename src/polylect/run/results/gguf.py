@@ -11,7 +11,14 @@ from polylect.finite import check_merged
 from polylect.library.gguf_format import largest_difference, write_gguf_adapter
 from polylect.models.gguf.reader import read_gguf
 from polylect.models.gguf.writer import write_gguf_model
-from polylect.run.results.export import check_close, largest, merged_names, probe_ids
+from polylect.run.results.export import (
+    check_close,
+    largest,
+    merged_names,
+    probe_ids,
+    prompt_text,
+    stop_texts,
+)
 
 
 def write_adapters(module: Any, folder: Path, name: str | None) -> list[str]:
@@ -113,9 +120,7 @@ def modelfile(
     mark = "{{ .Prompt }}"
     if len(directions) != 1:
         return None
-    ids = module.prompt(mark, directions[0]).prompt
-    begin = module.tokenizer.bos_token_id
-    prompt = module.tokenizer.decode(ids[1:] if ids[:1] == [begin] else ids)
+    prompt = prompt_text(module, mark, directions[0])
     if prompt.count(mark) != 1:
         return None
     first = "Put the base as a GGUF file beside this one, then: " if adapter else ""
@@ -127,5 +132,7 @@ def modelfile(
         "PARAMETER temperature 0",
         "PARAMETER repeat_penalty 1",
         f"PARAMETER num_predict {module.generation.limit}",
+        # Ollama knows no escapes: a line end stands in quotes as it is.
+        *(f'PARAMETER stop "{text}"' for text in stop_texts(module)),
     ]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from typing import Any
 from polylect.library.adapter import Adapter
 from polylect.library.folder import read_about
 from polylect.library.peft_format import read_peft
+from polylect.run.results.export import prompt_text, stop_texts
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank may be; 16 by default."""
@@ -97,12 +98,8 @@ def request(module: Any, model: str, direction: str) -> str:
         "max_tokens": module.generation.limit,
         "temperature": 0,
     }
+    if stop := stop_texts(module):
+        body["stop"] = stop
     text = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
     head = "curl localhost:8000/v1/completions -H 'Content-Type: application/json'"
     return f"{head} -d '{text}'"
-
-
-def prompt_text(module: Any, text: str, direction: str) -> str:
-    """Return a prompt as text, without the begin token, which a server puts there itself."""
-    ids, begin = module.prompt(text, direction).prompt, module.tokenizer.bos_token_id
-    return module.tokenizer.decode(ids[1:] if ids[:1] == [begin] else ids)

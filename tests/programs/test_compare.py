@@ -9,6 +9,7 @@ from helpers.scored import put_translations, references
 from helpers.tiny import DATA, MODEL, config, folders
 
 from polylect.cli import run
+from polylect.config.roots import ConfigError
 from polylect.eval.significance import Outputs, compare
 from polylect.programs.evaluate import main as evaluate
 from polylect.run.build import build_data
@@ -96,6 +97,15 @@ def test_an_evaluation_compares_itself(
     stdout = capsys.readouterr().out
     report = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert "p (Holm)" in stdout and len(report["runs"]) == 2
+
+
+def test_an_evaluation_of_fewer_lines_is_refused_before_it_begins(
+    tiny_run: Path, base_scores: Path, tmp_path: Path
+) -> None:
+    settings = [f"runs={tmp_path}", f"run={tiny_run}", f"compare={base_scores}", "limit=2"]
+    with pytest.raises(ConfigError, match="has 5 en-de lines and this evaluation would have 2"):
+        evaluate(config("evaluate", *settings))
+    assert not folders(tmp_path)
 
 
 def test_translations_that_were_not_scored_are_refused(

@@ -56,6 +56,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     data = _data(cfg, stored, module)
     complete_report(data)
     print(counts_page(data), flush=True)
+    _check_compared(cfg, others, data)
     memory = _examples(cfg, module, data)
     if memory is not None:
         show_matches(module, memory)
@@ -178,6 +179,20 @@ def _read_others(cfg: DictConfig) -> list[Any]:
     others = [ScoredRun.read(path) for path in paths]
     _tested_metric(cfg, others)
     return others
+
+
+def _check_compared(cfg: DictConfig, others: list[Any], data: Any) -> None:
+    """Raise ConfigError where another run has translated another number of lines."""
+    for direction in data.directions_of(cfg.split):
+        own = len(data.pairs(direction, cfg.split))
+        count = own if cfg.limit is None else min(own, cfg.limit)
+        for run in others:
+            scored = run.scores.get(direction, {}).get("sentences", count)
+            if scored != count:
+                raise ConfigError(
+                    f"compare={run.path} has {scored} {direction} lines and this evaluation would "
+                    f"have {count}: give the same data, split and limit as there."
+                )
 
 
 def _tested_metric(cfg: DictConfig, others: list[Any]) -> str:

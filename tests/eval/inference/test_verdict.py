@@ -55,6 +55,12 @@ def test_undecided_says_what_would_have_been_seen() -> None:
     assert many[0].smallest > verdict.smallest
 
 
+def test_equal_systems_are_said_to_be_equal() -> None:
+    (verdict,) = verdicts([comparison(0.0, 1.0, error=0)])
+    assert verdict.text() == "undecided (no line differs)"
+    assert sentences([verdict], "base")[0].endswith("undecided in en-de (no line differs)")
+
+
 def test_one_line_sums_up_a_system() -> None:
     system_verdicts = verdicts(
         [

@@ -33,6 +33,8 @@ class Verdict:
     def text(self) -> str:
         """Return the verdict with what it leaves open, as "undecided (1.2 would be seen)"."""
         if self.word == "undecided":
+            if not self.smallest:
+                return "undecided (no line differs)"
             return f"undecided ({self.smallest:.1f} would be seen)"
         if self.word != "equivalent" and self.is_within:
             return f"{self.word} (by less than {self.margin:g})"
@@ -115,7 +117,8 @@ def _summary(own: Sequence[Verdict]) -> str:
         listed = ", ".join(v.direction for v in directions)
         if word == "undecided":
             smallest = max(v.smallest for v in directions)
-            listed += f" (a difference of {smallest:.1f} would have been seen)"
+            seen = f"a difference of {smallest:.1f} would have been seen"
+            listed += f" ({seen if smallest else 'no line differs'})"
         elif word == "equivalent":
             listed += f" (within {directions[0].margin:g})"
         parts.append(f"{word} in {listed}")

@@ -109,6 +109,15 @@ def test_the_second_column_names_the_direction(trained: Path, tmp_path: Path) ->
         assert out.read_text(encoding="utf-8") == f"{line}\n"
 
 
+def test_columns_beside_a_direction_are_said_to_be_translated(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_text(tmp_path / "in.tsv", "We read.\tWir lesen.\n\tWe read.\n")
+    settings = [f"input={tmp_path}/in.tsv", f"output={tmp_path}/out.txt", "direction=en-de"]
+    assert translate(trained, *settings) == 0
+    assert "1 lines with tabs were translated whole" in capsys.readouterr().err
+
+
 def test_an_overlong_line_is_left_empty_and_named(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,8 @@ def _translate(cfg: DictConfig, out: Output | None) -> None:
         return _report(out, counts, memory)
     for chunk in _chunks(_input(cfg.input), cfg.start, cfg.lines_per_chunk):
         rows = [_row(n, line, cfg.direction, translator) for n, line in chunk]
+        if cfg.direction is not None and rank() == 0:
+            counts["with tabs"] += sum("\t" in line.strip() for _, line in chunk)
         texts = of_all(_translate_rows(share(rows), translator, counts))
         if out is None:
             continue
@@ -95,6 +97,12 @@ def _translate(cfg: DictConfig, out: Output | None) -> None:
 def _report(out: Output, counts: Counter[str], memory: Any) -> None:
     named = [f"{name} {counts[name]}" for name in ("empty", "too long", "capped") if counts[name]]
     print(f"polylect translate: {', '.join([f'lines {out.lines}', *named])}", file=sys.stderr)
+    if tabs := counts["with tabs"]:
+        print(
+            f"polylect translate: {tabs} lines with tabs were translated whole, tabs as spaces. "
+            "Give a file of one column; or, if the last one is a direction, no direction=….",
+            file=sys.stderr,
+        )
     if memory is not None:
         print(f"polylect translate: {memory.summary()}", file=sys.stderr)
 

@@ -3,10 +3,11 @@
     python experiments/bench/serve.py --out experiments/bench/results/serve.json
 
 `polylect serve` and two servers that differ from it in the model alone take turns: PEFT with
-`set_adapter` before the texts of each adapter, and PEFT with `adapter_names`. Clients of a process
-of their own ask for one text after the other, or several at once. The offline Translator has all
-texts in one call. Without --run the quick start's four adapters are trained first, some minutes.
-Of a larger base with these directions: --run, with --texts for texts of its own.
+`set_adapter` before the texts of each adapter, and PEFT with `adapter_names`; with --ways litserve
+our Translator behind LitServe. Clients of a process of their own ask for one text after the other,
+or several at once. The offline Translator has all texts in one call. Without --run the quick
+start's four adapters are trained first, some minutes. Of a larger base with such directions: --run,
+with --texts for texts of its own.
 """
 
 import argparse
@@ -39,7 +40,7 @@ DIRECTIONS = ("en-de", "en-fr", "en-hi", "en-ta")
 # throughput is wanted.
 CASES = ((1, 1, 16, None), (8, 1, 64, None), (32, 1, 128, 0.9), (32, 8, 512, 0.9))
 OURS = ("device=cpu", "port=0")
-WAYS = ("set_adapter", "adapter_names")
+WAYS = ("set_adapter", "adapter_names", "litserve")  # of PEFT; our Translator, if installed
 
 
 class Server:
@@ -49,9 +50,9 @@ class Server:
         self.address, self._process = urlsplit(url).netloc, process
 
     def processor_seconds(self) -> float:
-        """What the server's process has used of the processor until now."""
-        times = self._process.cpu_times()
-        return times.user + times.system
+        """What the server's processes have used of the processor until now."""
+        family = [self._process, *self._process.children(recursive=True)]
+        return sum(times.user + times.system for times in (own.cpu_times() for own in family))
 
     def translate(self, requests: Sequence[dict[str, Any]], clients: int) -> list[str]:
         """The translations of all requests, of which each client takes the next that is left."""
@@ -111,9 +112,11 @@ def run(arguments: argparse.Namespace) -> list[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         trained = arguments.run or train(folder, arguments)
         translator = Translator.from_run(trained, device="cpu")
-        here = Path(__file__).with_name("serve_peers.py")
+        here = Path(__file__)
         commands = {"ours": ["-m", "polylect.cli", "serve", f"run={trained}", *OURS]}
-        commands |= {way: [str(here), str(trained), way] for way in arguments.ways}
+        for way in arguments.ways:
+            script = "serve_litserve.py" if way == "litserve" else "serve_peers.py"
+            commands[way] = [str(here.with_name(script)), str(trained), way]
         servers = {
             name: stack.enter_context(started(command, arguments.threads))
             for name, command in commands.items()
@@ -149,6 +152,8 @@ def started(command: Sequence[str], threads: int) -> Iterator[Server]:
             raise SystemExit(f"the server did not start: {''.join(said)}")
         yield Server(found[1], psutil.Process(process.pid))
     finally:
+        for own in psutil.Process(process.pid).children(recursive=True):  # of LitServe
+            own.kill()
         process.terminate()
         process.wait(60)
 
@@ -213,10 +218,11 @@ def first_token(
     differ: int,
 ) -> Row:
     """How long a client waits for the beginning of its translation."""
-    times: dict[str, list[float]] = {name: [] for name in servers}
+    streaming = {name: own for name, own in servers.items() if name != "litserve"}
+    times: dict[str, list[float]] = {name: [] for name in streaming}
     end = time.perf_counter() + arguments.seconds / 2
     while not times["ours"] or time.perf_counter() < end:
-        for name, server in servers.items():
+        for name, server in streaming.items():
             times[name].append(server.first_token_ms(requests, what["clients"]))
     return row({**what, "until": "first token"}, times, "ours", differ)
 
@@ -248,6 +254,6 @@ if __name__ == "__main__":
         "run": {"type": Path, "help": "run folder of the quick start"},
         "texts": {"type": Path, "help": "file of English sentences, one a line"},
         "cases": {"nargs": "+", "choices": known, "default": known, "help": "clients x texts"},
-        "ways": {"nargs": "*", "choices": WAYS, "default": WAYS, "help": "of PEFT"},
+        "ways": {"nargs": "*", "choices": WAYS, "default": WAYS[:2], "help": "peers"},
     }
     main("serve", __doc__, run, options)

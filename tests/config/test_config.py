@@ -98,7 +98,7 @@ def build(cfg: DictConfig, folder: Path) -> None:
         load_backbone_into(module, data, cfg)
     if module.trains:
         module.schedule(module.optimizer(module.parameter_groups()), 10)
-    settle_precision(cfg)
+    settle_precision(cfg.trainer)
     if cfg.trainer.accelerator != "gpu" or torch.cuda.is_available():
         instantiate(cfg.trainer, "trainer", logger=False, _convert_="all")
     build_loggers(cfg.logger, Path())

@@ -121,6 +121,16 @@ def test_the_scores_are_those_of_sentences_measured_one_by_one(done: Path) -> No
     assert file.about["tokens"] == meter.tokens()
 
 
+def test_bfloat16_finds_nearly_the_same(done: Path, tmp_path: Path) -> None:
+    folder = detect(tmp_path, "precision=bf16-mixed")
+    exact, rounded = neurons(done), neurons(folder)
+    assert rounded.base_fingerprint == exact.base_fingerprint, "the base is not rounded"
+    assert rounded.about["measured"]["precision"] == "bf16-mixed"
+    for side, scores in exact.awareness.items():
+        both = torch.stack([scores.flatten(), rounded.awareness[side].flatten()])
+        assert torch.corrcoef(both)[0, 1] > 0.99 and not torch.equal(*both)
+
+
 class Interruption:
     """Counts some batches in and then stops the program."""
 

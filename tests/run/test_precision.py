@@ -43,7 +43,7 @@ def test_the_machine_decides(
 
 def test_a_precision_that_is_given_stays() -> None:
     cfg = config("train", "trainer=cpu")
-    assert settle_precision(cfg) is None and cfg.trainer.precision == "32-true"
+    assert settle_precision(cfg.trainer) is None and cfg.trainer.precision == "32-true"
 
 
 def test_a_run_says_and_stores_what_was_chosen(

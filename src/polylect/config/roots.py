@@ -153,6 +153,7 @@ class Detect:
     average: str = "tokens"  # awareness: mean over all tokens; sentences: sum of means of sentences
     label_shift: bool = False  # each position is asked for the token after the next one
     pad_labels: bool = False  # padding is learned as tokens of the target
+    precision: str = "32-true"  # bf16-mixed: products in bfloat16; auto: what is fast here
     save_every: int = 50  # batches after which the sums are saved, for resume
     device: str = "auto"
     model: Any = field(default_factory=dict)

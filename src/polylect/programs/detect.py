@@ -27,6 +27,7 @@ from polylect.models.outline.model import outline_backbone
 from polylect.run.awareness import PARTIAL, costs, load_state, measure
 from polylect.run.build import build_data
 from polylect.run.neuron_selection import scores_of, select_neurons
+from polylect.run.precision import settle_precision
 from polylect.run.processes.group import rank
 from polylect.run.record import Record
 from polylect.run.session import close_wandb, session
@@ -71,6 +72,9 @@ def _check(cfg: DictConfig) -> None:
     check_categories(categories.rule, categories.rho, categories.own, categories.share)
     check_known("categories.positions", categories.positions, ("all", *SIDES))
     check_known("average", cfg.average, ("tokens", "sentences"))
+    check_known("precision", cfg.precision, ("auto", "32-true", "bf16-mixed"))
+    if (notice := settle_precision(cfg, "precision")) and rank() == 0:
+        print(notice, flush=True)
     if cfg.resume is not None and not (Path(cfg.resume) / PARTIAL).is_file():
         scores_file = Path(cfg.resume) / FILE
         how = f"it has ended, take scores={scores_file}" if scores_file.is_file() else "begin anew"
@@ -132,9 +136,6 @@ def _log(
     close_wandb()
 
 
-# Measuring
-
-
 def _measure(cfg: DictConfig, folder: Path, record: Record | None) -> ModuleNeurons | None:
     """Return the scores of all neurons of all layers; nothing is selected yet.
 
@@ -165,6 +166,7 @@ def _measure(cfg: DictConfig, folder: Path, record: Record | None) -> ModuleNeur
         "data": {d: data.report[split][d]["sha256"] for d in data.directions},
         "neurons": kinds,
         "average": cfg.average,
+        "precision": cfg.precision,
         **labels,
     }
     state = load_state(cfg.resume, job)

@@ -73,7 +73,7 @@ def _run(cfg: DictConfig, folder: Path) -> float | None:
     check_objective(cfg)
     check_devices(cfg)
     check_processes(cfg)
-    if (notice := settle_precision(cfg)) and local_rank() == 0:
+    if (notice := settle_precision(cfg.trainer)) and local_rank() == 0:
         print(notice, flush=True)
     module, data = _build(cfg)
     check_data(data, cfg)

@@ -58,6 +58,7 @@ def measure(
     from tqdm.auto import tqdm
 
     nats, start, names = state["nats"], state["batches"], state["job"]["directions"]
+    given = {"bfloat16": state["job"]["precision"] == "bf16-mixed", **labels}
     if start and rank() == 0:
         meter.load_state_dict(state["meter"])
         write_saved(path, state)  # or another interruption would lose it
@@ -68,9 +69,8 @@ def measure(
         while turn := list(islice(batches, started_together())):
             for direction, batch in share(turn):
                 batch = batch.to(backbone.device)
-                own[direction] += torch.tensor(
-                    add_batch(meter, backbone, direction, batch, **labels), dtype=torch.float64
-                )
+                found = add_batch(meter, backbone, direction, batch, **given)
+                own[direction] += torch.tensor(found, dtype=torch.float64)
                 if not own[direction, 0].isfinite():
                     raise ValueError(_OVERFLOW.format(f"the loss of {names[direction]}"))
             bar.update(len(turn))
@@ -145,6 +145,8 @@ def add_batch(
     backbone: nn.Module,
     direction: int,
     batch: TranslationBatch,
+    *,
+    bfloat16: bool = False,
     **labels: bool,
 ) -> tuple[float, int]:
     """Add a batch of one direction; return its loss in nats, and of how many tokens it is.
@@ -152,6 +154,7 @@ def add_batch(
     The end token belongs to the target. A meter by sentence gets the mean loss of each sentence.
 
     Args:
+        bfloat16: whether products are computed in it; awareness is added up in float64.
         labels: see `relabelled`.
     """
     learned, target = relabelled(batch, **labels)
@@ -160,7 +163,8 @@ def add_batch(
 
     def loss() -> Tensor:
         nonlocal nats, tokens
-        losses, rows = target_losses(backbone, learned)
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=bfloat16):
+            losses, rows = target_losses(backbone, learned)
         nats, tokens = float(losses.detach().sum()), len(losses)
         if meter.by_sentence:
             losses = losses / torch.bincount(rows, minlength=batch.rows)[rows]

@@ -1,21 +1,26 @@
-"""`trainer.precision=auto` and `model.dtype=auto`: what this machine is fast in."""
+"""`precision=auto` and `model.dtype=auto`: what this machine is fast in."""
 
 from omegaconf import DictConfig
 
 from polylect.models.precision import bfloat16_units
 
 
-def settle_precision(cfg: DictConfig) -> str | None:
-    """Put the precision in place of `trainer.precision=auto`, so that a run keeps it when resumed.
+def settle_precision(node: DictConfig, key: str = "trainer.precision") -> str | None:
+    """Put a precision in place of `precision: auto`, so that a run keeps it when resumed.
 
     bf16-mixed where hardware computes products in bfloat16, else 32-true.
     Returns what was chosen and why, for the user; None where nothing was left to choose.
+
+    Args:
+        node: with the precision, and an `accelerator` or `device`.
+        key: of the precision, for the user.
     """
-    if cfg.trainer.get("precision") != "auto":
+    if node.get("precision") != "auto":
         return None
-    fast, why = bfloat16_units(cfg.trainer.get("accelerator", "auto"))
-    cfg.trainer.precision = "bf16-mixed" if fast else "32-true"
-    return f"trainer.precision=auto is {cfg.trainer.precision}: {why}."
+    device = node.get("accelerator") or node.get("device") or "auto"
+    fast, why = bfloat16_units(str(device).split(":")[0])
+    node.precision = "bf16-mixed" if fast else "32-true"
+    return f"{key}=auto is {node.precision}: {why}."
 
 
 def settle_dtype(cfg: DictConfig, *, frozen_base: bool) -> str | None:

@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "run.interference.responsibility": {"run", "data", "library", "strategies"},
     "run.results.export": {"run", "config", "library", "models", "layers.neurons"},
     "run.results.gguf": {"run", "library", "models"},
-    "run.results.vllm": {"library"},
+    "run.results.vllm": {"run", "library"},
     "run.neuron_selection": {"run", "library", "layers.neurons"},
     "run.monitor.without_values": {"run", "data", "strategies", "layers.neurons"},
     "run.budget": {"run", "config", "data", "eval.table", "library", "models", "strategies"},

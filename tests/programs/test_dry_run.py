@@ -15,9 +15,8 @@ def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "model", ["gemma3_270m", pytest.param("qwen3_600m", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gemma3_270m", "qwen3_600m"])
 def test_a_model_that_cannot_be_had_is_estimated_from_its_sizes(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

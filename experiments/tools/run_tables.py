@@ -12,8 +12,9 @@ from polylect.eval.table import Table, matrix_table
 
 
 def scores(runs: Mapping[str, Record], metric: str) -> Table:
-    """Rows are runs, columns directions; signatures below."""
-    results = {name: record["metrics"].get("test", {}) for name, record in runs.items()}
+    """Rows are runs that were scored, columns directions; signatures below."""
+    tests = {name: record["metrics"].get("test") for name, record in runs.items()}
+    results = {name: test for name, test in tests.items() if test}
     table = matrix_table(results, metric)
     return replace(table, header=(TITLES[metric], *table.header[1:]))
 
@@ -39,7 +40,8 @@ def characters(runs: Mapping[str, Record]) -> Table:
     rows: dict[str, Mapping[str, float]] = {}
     for name, record in runs.items():
         analysis = record.get("analysis", {})
-        if before := analysis.get("before", {}).get("nats_per_character"):
+        before = analysis.get("before", {}).get("nats_per_character")
+        if before and before not in rows.values():  # runs on one base have the same
             rows[f"{name}, before"] = before
         for adapter, values in analysis.get("nats_per_character", {}).items():
             rows[name if adapter == "none" else f"{name}, {adapter}"] = values

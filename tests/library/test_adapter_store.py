@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import shutil
+import threading
 
 import pytest
 import torch
@@ -210,6 +212,39 @@ def test_an_adapter_whose_folder_is_gone_stays_in_memory(plain, library):
     library.remove("a")
     store.acquire(["a"])
     assert (store.resident, store.hits) == (("a",), 1)
+    library.save("a", library.load("b"))
+    store.acquire(["a"])
+    assert store.loads == 2
+
+
+def test_an_adapter_that_is_away_while_it_is_replaced_is_waited_for(plain, library):
+    """Else one that was replaced before, too, would be served in its last version but one."""
+    layers = layers_of(plain)
+    first = next(iter(layers))
+    store = ResidentAdapters(plain, layers, library, budget_bytes=3 * UNIT)
+    store.acquire(["a"])
+    b = library.load("b").modules[first].b
+    new = (library.path / "b").rename(library.path / "new")
+    shutil.rmtree(library.path / "a")
+    back = threading.Timer(0.05, new.rename, [library.path / "a"])
+    back.start()
+    store.acquire(["a"])
+    back.join()
+    assert torch.equal(layers[first].lora_b["a"], b)
+
+
+def test_an_adapter_that_is_gone_is_waited_for_once(plain, library, monkeypatch):
+    slept = []
+    monkeypatch.setattr("polylect.library.folder.time.sleep", slept.append)
+    store = ResidentAdapters(plain, layers_of(plain), library, budget_bytes=3 * UNIT)
+    store.acquire(["a"])
+    library.remove("a")
+    slept.clear()
+    store.acquire(["a"])
+    assert 0 < sum(slept) < 1
+    slept.clear()
+    store.acquire(["a"])
+    assert not slept
 
 
 # What is in use

@@ -92,7 +92,7 @@ def scores_table(results: Mapping[str, Results]) -> Table:
     """
     columns: dict[tuple[str, str], dict[str, float]] = {}
     for direction, row in results.items():
-        for s in _scores(row):
+        for s in row_scores(row):
             columns.setdefault((s.name, s.signature), {})[direction] = s.value
     if not columns:
         raise ValueError("there are no scores to make a table of")
@@ -131,7 +131,7 @@ def matrix_table(
     # the fullest first: its directions stand in their order
     for name, directions in sorted(results.items(), key=lambda item: -len(item[1])):
         for direction, row in directions.items():
-            for s in (s for s in _scores(row) if s.name == metric):
+            for s in (s for s in row_scores(row) if s.name == metric):
                 if (first := columns.setdefault(direction, s.signature)) != s.signature:
                     raise ValueError(
                         f"column {direction!r} of {TITLES.get(metric, metric)} cannot hold both "
@@ -203,7 +203,8 @@ def comparison_table(
     return Table((*header, "verdict"), rows, tuple(filter(None, (note, tests, *notes))))
 
 
-def _scores(row: Results) -> list[Score]:
+def row_scores(row: Results) -> list[Score]:
+    """Return the scores of a direction, of a row that holds other results as well."""
     if not isinstance(row, Mapping):
         return list(row)
     values = {name: v for name, v in row.items() if isinstance(v, Mapping) and "signature" in v}

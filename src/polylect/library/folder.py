@@ -22,6 +22,7 @@ ABOUT = "polylect.json"
 _NAME = r"[A-Za-z0-9_-]+"
 _ATTEMPTS = 3
 _TICK_NS = 12_000_000  # file systems tell times apart in steps of up to 10 ms
+_AWAY_MS = 250  # a folder is away for much less while another one takes its place
 _CHANGED = slice(3, None, 4)  # of a stamp: when the file was last touched, which nobody can set
 
 
@@ -96,6 +97,14 @@ class AdapterLibrary:
         It is None where the adapter is gone.
         """
         return _stamp(self._place(name))
+
+    def awaited_version(self, name: str) -> tuple[int, ...] | None:
+        """Return `version`; None only where the adapter stays away for a quarter of a second."""
+        for _ in range(_AWAY_MS):
+            if version := self.version(name):
+                return version
+            time.sleep(1e-3)
+        return None
 
     def digest(self, name: str) -> str:
         """SHA-256 of the weights, and of the configuration since the scaling is there."""

@@ -53,6 +53,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         self._model, self._layers, self._library = model, layers, library
         self._fingerprint, self._prepare = fingerprint, prepare
         self._in_use: Counter[str] = Counter()
+        self._gone: set[str] = set()
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -111,6 +112,7 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
 
     def on_release(self, name: str, resident: _Resident) -> None:
         """Takes an adapter out of the layers."""
+        self._gone.discard(name)
         for path in resident.paths:
             self._layers[path].remove(name)
 
@@ -124,11 +126,18 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         """Say whether the files of a resident adapter have changed since they were read."""
         if self._in_use[name]:
             return False
-        version = self._library.version(name)
-        return version is not None and version != self[name].version
+        # Away may mean that it is being replaced, and not for the first time since it was read.
+        look = self._library.version if name in self._gone else self._library.awaited_version
+        version = look(name)
+        if version is None:
+            self._gone.add(name)
+            return False
+        self._gone.discard(name)
+        return version != self[name].version
 
     def _load(self, name: str, stay: Collection[str]) -> None:
-        version = self._library.version(name)  # before: what is written after it is seen as newer
+        # Before it is read: what is written after that is seen as newer.
+        version = self._library.awaited_version(name)
         adapter = self._library.load(name)
         reason = incompatibility(adapter, self._model, self._fingerprint)
         if reason is None:

@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from polylect.config.roots import ConfigError, plain
 from polylect.config.targets import instantiate
+from polylect.eval.metrics import Score
+from polylect.eval.table import row_scores
 
 TABLE_ROWS = 50
 """Translations of each direction in the table that W&B gets."""
@@ -127,22 +129,21 @@ def log_results(
 
 
 def _numbers(part: str, scores: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    metrics: dict[str, dict[str, Score]] = {}
     for direction, row in scores.items():
         if "nats_per_token" in row:
             yield f"{part}/nats_per_token/{direction}", row["nats_per_token"]
-        for name, score in row.items():
-            if isinstance(score, Mapping) and "signature" in score:
-                metrics.setdefault(name, {})[direction] = dict(score)
+        for score in row_scores(row):
+            metrics.setdefault(score.name, {})[direction] = score
         for name in _RATES:
             rate = row.get("diagnosis", {}).get(name)
             if rate and rate["of"]:
                 yield f"{part}/{name}/{direction}", rate["count"] / rate["of"]
     for name, own in metrics.items():
         for direction, score in own.items():
-            yield f"{part}/{name}/{direction}", score["value"]
-        if len({score["signature"] for score in own.values()}) == 1:
-            mean = sum(score["value"] for score in own.values()) / len(own)
+            yield f"{part}/{name}/{direction}", score.value
+        if len({score.signature for score in own.values()}) == 1:
+            mean = sum(score.value for score in own.values()) / len(own)
             yield f"{part}/{name}/mean", mean
     for name in _RATES:
         rates = [row["diagnosis"][name] for row in scores.values() if "diagnosis" in row]
@@ -152,10 +153,9 @@ def _numbers(part: str, scores: Mapping[str, Mapping[str, Any]]) -> Iterator[tup
 
 def _signatures(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {
-        f"signature/{name}/{direction}": score["signature"]
+        f"signature/{score.name}/{direction}": score.signature
         for direction, row in scores.items()
-        for name, score in row.items()
-        if isinstance(score, Mapping) and "signature" in score
+        for score in row_scores(row)
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polylect.eval.table import row_scores
 from polylect.files import read_json
 from polylect.plots.interference import ALL, LEDGER, read_cosines
 
@@ -42,7 +43,7 @@ def read_matrices(folder: Path, metrics: Mapping[str, Any]) -> list[Matrix]:
 
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[Matrix]:
-    """Yield test scores by source and target language, of metrics with one signature for all.
+    """Yield scores by source and target language, of metrics with one signature for all.
 
     None where one language alone is translated from or into.
     """
@@ -51,20 +52,15 @@ def _scores(metrics: Mapping[str, Any]) -> Iterator[Matrix]:
     targets = list(dict.fromkeys(target for _, target in by_pair))
     if min(len(sources), len(targets)) < 2:
         return
-    for metric in dict.fromkeys(name for row in by_pair.values() for name in row):
-        scores = {p: row[metric] for p, row in by_pair.items() if _is_score(row.get(metric))}
-        if len({score["signature"] for score in scores.values()}) != 1:
+    scores = [(pair, score) for pair, row in by_pair.items() for score in row_scores(row)]
+    for metric in dict.fromkeys(score.name for _, score in scores):
+        own = {pair: score for pair, score in scores if score.name == metric}
+        if len({score.signature for score in own.values()}) > 1:
             continue
-        rows = {
-            source: [scores.get((source, target), {}).get("value") for target in targets]
-            for source in sources
-        }
-        caption = f"{metric} of the test sets by source and target language"
+        values = {pair: score.value for pair, score in own.items()}
+        rows = {s: [values.get((s, t)) for t in targets] for s in sources}
+        caption = f"{metric} by source and target language"
         yield Matrix(f"source_by_target/{metric}", caption, "source", targets, rows)
-
-
-def _is_score(value: Any) -> bool:
-    return isinstance(value, Mapping) and "signature" in value
 
 
 def _transfer(folder: Path) -> Iterator[Matrix]:

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ class Server:
 
     def translate(self, requests: Sequence[dict[str, Any]], clients: int) -> list[str]:
         """The translations of all requests, of which each client takes the next that is left."""
-        waiting, answers = deque(enumerate(requests)), {}
+        waiting, found = deque(enumerate(requests)), {}
 
         def client(_: int) -> None:
             connection = http.client.HTTPConnection(self.address)
@@ -65,11 +66,16 @@ class Server:
                     number, request = waiting.popleft()
                 except IndexError:
                     break
-                answers[number] = [t["text"] for t in ask(connection, request)["translations"]]
+                found[number] = self.answers(connection, request)
 
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(client, range(clients)))
-        return [text for number in range(len(requests)) for text in answers[number]]
+        return [text for number in range(len(requests)) for text in found[number]]
+
+    def answers(self, connection: http.client.HTTPConnection, request: dict[str, Any]) -> list[str]:
+        """The translations of one request."""
+        answer = json.loads(send(connection, "/v1/translate", request).read())
+        return [translation["text"] for translation in answer["translations"]]
 
     def first_token_ms(self, requests: Sequence[dict[str, Any]], clients: int) -> float:
         """The median over requests of the time until the first piece of a translation came."""
@@ -82,23 +88,17 @@ class Server:
             return statistics.median(ms for part in pool.map(client, range(clients)) for ms in part)
 
 
-def send(connection: http.client.HTTPConnection, body: dict[str, Any]) -> Any:
-    connection.request(
-        "POST", "/v1/translate", json.dumps(body), {"Content-Type": "application/json"}
-    )
+def send(connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> Any:
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
     answer = connection.getresponse()
     if answer.status != 200:
         raise SystemExit(f"status {answer.status}: {answer.read()!r}")
     return answer
 
 
-def ask(connection: http.client.HTTPConnection, body: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(send(connection, body).read())
-
-
 def first_piece_ms(connection: http.client.HTTPConnection, body: dict[str, Any]) -> float:
     begin = time.perf_counter()
-    answer = send(connection, body | {"stream": True})
+    answer = send(connection, "/v1/translate", body | {"stream": True})
     line = answer.readline()
     elapsed = 1e3 * (time.perf_counter() - begin)
     if b"piece" not in line:
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> list[Row]:
             script = "serve_litserve.py" if way == "litserve" else "serve_peers.py"
             commands[way] = [str(here.with_name(script)), str(trained), way]
         servers = {
-            name: stack.enter_context(started(command, arguments.threads))
+            name: Server(*stack.enter_context(started([sys.executable, *command], arguments)))
             for name, command in commands.items()
         }
         rows = []
@@ -134,11 +134,13 @@ def processor_seconds(server: Server | None) -> float:
 
 
 @contextmanager
-def started(command: Sequence[str], threads: int) -> Iterator[Server]:
-    """A server, which ends with the block."""
+def started(
+    command: Sequence[str], arguments: argparse.Namespace
+) -> Iterator[tuple[str, psutil.Process]]:
+    """The address and the process of a server, which ends with the block."""
     process = subprocess.Popen(
-        [sys.executable, *command],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": str(arguments.threads)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -150,7 +152,9 @@ def started(command: Sequence[str], threads: int) -> Iterator[Server]:
                 break
         else:
             raise SystemExit(f"the server did not start: {''.join(said)}")
-        yield Server(found[1], psutil.Process(process.pid))
+        # What it says from now on is read and forgotten, as it would wait where nobody reads.
+        threading.Thread(target=lambda: deque(process.stderr, 0), daemon=True).start()
+        yield found[1], psutil.Process(process.pid)
     finally:
         for own in psutil.Process(process.pid).children(recursive=True):  # of LitServe
             own.kill()

@@ -1,5 +1,6 @@
 """Settings every test shares; they must be made before torch is imported."""
 
+import importlib.util
 import os
 import shutil
 
@@ -12,6 +13,7 @@ os.environ["WANDB_MODE"] = "offline"
 if shutil.which("nvidia-smi") is None:  # read when Triton is imported, by whichever test is first
     os.environ["TRITON_INTERPRET"] = "1"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -38,6 +40,19 @@ def seeded() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("polylect") and isinstance(logger, logging.Logger):
             logger.disabled = False  # Hydra disables those it finds, and lowers the root's level
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_compositions() -> Iterator[None]:
+    """Most of the time of a small test of a command is Hydra's, and the same in the next one."""
+    if importlib.util.find_spec("hydra") is None:  # as where only the kernels are tested
+        yield
+        return
+    from helpers import compositions
+
+    with pytest.MonkeyPatch.context() as patch:
+        compositions.share(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

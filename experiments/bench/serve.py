@@ -5,7 +5,8 @@
 `polylect serve` and two servers that differ from it in the model alone take turns: PEFT with
 `set_adapter` before the texts of each adapter, and PEFT with `adapter_names`; with --ways litserve
 our Translator behind LitServe. Clients of a process of their own ask for one text after the other,
-or several at once. The offline Translator has all texts in one call. Without --run the quick
+or several at once. The offline Translator has all texts in one call, and once more in batches of no
+more rows than the clients have texts underway (`rows_underway`). Without --run the quick
 start's four adapters are trained first, some minutes. Of a larger base with such directions: --run,
 with --texts for texts of its own.
 """
@@ -25,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -178,7 +180,9 @@ def measured(
         {"texts": texts[i : i + size], "direction": directions[i : i + size]} for i in parts
     ]
     found: dict[str, list[str]] = {}
-    used: dict[str, list[float]] = {name: [] for name in ("offline", *servers)}
+    own = translator.module.generation
+    rows = {"offline": own.rows, "rows_underway": min(own.rows, clients * size)}
+    used: dict[str, list[float]] = {name: [] for name in (*rows, *servers)}
 
     def variant(name: str) -> Callable[[], None]:
         server = servers.get(name)
@@ -186,7 +190,9 @@ def measured(
         def call() -> None:
             before = processor_seconds(server)
             if server is None:
+                translator.module.generation = replace(own, rows=rows[name])
                 found[name] = translator.translate(texts, directions)
+                translator.module.generation = own
             else:
                 found[name] = server.translate(requests, clients)
             used[name].append(processor_seconds(server) - before)

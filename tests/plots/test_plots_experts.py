@@ -139,6 +139,7 @@ def test_the_gate_has_a_map_for_each_sentence() -> None:
     assert line.get_xdata()[0] == 4.5
 
 
+@pytest.mark.slow
 def test_stages_leave_numbers_and_pictures(tmp_path: Path) -> None:
     few = ("strategy=mix_moe", "trainer.max_steps=2", "logger=none")
     one = train(tmp_path, *few, "strategy.stage=monolingual", "data.directions=[de]")

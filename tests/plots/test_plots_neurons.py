@@ -250,6 +250,7 @@ def detected(runs: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_detection_and_training_leave_pictures(tmp_path: Path) -> None:
     folder = detected(tmp_path)
     assert drawn(folder) == {"neurons", "overlap"}

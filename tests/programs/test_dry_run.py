@@ -56,6 +56,7 @@ def test_a_folder_with_a_configuration_alone_will_do(
     assert alone == pytest.approx(whole, rel=0.3)
 
 
+@pytest.mark.slow
 def test_processes_hold_shares_and_the_weights_of_two_layers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_rerun_does_only_what_is_not_done(
     assert capfd.readouterr().out.count("done before") == 4
 
 
+@pytest.mark.slow
 def test_other_settings_or_a_changed_file_are_another_job(control: Path) -> None:
     own = control / "own" / "experiment"
     own.mkdir(parents=True)
@@ -86,6 +87,7 @@ def test_other_settings_or_a_changed_file_are_another_job(control: Path) -> None
     assert len(list((control / "runs").glob("sweeps/*/*"))) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_given_folder_may_grow(control: Path) -> None:
     given = f"hydra.sweep.dir={control / 'grid'}"
     assert sweep(control, "seed=1,2", given) == 0
@@ -95,6 +97,7 @@ def test_a_sweep_of_a_given_folder_may_grow(control: Path) -> None:
     assert len(read_jobs(control / "grid")) == 3
 
 
+@pytest.mark.slow
 def test_a_job_that_still_runs_is_left_alone(
     control: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,8 +24,9 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
     Loading, evicting and switching cost the same however many adapters are resident: a layer
     looks its adapters up by name, and a batch names them row by row. The base is never touched.
 
-    An adapter whose files have changed is read again when it is next asked for; one whose files
-    are gone stays as it is. It is for one thread at a time: `LoRALibrary` has the lock.
+    An adapter whose files have changed is read again when it is next asked for. One whose files
+    are gone may be being replaced: it is waited for a moment, once, and then stays as it is. It is
+    for one thread at a time: `LoRALibrary` has the lock.
 
     Args:
         model: the base; an adapter that does not belong on it is refused.

@@ -120,7 +120,9 @@ def run(arguments: argparse.Namespace) -> list[Row]:
             script = "serve_litserve.py" if way == "litserve" else "serve_peers.py"
             commands[way] = [str(here.with_name(script)), str(trained), way]
         servers = {
-            name: Server(*stack.enter_context(started([sys.executable, *command], arguments)))
+            name: Server(
+                *stack.enter_context(started([sys.executable, *command], arguments.threads))
+            )
             for name, command in commands.items()
         }
         rows = []
@@ -136,13 +138,11 @@ def processor_seconds(server: Server | None) -> float:
 
 
 @contextmanager
-def started(
-    command: Sequence[str], arguments: argparse.Namespace
-) -> Iterator[tuple[str, psutil.Process]]:
+def started(command: Sequence[str], threads: int) -> Iterator[tuple[str, psutil.Process]]:
     """The address and the process of a server, which ends with the block."""
     process = subprocess.Popen(
         command,
-        env=os.environ | {"OMP_NUM_THREADS": str(arguments.threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     }
     with ExitStack() as stack:
         started_at = {
-            name: stack.enter_context(started(command, arguments))
+            name: stack.enter_context(started(command, arguments.threads))
             for name, command in commands.items()
         }
         servers = {name: Server(*started_at[name]) for name in ("ours", "cut")}
@@ -111,8 +111,7 @@ def measured(
         figures[f"chrF++ of {name} against ours"] = agreement(found[name], found["ours"])
         share_that_differs = max(share_that_differs, 1 - equal / len(texts))
     what = {"clients": clients, "texts in a request": 1}
-    result = row(what, times, "ours", share_that_differs)
-    return result | {"figures": figures}
+    return row(what, times, "ours", share_that_differs) | {"figures": figures}
 
 
 def agreement(translations: Sequence[str], ours: Sequence[str]) -> float:

@@ -25,7 +25,7 @@ from polylect.run.text_settings import (
 from polylect.run.untrained_model import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import Generation, Translation, check_room
-from polylect.strategies.loop.finished_sequences import Watch
+from polylect.strategies.decoding.open_rows import Watch
 from polylect.strategies.lora_library import LoRALibrary
 
 

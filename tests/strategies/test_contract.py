@@ -1,7 +1,9 @@
 """What every strategy in conf/strategy must do."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,6 +165,28 @@ def test_sentences_translate_together_as_one_by_one(
     together = module.translate(prompts)
     assert together == [module.translate([prompt])[0] for prompt in prompts]
     assert all(translation.tokens for translation in together)
+
+
+def test_rows_that_end_early_leave_the_others_as_they_are(
+    name: str, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = train_a_little(build(name, *settings, "generation.ratio=0", "generation.extra=9"))
+    rows = [*ROWS, *ROWS[::-1]]
+    prompts = [
+        replace(module.prompt(source, direction), limit=limit)
+        for (direction, source, _), limit in zip(rows, (9, 1, 4, 2, 7, 1, 9, 5), strict=False)
+    ]
+    alone = [module.translate([prompt])[0] for prompt in prompts]
+    generate, sizes = module.backbone.generate, []
+
+    def counted(input_ids: torch.Tensor, **options: Any) -> Any:
+        sizes.append(len(input_ids))
+        return generate(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(module.backbone, "generate", counted)
+    assert module.translate(prompts) == alone
+    assert sizes[0] == len(rows) and sizes == sorted(set(sizes), reverse=True)
+    assert len(sizes) > 2
 
 
 def test_outside_routing_it_says_what_to_do(module: TranslationModule) -> None:

@@ -1,7 +1,6 @@
 """From prompts to translations: batches, order, caps and ends."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from random import Random
 from typing import Any
@@ -279,9 +278,8 @@ class Bare:
         self.backbone, self.tokenizer, self.generation = backbone, _tokenizer(), generation
         self.context = RoutingContext()
 
-    @contextmanager
-    def routing(self, batch: TranslationBatch) -> Iterator[None]:
-        yield
+    def routing(self, batch: TranslationBatch) -> AbstractContextManager:
+        return self.context.route(batch.directions)
 
 
 @cache

@@ -195,6 +195,22 @@ class RoutingContext:
         """Drops one remembered value, if it is there."""
         self._memory.pop(key, None)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on, within the present route, with these of its rows alone.
+
+        What layers remember is forgotten: it may depend on who was there. What they know of a row
+        they keep with the cache (`Tokens.keep`).
+
+        Raises:
+            RuntimeError: outside a route.
+        """
+        names = self.rows(len(self._names or ("",)))
+        self._names = tuple(names[row] for row in rows)
+        self._mask = None if self._mask is None else self._mask[rows]
+        self._prompts = None if self._prompts is None else self._prompts[rows]
+        self.ended = None
+        self._memory.clear()
+
     def checkpointing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Open the same route when a layer is run again: `context_fn` of `torch.utils.checkpoint`.
 

@@ -116,9 +116,8 @@ class Tokens:
         states = getattr(self.cache, "row_states", {})
         if id(layer) not in states:
             raise RuntimeError(
-                f"the cache holds {self.past_length} tokens of which the router features kept "
-                "nothing: pass the empty cache to the first forward pass too, inside "
-                "strategy.routing(batch)"
+                f"the cache holds {self.past_length} tokens of which the router kept nothing: pass "
+                "the empty cache to the first forward pass too, inside strategy.routing(batch)"
             )
         return states[id(layer)]
 
@@ -144,7 +143,7 @@ class TokenView:
         places: likewise, as positions in the flattened batch; None if all tokens are routed.
         rows: the row of each.
         in_prompt: whether each belongs to the source prompt, not to the translation.
-        past_length: tokens per row, padding included, that the cache held before this pass.
+        tokens: all tokens of the pass, and what is kept of those before it.
     """
 
     directions: tuple[str, ...]
@@ -152,7 +151,7 @@ class TokenView:
     places: Int[Tensor, " tokens"] | None
     rows: Int[Tensor, " tokens"]
     in_prompt: Bool[Tensor, " tokens"]
-    past_length: int
+    tokens: Tokens
 
     @classmethod
     def from_tokens(
@@ -168,7 +167,7 @@ class TokenView:
         places = None if bool(real.all()) else real.flatten().nonzero().squeeze(1)
         routed = every if places is None else places
         rows = routed // max(real.shape[1], 1)
-        return cls(tuple(directions), real, places, rows, prompt[routed], tokens.past_length)
+        return cls(tuple(directions), real, places, rows, prompt[routed], tokens)
 
     def gather(self, x: Float[Tensor, "rows length in"]) -> Float[Tensor, "tokens in"]:
         """Return the routed tokens of a layer's input."""

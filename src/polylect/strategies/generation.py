@@ -6,32 +6,21 @@ and nothing that the base model was shipped with (penalties, forced tokens, samp
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
 
 from polylect.data.batch import Example, TranslationBatch, collate, pad_id
 from polylect.data.text import decoded, one_line
 from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
-from polylect.strategies.loop.finished_sequences import (
-    FinishedSequencesReporter,
-    TokenReporter,
-    Watch,
-    report_finished_beams,
-)
+from polylect.strategies.decoding.batch import Prompts, decode_greedily, decode_with_beams
+from polylect.strategies.decoding.open_rows import Watch
 
 
 @dataclass(frozen=True)
@@ -142,7 +131,7 @@ def translate(
     Those of prompts without room in the model's context come first: empty, and marked `too_long`.
 
     Args:
-        watch: is told of each token as it is decoded, without beams: see `TokenReporter`.
+        watch: is told of each token as it is decoded, without beams: see `OpenRows`.
 
     Raises:
         ValueError: the model's scores of a next token are NaN or infinite.
@@ -163,8 +152,7 @@ def translate(
             for i in batch
         ]
         caps = [cap if limit is None else min(cap, limit) for cap, limit in own]
-        telling = None if watch is None else (watch, indices)
-        translations, broken = _translate_batch(module, rows, caps, ends, telling)
+        translations, broken = _translate_batch(module, rows, caps, ends, watch, indices)
         if broken:
             texts = [f"{indices[row] + 1} ({rows.directions[row]})" for row in broken]
             more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
@@ -178,107 +166,29 @@ def _translate_batch(
     batch: TranslationBatch,
     caps: Sequence[int],
     ends: Sequence[int],
-    watch: tuple[Watch, Sequence[int]] | None,
+    watch: Watch | None,
+    indices: Sequence[int],
 ) -> tuple[list[Translation], list[int]]:
     """Return greedy or beam translations of one left-padded batch of prompts, in its order.
 
     Args:
         caps: most new tokens of each row.
-        watch: what is told of tokens, and the number by which it knows each row.
+        watch: what is told of tokens, if anything is, by each row's number in `indices`.
 
     Returns them, and the rows whose scores were not finite, which have no translation.
     """
-    generation, backbone = module.generation, module.backbone
+    generation, backbone, context = module.generation, module.backbone, module.context
     batch = batch.to(next(backbone.parameters()).device)
-    width = batch.input_ids.shape[1]
-    limits = width + torch.tensor(caps, device=batch.input_ids.device)
-    beams = {"num_beams": generation.beams, "length_penalty": generation.length_penalty}
-    settings = GenerationConfig(
-        max_new_tokens=max(caps),
-        do_sample=False,
-        eos_token_id=list(ends),
-        pad_token_id=pad_id(module.tokenizer),
-        **(beams if generation.beams > 1 else {}),
-    )
-    stopping: list[StoppingCriteria] = [_AtOwnCap(limits)]
-    telling = nullcontext()
-    if generation.beams == 1:
-        stopping.append(FinishedSequencesReporter(module.context, width, ends, limits))
-        if watch is not None:
-            stopping.append(TokenReporter(*watch, ends, limits))
-    else:
-        telling = report_finished_beams(backbone, module.context, generation.beams)
-    watch = _ScoreWatch(limits, [*ends, pad_id(module.tokenizer)])
-    with module.routing(batch), _own_settings_aside(backbone), telling:
-        output = backbone.generate(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            generation_config=settings,
-            logits_processor=LogitsProcessorList([watch]),
-            stopping_criteria=StoppingCriteriaList(stopping),
-        )
-    rows = zip(output, caps, strict=True)
-    translations = [_finish(module, row[width : width + cap], ends) for row, cap in rows]
-    return translations, watch.broken_rows()
-
-
-@contextmanager
-def _own_settings_aside(backbone: Any) -> Iterator[None]:
-    """Within it the model has no generation settings: `generate` adds them to those it is given."""
-    own, backbone.generation_config = backbone.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        backbone.generation_config = own
-
-
-class _ScoreWatch(LogitsProcessor):
-    """Remembers in which rows scores of the next token were NaN or infinite.
-
-    An argmax over NaN is a token like any other, so nothing else would tell. The largest score
-    stands for all: NaN wins every maximum, and minus infinity may be a model's own mask. What
-    comes after a row's end, while its neighbours go on, does not count.
-    """
-
-    def __init__(self, limits: Int[Tensor, " rows"], ends: Sequence[int]) -> None:
-        self._limits, self._ends = limits, torch.tensor(ends, device=limits.device)
-        self._broken = torch.zeros_like(limits, dtype=torch.bool)
-        self._is_first = True
-
-    def __call__(
-        self,
-        input_ids: Int[Tensor, "rows_and_beams length"],
-        scores: Float[Tensor, "rows_and_beams vocabulary"],
-    ) -> Float[Tensor, "rows_and_beams vocabulary"]:
-        broken = ~scores.amax(dim=-1).isfinite()
-        if not self._is_first:  # before that the last token is the prompt's
-            broken &= ~torch.isin(input_ids[:, -1], self._ends)
-        self._is_first = False
-        is_open = input_ids.shape[1] < self._limits
-        self._broken |= broken.view(len(is_open), -1).any(dim=1) & is_open
-        return scores
-
-    def broken_rows(self) -> list[int]:
-        """Return the numbers of those rows; waits for the device."""
-        return self._broken.nonzero().flatten().tolist()
-
-
-class _AtOwnCap(StoppingCriteria):
-    """Ends each row at its own limit, prompt and padding counted, while its neighbours go on.
-
-    In beam search every hypothesis that is open there counts as finished, as at `max_new_tokens`
-    if the row were alone, and what is left of the row's beams falls to a score of -1e9: below all
-    that are finished, at the same length, so no length penalty ever brings them back.
-    """
-
-    def __init__(self, limits: Int[Tensor, " rows"]) -> None:
-        self._limits = limits
-
-    def __call__(
-        self, input_ids: Int[Tensor, "rows_and_beams length"], scores: Any, **_: Any
-    ) -> Bool[Tensor, " rows_and_beams"]:
-        own = self._limits.repeat_interleave(len(input_ids) // len(self._limits))
-        return input_ids.shape[1] >= own
+    padding = pad_id(module.tokenizer)
+    prompts = Prompts(batch.input_ids, batch.attention_mask, caps, ends, padding)
+    with module.routing(batch):
+        if generation.beams == 1:
+            decoded = decode_greedily(backbone, context, prompts, watch, indices)
+        else:
+            beams, penalty = generation.beams, generation.length_penalty
+            decoded = decode_with_beams(backbone, context, prompts, beams, penalty)
+    rows = zip(decoded.tokens, caps, strict=True)
+    return [_finish(module, tokens[:cap], ends) for tokens, cap in rows], decoded.broken
 
 
 def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) -> Translation:

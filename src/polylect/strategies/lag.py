@@ -122,7 +122,7 @@ class LAG(TranslationModule):
             if settings.center != self.settings.center:
                 self._center(settings.center)
             self.settings = settings
-            selector = selector_for(settings, self.context)
+            selector = selector_for(settings)
             routed = [name for name in self.libraries if name not in self.named]
             self._voting = routed if selector is None else []
             self.router.selectors = dict.fromkeys(self.named, Oracle())

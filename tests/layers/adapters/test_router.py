@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import DynamicCache
 
 from polylect.layers.adapters import align, arrow_scores, spectral_scores
 from polylect.layers.adapters import weighted_updates as adapter_mixing
@@ -50,7 +51,7 @@ def bank_of(factors, pages=None, serving=None) -> AdapterBank:
 def layer_with(banks, settings=None, counts=None, bias=True):
     """A routed layer, and its input's model: a module that gets ids and is watched."""
     context = RoutingContext()
-    selector = selector_for(settings or RouterSettings(k=3), context)
+    selector = selector_for(settings or RouterSettings(k=3))
     observers = [] if counts is None else [counts]
     router = AdapterRouter(context, dict.fromkeys(banks, selector), observers)
     linear = nn.Linear(IN, OUT, bias=bias).requires_grad_(False)
@@ -258,14 +259,14 @@ def test_a_sentence_takes_the_adapter_of_most_of_its_prompt():
     # The same, token by token behind a cache that holds the prompt.
     prompt = torch.tensor([5])
     with router.route(["en-de"], prompt):
-        steps = []
+        steps, cache = [], DynamicCache()
         for seen, until in ((0, 5), (5, 6), (6, 9)):
             whole = torch.ones(1, until).long()
-            router.on_forward(Tokens.from_mask(whole, prompt, cache=object(), past_length=seen))
+            router.on_forward(Tokens.from_mask(whole, prompt, cache, past_length=seen))
             steps.append(layer(x[2:, seen:until]))
     torch.testing.assert_close(torch.cat(steps, 1), y[2:])
     with router.route(["en-de"], prompt):
-        router.on_forward(Tokens.from_mask(mask[:1], prompt, cache=object(), past_length=6))
+        router.on_forward(Tokens.from_mask(mask[:1], prompt, DynamicCache(), past_length=6))
         with pytest.raises(RuntimeError, match="pass the empty cache"):
             layer(x[:1, 6:])
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from polylect.layers.adapters.bank import AdapterBank
 from polylect.layers.adapters.scores import top_scored
 from polylect.layers.adapters.selection import RouterSettings, Selection, select, tally
-from polylect.layers.context import RoutingContext
 from polylect.layers.tokens import TokenView
 
 
@@ -63,9 +62,9 @@ class PerPrompt:
         own = select(x, bank, self.settings)
         if not view.in_prompt.any():
             return own
-        if view.past_length:
+        if past_length := view.tokens.past_length:
             raise RuntimeError(
-                f"the cache holds {view.past_length} tokens and the prompt goes on: pass the whole "
+                f"the cache holds {past_length} tokens and the prompt goes on: pass the whole "
                 "prompt in one forward pass, inside strategy.routing(batch)"
             )
         places = torch.arange(len(x), device=x.device)
@@ -77,28 +76,18 @@ class PerPrompt:
 class PerSentence:
     """In each layer all tokens of a row get whom the tokens of its prompt gave the most weight.
 
-    The choice of the first pass is remembered in `context` as long as its route is open.
+    The choice of the first pass is kept with the cache.
     """
 
     settings: RouterSettings
-    context: RoutingContext
     by_row: ClassVar[bool] = True
 
     def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
-        key = ("sentence", id(bank))
-        if view.past_length == 0:
-            self.context.forget(key)
-        adapters = self.context.remember(key, lambda: self._adapters_of_rows(x, bank, view))
-        indices = adapters[view.rows].unsqueeze(1)
-        return Selection(indices, x.new_ones(indices.shape))
-
-    def _adapters_of_rows(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Tensor:
-        if view.past_length:
-            raise RuntimeError(
-                f"the cache holds {view.past_length} tokens of which the router saw nothing: "
-                "pass the empty cache to the first forward pass too, inside strategy.routing(batch)"
-            )
-        return top_scored(prompt_votes(x, bank, view, self.settings), 1).squeeze(1)
+        chosen = view.tokens.recall(bank)
+        if chosen is None:
+            chosen = top_scored(prompt_votes(x, bank, view, self.settings), 1).squeeze(1)
+            view.tokens.keep(bank, chosen)
+        return _per_row(x, view, chosen)
 
 
 @dataclass(frozen=True)
@@ -108,12 +97,15 @@ class Oracle:
     by_row: ClassVar[bool] = True
 
     def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
-        return _per_row(x, view, [bank.serving.get(name, -1) for name in view.directions])
+        chosen = [bank.serving.get(name, -1) for name in view.directions]
+        return _per_row(x, view, torch.tensor(chosen, device=x.device))
 
 
 @dataclass(frozen=True)
 class Named:
     """Each row of the batch gets the adapter of its name, where that changes the layer.
+
+    Whose row is whose is kept with the cache from the first pass on, as rows may leave the batch.
 
     Attributes:
         names: one per row; each is repeated where beam search multiplied the batch.
@@ -123,9 +115,13 @@ class Named:
     by_row: ClassVar[bool] = True
 
     def select(self, x: Tensor, bank: AdapterBank, view: TokenView) -> Selection:
-        copies = len(view.real) // len(self.names)
-        names = [name for name in self.names for _ in range(copies)]
-        return _per_row(x, view, [bank.position.get(name, -1) for name in names])
+        chosen = view.tokens.recall(bank)
+        if chosen is None:
+            positions = [bank.position.get(name, -1) for name in self.names]
+            copies = len(view.real) // len(positions)
+            chosen = torch.tensor(positions, device=x.device).repeat_interleave(copies)
+            view.tokens.keep(bank, chosen)
+        return _per_row(x, view, chosen)
 
 
 class ModelVote:
@@ -167,7 +163,7 @@ class ModelVote:
         return [every[i] for i in top_scored(total, 1).squeeze(1).tolist()]
 
 
-def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector | None:
+def selector_for(settings: RouterSettings) -> Selector | None:
     """Return the selector that settings describe.
 
     It is None at the levels "model" and "last", which take a vote first.
@@ -178,7 +174,7 @@ def selector_for(settings: RouterSettings, context: RoutingContext) -> Selector 
         return PerToken(settings)
     if settings.level == "prompt":
         return PerPrompt(settings)
-    return PerSentence(settings, context) if settings.level == "sentence" else None
+    return PerSentence(settings) if settings.level == "sentence" else None
 
 
 def prompt_votes(
@@ -204,7 +200,7 @@ def _last_of_prompt(view: TokenView) -> Int[Tensor, " tokens"]:
     return last[view.rows]
 
 
-def _per_row(x: Tensor, view: TokenView, positions: Sequence[int]) -> Selection:
+def _per_row(x: Tensor, view: TokenView, chosen: Int[Tensor, " rows"]) -> Selection:
     """Select one adapter for each row, by its position in the bank; -1 for none."""
-    own = torch.tensor(positions, device=x.device)[view.rows].unsqueeze(1)
+    own = chosen[view.rows].unsqueeze(1)
     return Selection(own.clamp(min=0), (own >= 0).to(x.dtype))

@@ -1,6 +1,5 @@
 """What a strategy costs on a base, module by module."""
 
-import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -9,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from polylect.data.batch import TranslationBatch
+from polylect.models.cache import empty_cache
 from polylect.models.source import is_outline
 from polylect.run.budget.operations import OperationCounter
 from polylect.run.monitor.memory import state_per_weight
@@ -172,18 +171,11 @@ class _DecodingStep(nn.Module):
     def forward(self, batch: TranslationBatch, *, counter: OperationCounter) -> None:
         backbone, mask = self.module.backbone, batch.attention_mask
         with self.module.routing(batch):
-            cache = {_cache_name(backbone): DynamicCache(config=backbone.config)}
-            settings = {**cache, "use_cache": True}
+            settings = {**empty_cache(backbone), "use_cache": True}
             backbone(input_ids=batch.input_ids, attention_mask=mask, **settings)
             longer, last = torch.cat([mask, mask[:, :1]], 1), batch.input_ids[:, -1:]
             with counter:
                 backbone(input_ids=last, attention_mask=longer, **settings)
-
-
-def _cache_name(backbone: nn.Module) -> str:
-    """Return what the model calls its cache, which newer versions of transformers have renamed."""
-    known = inspect.signature(backbone.forward).parameters
-    return "cache" if "cache" in known else "past_key_values"
 
 
 def _train(call: Callable[..., None], counter: OperationCounter, precision: str) -> None:

@@ -1,0 +1,1 @@
+"""One batch of prompts through transformers' `generate`, greedy or with beams."""

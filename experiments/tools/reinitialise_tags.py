@@ -3,7 +3,7 @@
     python experiments/tools/reinitialise_tags.py BASE OUT
 
 Tags that the base has never read have one and the same embedding (see
-`polylect.models.untrained_tokens`). What trains attention or embeddings learns to tell them apart;
+`polylect.models.vocabulary.untrained_tokens`). What trains attention or embeddings learns to tell them apart;
 experts above them cannot.
 """
 
@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from polylect.models.backbone import load_backbone
-from polylect.models.untrained_tokens import reinitialise
+from polylect.models.vocabulary.untrained_tokens import reinitialise
 
 
 def main() -> None:

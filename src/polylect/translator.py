@@ -24,8 +24,8 @@ from polylect.run.text_settings import (
 )
 from polylect.run.untrained_model import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation, Translation, check_room
 from polylect.strategies.decoding.open_rows import Watch
+from polylect.strategies.generation import Generation, Translation, check_room
 from polylect.strategies.lora_library import LoRALibrary
 
 

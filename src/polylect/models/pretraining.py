@@ -21,7 +21,7 @@ from polylect.models.backbone import random_model
 from polylect.models.documents import Documents
 from polylect.models.precision import DTYPES
 from polylect.models.tokenizer import train_tokenizer
-from polylect.models.untrained_tokens import reinitialise
+from polylect.models.vocabulary.untrained_tokens import reinitialise
 
 
 def pretrain(

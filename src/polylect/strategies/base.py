@@ -21,8 +21,8 @@ from polylect.library.adapter import trained_with_examples
 from polylect.library.fingerprint import fingerprint_of, tensor_digests
 from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
-from polylect.strategies.generation import Generation, Translation, translate
 from polylect.strategies.decoding.open_rows import Watch
+from polylect.strategies.generation import Generation, Translation, translate
 from polylect.strategies.loop.training import TrainingLoop
 
 

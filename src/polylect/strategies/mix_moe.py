@@ -29,7 +29,7 @@ from polylect.layers.tokens import watch_tokens
 from polylect.library.neurons.file import NeuronFile
 from polylect.models.dense import dense_copy
 from polylect.models.mixture import Mixture, put_experts, save_mixture
-from polylect.models.untrained_tokens import warn_if_tags_collapse
+from polylect.models.vocabulary.untrained_tokens import warn_if_tags_collapse
 from polylect.strategies.base import TranslationModule, prompt_lengths
 from polylect.strategies.expert_report import write_report
 

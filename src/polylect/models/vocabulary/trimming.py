@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from polylect.models.untrained_tokens import reinitialise
 from polylect.models.vocabulary.tokens import Vocabulary, merges
+from polylect.models.vocabulary.untrained_tokens import reinitialise
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
 

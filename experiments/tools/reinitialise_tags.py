@@ -3,8 +3,8 @@
     python experiments/tools/reinitialise_tags.py BASE OUT
 
 Tags that the base has never read have one and the same embedding (see
-`polylect.models.vocabulary.untrained_tokens`). What trains attention or embeddings learns to tell them apart;
-experts above them cannot.
+`polylect.models.vocabulary.untrained_tokens`). What trains attention or embeddings learns to tell
+them apart; experts above them cannot.
 """
 
 import argparse

@@ -7,8 +7,9 @@ It prints its address when it takes requests.
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import keep_freed_memory, quiet  # sets the environment
 
@@ -17,15 +18,14 @@ import torch
 import uvicorn
 from omegaconf import OmegaConf
 from peft import PeftModel
-from transformers import StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from polylect.config.targets import instantiate
 from polylect.data.batch import Example, collate, pad_id
 from polylect.models.context import context_of
 from polylect.programs.serve.app import create_app
 from polylect.run.reuse.stored_config import read_config
-from polylect.strategies.generation import Translation, batches, text_of
-from polylect.strategies.loop.finished_sequences import TokenReporter, Watch
+from polylect.strategies.generation import UNWATCHED, Translation, Watch, batches, text_of
 from polylect.translator import Translator
 
 
@@ -49,7 +49,7 @@ class PeftTranslator(Translator):
 
     @torch.no_grad()
     def decode(
-        self, prompts: Sequence[Example | None], watch: Watch | None = None
+        self, prompts: Sequence[Example | None], watch: Watch = UNWATCHED
     ) -> list[Translation]:
         found: dict[int, Translation] = {}
         for group in self._groups(prompts):
@@ -58,7 +58,7 @@ class PeftTranslator(Translator):
             for cut in batches(lengths, self.module.generation, context):
                 part = [group[position] for position in cut]
                 rows = [prompts[index] for index in part]
-                found |= zip(part, self._generate(rows, part, watch), strict=True)
+                found |= zip(part, self._generate(rows, watch.by_place(part)), strict=True)
         return [found[index] for index in range(len(prompts))]
 
     def _groups(self, prompts: Sequence[Example]) -> list[list[int]]:
@@ -69,9 +69,7 @@ class PeftTranslator(Translator):
         names = dict.fromkeys(prompt.direction for prompt in prompts)
         return [[i for i in everything if prompts[i].direction == name] for name in names]
 
-    def _generate(
-        self, rows: Sequence[Example], indices: Sequence[int], watch: Watch | None
-    ) -> list[Translation]:
+    def _generate(self, rows: Sequence[Example], watch: Watch) -> list[Translation]:
         """What a user of transformers writes, with each row's own cap cut off afterwards."""
         pad, ends = pad_id(self.module.tokenizer), self.module.ends()
         batch = collate(rows, pad, "left")
@@ -82,10 +80,8 @@ class PeftTranslator(Translator):
             self.model.set_adapter(rows[0].direction)
         else:
             given["adapter_names"] = list(batch.directions)
-        if watch is not None:
-            limits = width + torch.tensor(caps)
-            reporter = TokenReporter(watch, indices, ends, limits)
-            given["stopping_criteria"] = StoppingCriteriaList([reporter])
+        if watch.token is not None:
+            given["stopping_criteria"] = StoppingCriteriaList([Reporter(watch.token, ends)])
         output = self.model.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -104,6 +100,21 @@ class PeftTranslator(Translator):
         stops = [position for position, token in enumerate(ids) if token in ends]
         kept = ids[: stops[0]] if stops else ids
         return Translation(text_of(self.module.tokenizer, kept), len(kept), not stops)
+
+
+class Reporter(StoppingCriteria):
+    """Tells of each row's newest token until it has ended; stops nothing."""
+
+    def __init__(self, told: Callable[[int, int], bool], ends: Sequence[int]) -> None:
+        self._told, self._ends, self._ended = told, frozenset(ends), set()
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if token in self._ends:
+                self._ended.add(row)
+            elif row not in self._ended:
+                self._told(row, token)
+        return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
 def main(run: Path, way: str) -> None:

@@ -24,8 +24,13 @@ from polylect.run.text_settings import (
 )
 from polylect.run.untrained_model import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.decoding.open_rows import Watch
-from polylect.strategies.generation import Generation, Translation, check_room
+from polylect.strategies.generation import (
+    UNWATCHED,
+    Generation,
+    Translation,
+    Watch,
+    check_room,
+)
 from polylect.strategies.lora_library import LoRALibrary
 
 
@@ -187,13 +192,12 @@ class Translator:
 
     @_exclusive
     def decode(
-        self, prompts: Sequence[Example | None], watch: Watch | None = None
+        self, prompts: Sequence[Example | None], watch: Watch = UNWATCHED
     ) -> list[Translation]:
         """Return the translations of prompts, which may be of several calls of `prompts`.
 
         Args:
-            watch: is called with the position of a prompt and its newest token as it is decoded;
-                where it returns True, that translation ends there. Not called in beam search.
+            watch: is told of tokens and of translations as they end, by the prompts' positions.
         """
         given = {index: prompt for index, prompt in enumerate(prompts) if prompt}
         indices = list(given)
@@ -203,8 +207,8 @@ class Translator:
             [prompt.direction for prompt in given.values()],
         ):
             own = [indices[position] for position in part]
-            told = watch and (lambda position, token, own=own: watch(own[position], token))
-            decoded = self.module.translate_as_decoded([given[index] for index in own], told)
+            texts = [given[index] for index in own]
+            decoded = self.module.translate_as_decoded(texts, watch.by_place(own))
             translations |= {own[position]: translation for position, translation in decoded}
         return [translations.get(index, Translation("", 0, False)) for index in range(len(prompts))]
 

@@ -1,6 +1,7 @@
 """From prompts to translations: batches, order, caps and ends."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -25,6 +26,7 @@ from polylect.strategies.base import TranslationModule
 from polylect.strategies.generation import (
     Generation,
     Translation,
+    Watch,
     _finish,
     batches,
     check_room,
@@ -266,6 +268,38 @@ def test_the_end_is_looked_for_within_a_rows_own_cap(
     assert settings.max_new_tokens == len(long.prompt)
     assert settings.do_sample is False
     assert settings.eos_token_id == module.ends()
+
+
+# Who is told
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_watch_is_told_of_tokens_and_of_translations_as_they_leave(
+    module: TranslationModule, monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    monkeypatch.setattr(module, "generation", Generation(ratio=0, extra=8, beams=beams))
+    asked = [replace(p, limit=1 + 3 * (i % 3)) for i, p in enumerate(prompts(module))]
+    tokens: dict[int, list[int]] = {index: [] for index in range(len(asked))}
+    left: dict[int, tuple[Translation, int]] = {}
+
+    def token(index: int, newest: int) -> bool:
+        assert index not in left
+        tokens[index].append(newest)
+        return index == 2 and len(tokens[2]) == 2
+
+    def end(index: int, translation: Translation) -> None:
+        left[index] = translation, sum(map(len, tokens.values()))
+
+    translations = dict(module.translate_as_decoded(asked, Watch(token, end)))
+    assert {index: translation for index, (translation, _) in left.items()} == translations
+    if beams > 1:
+        assert not any(tokens.values())
+        return
+    lengths = {index: len(told) for index, told in tokens.items()}
+    assert lengths == {i: t.tokens for i, t in translations.items()}
+    assert translations[2].tokens == 2 and translations[5].tokens > 2
+    told = [count for _, count in left.values()]
+    assert told == sorted(told) and told[0] < told[-1] == sum(lengths.values())
 
 
 # Neighbours and the model's own settings

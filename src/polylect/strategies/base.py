@@ -21,8 +21,7 @@ from polylect.library.adapter import trained_with_examples
 from polylect.library.fingerprint import fingerprint_of, tensor_digests
 from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
-from polylect.strategies.decoding.open_rows import Watch
-from polylect.strategies.generation import Generation, Translation, translate
+from polylect.strategies.generation import UNWATCHED, Generation, Translation, Watch, translate
 from polylect.strategies.loop.training import TrainingLoop
 
 
@@ -272,11 +271,11 @@ class TranslationModule(TrainingLoop):
         return [translations[i] for i in range(len(prompts))]
 
     def translate_as_decoded(
-        self, prompts: Sequence[Example], watch: Watch | None = None
+        self, prompts: Sequence[Example], watch: Watch = UNWATCHED
     ) -> Iterator[tuple[int, Translation]]:
         """Yield (index, translation) as batches are finished: for progress bars.
 
-        `watch` is told of each token: see `TokenReporter`.
+        `watch` is told of each token, and of each translation before its batch is finished.
         """
         training = self.training
         self.eval()

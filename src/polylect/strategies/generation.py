@@ -5,7 +5,7 @@ and nothing that the base model was shipped with (penalties, forced tokens, samp
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +20,6 @@ from polylect.finite import unusable_scores
 from polylect.layers.context import RoutingContext
 from polylect.models.context import UNLIMITED, Context, context_of
 from polylect.strategies.decoding.batch import Prompts, decode_greedily, decode_with_beams
-from polylect.strategies.decoding.open_rows import Watch
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,31 @@ class Translation:
     tokens: int
     capped: bool
     too_long: bool = False
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told, within the route of a batch, of what becomes of its prompts, by their numbers.
+
+    Attributes:
+        token: of each token but for those that end a translation; where it returns True, that
+            translation ends there. Not called in beam search.
+        end: of each translation when it leaves its batch, which may go on with others.
+    """
+
+    token: Callable[[int, int], bool] | None = None
+    end: Callable[[int, Translation], None] | None = None
+
+    def by_place(self, numbers: Sequence[int]) -> "Watch":
+        """Return one that takes a prompt's place among these numbers for its number."""
+        token, end = self.token, self.end
+        return Watch(
+            token and (lambda place, newest: token(numbers[place], newest)),
+            end and (lambda place, translation: end(numbers[place], translation)),
+        )
+
+
+UNWATCHED = Watch()
 
 
 @runtime_checkable
@@ -124,14 +148,14 @@ def translate(
     module: Generator,
     prompts: Sequence[Example],
     ends: Sequence[int],
-    watch: Watch | None = None,
+    watch: Watch = UNWATCHED,
 ) -> Iterator[tuple[int, Translation]]:
     """Yield (index of the prompt, its translation), a batch at a time, in order of decoding.
 
     Those of prompts without room in the model's context come first: empty, and marked `too_long`.
 
     Args:
-        watch: is told of each token as it is decoded, without beams: see `OpenRows`.
+        watch: is told of tokens and of translations while their batch goes on.
 
     Raises:
         ValueError: the model's scores of a next token are NaN or infinite.
@@ -146,49 +170,69 @@ def translate(
     lengths = [len(prompts[index].prompt) for index in fitting]
     for batch in batches(lengths, module.generation, context):
         indices = [fitting[i] for i in batch]
-        rows = collate([prompts[i] for i in indices], pad_id(module.tokenizer), "left")
-        own = [
-            (module.generation.cap(lengths[i], context.length), prompts[fitting[i]].limit)
-            for i in batch
+        examples = [prompts[index] for index in indices]
+        own = [module.generation.cap(lengths[i], context.length) for i in batch]
+        caps = [
+            cap if example.limit is None else min(cap, example.limit)
+            for cap, example in zip(own, examples, strict=True)
         ]
-        caps = [cap if limit is None else min(cap, limit) for cap, limit in own]
-        translations, broken = _translate_batch(module, rows, caps, ends, watch, indices)
-        if broken:
-            texts = [f"{indices[row] + 1} ({rows.directions[row]})" for row in broken]
+        decoding = _Decoding(module, indices, caps, ends, watch)
+        decoding.run(examples)
+        if decoding.broken:
+            broken = sorted(decoding.broken)
+            texts = [f"{index + 1} ({prompts[index].direction})" for index in broken]
             more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
             where = f"text {', '.join(texts[:3])}{more}"
             raise ValueError(unusable_scores(where, next(module.backbone.parameters()).dtype))
-        yield from zip(indices, translations, strict=True)
+        yield from ((index, decoding.translations[index]) for index in indices)
 
 
-def _translate_batch(
-    module: Generator,
-    batch: TranslationBatch,
-    caps: Sequence[int],
-    ends: Sequence[int],
-    watch: Watch | None,
-    indices: Sequence[int],
-) -> tuple[list[Translation], list[int]]:
-    """Return greedy or beam translations of one left-padded batch of prompts, in its order.
+class _Decoding:
+    """One batch, as it is decoded.
 
     Args:
-        caps: most new tokens of each row.
-        watch: what is told of tokens, if anything is, by each row's number in `indices`.
+        indices: the numbers of its prompts.
+        caps: most new tokens of each.
 
-    Returns them, and the rows whose scores were not finite, which have no translation.
+    Attributes:
+        translations: by the number of the prompt.
+        broken: numbers of prompts that have none, as scores were not finite.
     """
-    generation, backbone, context = module.generation, module.backbone, module.context
-    batch = batch.to(next(backbone.parameters()).device)
-    padding = pad_id(module.tokenizer)
-    prompts = Prompts(batch.input_ids, batch.attention_mask, caps, ends, padding)
-    with module.routing(batch):
-        if generation.beams == 1:
-            decoded = decode_greedily(backbone, context, prompts, watch, indices)
-        else:
-            beams, penalty = generation.beams, generation.length_penalty
-            decoded = decode_with_beams(backbone, context, prompts, beams, penalty)
-    rows = zip(decoded.tokens, caps, strict=True)
-    return [_finish(module, tokens[:cap], ends) for tokens, cap in rows], decoded.broken
+
+    def __init__(
+        self,
+        module: Generator,
+        indices: Sequence[int],
+        caps: Sequence[int],
+        ends: Sequence[int],
+        watch: Watch,
+    ) -> None:
+        self._module, self._indices, self._caps = module, indices, caps
+        self._ends, self._watch = ends, watch.by_place(indices)
+        self.translations: dict[int, Translation] = {}
+        self.broken: list[int] = []
+
+    def run(self, examples: Sequence[Example]) -> None:
+        """Decode the prompts, greedily or with beams."""
+        generation, backbone = self._module.generation, self._module.backbone
+        padding = pad_id(self._module.tokenizer)
+        batch = collate(examples, padding, "left").to(next(backbone.parameters()).device)
+        prompts = Prompts(batch.input_ids, batch.attention_mask, self._caps, self._ends, padding)
+        given = backbone, self._module.context, prompts, self._end
+        with self._module.routing(batch):
+            if generation.beams > 1:
+                decode_with_beams(*given, generation.beams, generation.length_penalty)
+            else:
+                decode_greedily(*given, self._watch.token)
+
+    def _end(self, row: int, tokens: Int[Tensor, " new"], is_broken: bool) -> None:
+        if is_broken:
+            self.broken.append(self._indices[row])
+            return
+        translation = _finish(self._module, tokens[: self._caps[row]], self._ends)
+        self.translations[self._indices[row]] = translation
+        if self._watch.end is not None:
+            self._watch.end(row, translation)
 
 
 def _finish(module: Generator, ids: Int[Tensor, " new"], ends: Sequence[int]) -> Translation:

@@ -13,8 +13,53 @@ from helpers.serving import TEXTS, Server, serving, serving_here
 
 from polylect.programs.serve.app import create_app
 from polylect.programs.serve.limits import Limits
+from polylect.strategies.generation import Watch
 
 BODY = {"texts": TEXTS, "direction": "en-de"}
+
+
+def test_a_text_is_answered_before_its_batch_has_ended(serve, make_translator, offline) -> None:
+    translator, answered = make_translator(), threading.Event()
+    decode = translator.decode
+
+    def waits(prompts, watch):
+        translations = decode(prompts, watch)
+        assert answered.wait(60)
+        return translations
+
+    translator.decode = waits
+    client = serve(translator, Limits())
+    answer = client.post("/v1/translate", json=BODY)
+    answered.set()
+    found = [translation["text"] for translation in answer.json()["translations"]]
+    assert found == offline.translate(TEXTS, "en-de")
+
+
+def test_texts_that_were_answered_when_their_batch_fails_are_not_tried_again(
+    serve, make_translator, offline
+) -> None:
+    """The batch fails at its last text; that one succeeds alone."""
+    translator, tried = make_translator(), []
+    decode = translator.decode
+
+    def fails_late(prompts, watch):
+        tried.append(len(prompts))
+        ended = []
+
+        def end(index, translation):
+            ended.append(index)
+            if len(ended) == len(prompts) > 1:
+                raise RuntimeError("at the last one")
+            watch.end(index, translation)
+
+        return decode(prompts, Watch(watch.token, end))
+
+    translator.decode = fails_late
+    client = serve(translator, Limits())
+    answer = client.post("/v1/translate", json=BODY)
+    found = [translation["text"] for translation in answer.json()["translations"]]
+    assert found == offline.translate(TEXTS, "en-de")
+    assert tried == [len(TEXTS), 1]
 
 
 def test_requests_are_told_when_the_engine_dies(serve, make_translator) -> None:

@@ -4,21 +4,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 
+from polylect.data.batch import Example
 from polylect.models.context import context_of
-from polylect.programs.serve.detection import settle_direction
-from polylect.programs.serve.jobs import Answer, Failure, Job, Order, Row
+from polylect.programs.serve.admission import rows_of
+from polylect.programs.serve.jobs import Failure, Job, Row
 from polylect.programs.serve.limits import Limits, Refusal
 from polylect.programs.serve.metrics import Metrics
-from polylect.programs.serve.pieces import TextPieces
 from polylect.programs.serve.usage import Usage, usages
 from polylect.programs.serve.waiting import Waiting
 from polylect.run.text_settings import adapters_used
-from polylect.strategies.generation import Translation
+from polylect.strategies.generation import Translation, Watch
 from polylect.translator import Translator
 
 _log = logging.getLogger(__name__)
@@ -30,11 +29,12 @@ class Engine:
     """Translates the texts of concurrent requests together, through one `Translator`.
 
     Texts that wait are decoded in batches of similar length, whatever their requests, directions
-    and adapters. Adapters change between batches, never within one. When a batch fails, each of its
-    texts is tried alone, so that only the one to blame has no answer.
+    and adapters. Adapters change between batches, never within one. A text is answered when it
+    leaves its batch. When a batch fails, each of its texts that has no answer is tried alone, so
+    that only the one to blame has none.
 
-    Decoding is not continuous: a text that comes while a batch runs waits until that has ended,
-    since the loop is that of transformers, which takes no rows in.
+    Rows leave a batch and none joins it: a text that comes while a batch runs waits until that has
+    ended, since the loop is that of transformers, which takes no rows in.
 
     Args:
         logs_texts: whether texts and translations go to the log.
@@ -208,7 +208,7 @@ class Engine:
     def _admit(self, job: Job) -> None:
         """Make prompts of the texts of a request, which wait from then on; all of them or none."""
         try:
-            rows = self._rows_of(job)
+            rows = rows_of(job, self.translator, self._waiting.turn)
         except Exception as error:
             rows = []
             job.tell(Failure(error))
@@ -217,56 +217,41 @@ class Engine:
                 self._arrived.remove(job)
                 self._waiting.add(rows)
 
-    def _rows_of(self, job: Job) -> list[Row]:
-        orders = [
-            settle_direction(self.translator.module, order, number)
-            for number, order in enumerate(job.orders, 1)
-        ]
-        prompts = self.translator.prompts(
-            [order.text for order in orders],
-            [order.direction for order in orders],
-            [order.adapter for order in orders],
-        )
-        rows = []
-        for index, (order, prompt) in enumerate(zip(orders, prompts, strict=True)):
-            if prompt is None:
-                job.tell(self._empty(index, order))
-                continue
-            pieces = TextPieces(self.translator.module.tokenizer) if job.streams else None
-            prompt = replace(prompt, limit=order.limit)
-            rows.append(Row(job, index, prompt, self._waiting.turn(len(rows)), pieces))
-        return rows
-
-    def _empty(self, index: int, order: Order) -> Answer:
-        return Answer(index, "", order.direction or "", order.adapter, 0, 0, False)
-
     def _decode(self, batch: list[Row]) -> None:
         rows = [row for row in batch if not row.job.dropped]
         if not rows:
             return
         prompts = [row.prompt for row in rows]
         begin = time.perf_counter()
+        left = dict(enumerate(rows))
         try:
             names = adapters_used(self.translator.module, prompts)
-            translations = self.translator.decode(prompts, lambda i, t: self._grow(rows[i], t))
-            used = self._usages(rows, translations)
+
+            def end(index: int, translation: Translation) -> None:
+                if not rows[index].job.wants_usage:  # which the model is asked for, after the batch
+                    self._finish(left.pop(index), translation, names[index], None)
+
+            watch = Watch(lambda index, token: self._grow(rows[index], token), end)
+            translations = self.translator.decode(prompts, watch)
+            used = self._usages(
+                {i: (prompts[i], translations[i]) for i in left if rows[i].job.wants_usage}
+            )
         except Exception as error:
-            self._repeat(rows, error)
+            self._after_failure(rows, list(left.values()), error)
             return
         tokens = sum(translation.tokens for translation in translations)
         self._metrics.batch(len(rows), tokens, time.perf_counter() - begin)
-        for row, translation, name in zip(rows, translations, names, strict=True):
-            self._finish(row, translation, name, used.get(id(row)))
+        for index, row in left.items():
+            self._finish(row, translations[index], names[index], used.get(index))
 
-    def _usages(self, rows: list[Row], translations: Sequence[Translation]) -> dict[int, Usage]:
-        """Return, by the id of those rows of which it was asked for, what wrote them."""
-        asked = [pair for pair in zip(rows, translations, strict=True) if pair[0].job.wants_usage]
+    def _usages(self, asked: dict[int, tuple[Example, Translation]]) -> dict[int, Usage | None]:
+        """Return what wrote the translations of those prompts."""
         if not asked:
             return {}
-        prompts = [row.prompt for row, _ in asked]
+        prompts, translations = zip(*asked.values(), strict=True)
         with self.translator.module.context.lock():
-            found = usages(self.translator.module, prompts, [t.text for _, t in asked])
-        return {id(row): usage for (row, _), usage in zip(asked, found, strict=True) if usage}
+            found = usages(self.translator.module, prompts, [t.text for t in translations])
+        return dict(zip(asked, found, strict=True))
 
     def _grow(self, row: Row, token: int) -> bool:
         if not row.job.has_begun:
@@ -285,12 +270,12 @@ class Engine:
             text = row.job.orders[row.index].text
             _log.info("%s %r -> %r", row.prompt.direction, text, translation.text)
 
-    def _repeat(self, rows: list[Row], error: Exception) -> None:
-        """Find out whose fault it was that a batch failed: each text alone."""
-        if len(rows) == 1:
+    def _after_failure(self, rows: list[Row], left: list[Row], error: Exception) -> None:
+        """Find out whose fault it was that a batch failed: each text that is left, alone."""
+        if len(rows) == 1 and left:
             self._fail(rows[0].job, error)
             return
-        for row in rows:
+        for row in left:
             if row.pieces is not None:
                 row.pieces.again()
             self._decode([row])

@@ -1,6 +1,6 @@
 """Decodes one left-padded batch of prompts: greedily, dropping rows that end, or with beams."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import (
 from polylect.layers.context import RoutingContext
 from polylect.models.cache import empty_cache
 from polylect.strategies.decoding.beams import AtOwnLimit, report_finished_beams
-from polylect.strategies.decoding.open_rows import OpenRows, Watch
+from polylect.strategies.decoding.open_rows import OpenRows, TokenListener
 from polylect.strategies.decoding.scores import ScoreWatch
 
 
@@ -56,66 +56,52 @@ class Prompts:
         )
 
 
-@dataclass
-class Decoded:
-    """The new tokens of each row, padding and all behind the end; and rows that are no good.
-
-    Attributes:
-        broken: rows whose scores were NaN or infinite.
-    """
-
-    tokens: list[Int[Tensor, " new"]]
-    broken: list[int]
+RowListener = Callable[[int, Tensor, bool], None]
+"""Is told of a row that has ended: its number, its new tokens with whatever follows the end, and
+whether scores were NaN or infinite."""
 
 
 def decode_greedily(
     backbone: Any,
     context: RoutingContext,
     prompts: Prompts,
-    watch: Watch | None,
-    indices: Sequence[int],
-) -> Decoded:
+    on_end: RowListener,
+    on_token: TokenListener | None = None,
+) -> None:
     """Decode a batch within an open route; rows that have ended leave it as others go on.
 
     A step costs as much for a row that has ended as for one that goes on, and `generate` carries
     all rows to the end of the longest. So it is stopped now and then, and called again with the
     rows that are left, their tokens and their part of the cache.
-
-    Args:
-        watch: is told of each token as it is decoded, by the number of its row in `indices`.
     """
-    width = prompts.ids.shape[1]
-    decoded = Decoded([prompts.ids[:0, 0]] * len(prompts.ids), [])
+    width, broken = prompts.ids.shape[1], set()
     ids, mask, limits = prompts.ids, prompts.mask, prompts.limits
-    rows, cache = torch.arange(len(ids), device=ids.device), empty_cache(backbone)
-    while len(rows):
+    rows, cache = list(range(len(ids))), empty_cache(backbone)
+    while rows:
         scores = ScoreWatch(limits, [*prompts.ends, prompts.padding])
-        going = OpenRows(context, limits, prompts.ends, watch, [indices[row] for row in rows])
+        going = OpenRows(context, limits, prompts.ends, on_token, rows)
         settings = prompts.settings(int(limits.max()) - ids.shape[1])
         inputs = {"input_ids": ids, "attention_mask": mask, **cache}
         output = _generate(backbone, inputs, settings, scores, going)
-        decoded.broken += rows[scores.broken_rows()].tolist()
+        broken.update(rows[place] for place in scores.broken_rows())
         left = going.open & going.has_paused
-        for row, tokens in zip(rows[~left].tolist(), output[~left], strict=True):
-            decoded.tokens[row] = tokens[width:]
-        rows, limits, ids = rows[left], limits[left], output[left]
-        if len(rows):
-            mask = functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
-            _keep_rows(cache.values(), context, left.nonzero().flatten())
-    return decoded
-
-
-def _keep_rows(
-    caches: Iterable[Cache], context: RoutingContext, kept: Int[Tensor, " rows"]
-) -> None:
-    for cache in caches:
-        cache.batch_select_indices(kept)
-    context.keep(kept.tolist())
+        for place in (~left).nonzero().flatten().tolist():
+            on_end(rows[place], output[place, width:], rows[place] in broken)
+        kept = left.nonzero().flatten()
+        rows, limits, ids = [rows[place] for place in kept.tolist()], limits[kept], output[kept]
+        if rows:
+            mask = functional.pad(mask[kept], (0, ids.shape[1] - mask.shape[1]), value=1)
+            _keep_rows(cache.values(), context, kept)
 
 
 def decode_with_beams(
-    backbone: Any, context: RoutingContext, prompts: Prompts, beams: int, length_penalty: float
-) -> Decoded:
+    backbone: Any,
+    context: RoutingContext,
+    prompts: Prompts,
+    on_end: RowListener,
+    beams: int,
+    length_penalty: float,
+) -> None:
     """Decode a batch within an open route; the best hypothesis of each row."""
     scores = ScoreWatch(prompts.limits, [*prompts.ends, prompts.padding])
     with report_finished_beams(backbone, context, beams):
@@ -124,7 +110,17 @@ def decode_with_beams(
             max(prompts.caps), num_beams=beams, length_penalty=length_penalty
         )
         output = _generate(backbone, inputs, settings, scores, AtOwnLimit(prompts.limits))
-    return Decoded(list(output[:, prompts.ids.shape[1] :]), scores.broken_rows())
+    broken = scores.broken_rows()
+    for row, ids in enumerate(output):
+        on_end(row, ids[prompts.ids.shape[1] :], row in broken)
+
+
+def _keep_rows(
+    caches: Iterable[Cache], context: RoutingContext, kept: Int[Tensor, " rows"]
+) -> None:
+    for cache in caches:
+        cache.batch_select_indices(kept)
+    context.keep(kept.tolist())
 
 
 def _generate(

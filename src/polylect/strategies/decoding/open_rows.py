@@ -13,8 +13,8 @@ from polylect.layers.context import RoutingContext
 KEPT = 0.75
 """Rows that ended are dropped when no more than this share of a batch goes on."""
 
-Watch = Callable[[int, int], bool]
-"""Is called with the number of a prompt and its newest token; True ends that prompt's row."""
+TokenListener = Callable[[int, int], bool]
+"""Is told of the newest token of a row, by its number; True ends that row."""
 
 
 class OpenRows(StoppingCriteria):
@@ -28,8 +28,8 @@ class OpenRows(StoppingCriteria):
         context: of the layers.
         limits: the length at which each row ends, prompt and padding counted.
         ends: token ids at which a translation stops.
-        watch: is told of each row's newest token, but for end tokens.
-        indices: the number by which `watch` knows each row.
+        listener: is told of each row's newest token, but for end tokens.
+        rows: the numbers by which it knows the rows.
 
     Attributes:
         open: which rows have not ended.
@@ -41,11 +41,12 @@ class OpenRows(StoppingCriteria):
         context: RoutingContext,
         limits: Int[Tensor, " rows"],
         ends: Sequence[int],
-        watch: Watch | None,
-        indices: Sequence[int],
+        listener: TokenListener | None,
+        rows: Sequence[int],
     ) -> None:
-        self._context, self._limits, self._watch = context, limits, watch
-        self._ends, self._indices = torch.tensor(list(ends), device=limits.device), indices
+        self._context, self._limits = context, limits
+        self._listener, self._rows = listener, rows
+        self._ends = torch.tensor(list(ends), device=limits.device)
         self.open = torch.ones_like(limits, dtype=torch.bool)
         self.has_paused = False
 
@@ -60,11 +61,12 @@ class OpenRows(StoppingCriteria):
         return torch.ones_like(self.open) if self.has_paused else ~self.open
 
     def _tell(
-        self, newest: Int[Tensor, " rows"], rows: Bool[Tensor, " rows"]
+        self, newest: Int[Tensor, " rows"], going: Bool[Tensor, " rows"]
     ) -> Bool[Tensor, " rows"]:
         """Tell of the newest tokens of those rows; return which of them are not wanted."""
-        unwanted = torch.zeros_like(rows)
-        if self._watch is not None:
-            for row in rows.nonzero().flatten().tolist():
-                unwanted[row] = self._watch(self._indices[row], int(newest[row]))
+        unwanted = torch.zeros_like(going)
+        if self._listener is not None:
+            for place, token in enumerate(newest.tolist()):
+                if going[place]:
+                    unwanted[place] = self._listener(self._rows[place], token)
         return unwanted

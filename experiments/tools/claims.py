@@ -145,14 +145,18 @@ def _status(low: float, high: float, expected: Mapping[str, float]) -> str:
 
 
 def _combined(finding: Finding, terms: Sequence[Mapping[int | None, Values]]) -> Measured:
-    """Return the quantity of every seed; a term with one record without a seed goes with all."""
-    seeds = {seed for term in terms for seed in term if seed is not None} or {None}
-    for term, named in zip(terms, finding.terms, strict=True):
-        if set(term) not in ({None}, seeds):
-            raise ValueError(
-                f"{named.records} has the seeds {sorted(map(str, term))}, the other term "
-                f"{sorted(map(str, seeds))}: seeds are compared in pairs."
-            )
+    """Return the quantity of every seed that all terms have.
+
+    A term with one record without a seed goes with all.
+    """
+    with_seeds = [set(term) for term in terms if set(term) != {None}]
+    seeds = set.intersection(*with_seeds) if with_seeds else {None}
+    if not seeds:
+        of_terms = ", ".join(
+            f"{named.records} has {sorted(map(str, term))}"
+            for named, term in zip(finding.terms, terms, strict=True)
+        )
+        raise ValueError(f"seeds are compared in pairs, and no seed is in all terms: {of_terms}.")
     ordered = sorted(seeds, key=lambda seed: seed or 0)
     by_seed = [[term.get(seed, term.get(None, {})) for term in terms] for seed in ordered]
     values = tuple(_combine(finding.combine, own) for own in by_seed)

@@ -218,10 +218,17 @@ def test_what_proves_nothing_is_refused(checkout: Path) -> None:
     put(checkout, "demo/results/a_seed1", other)
     with pytest.raises(ValueError, match=r"has scores with .*13a.* and .*intl"):
         result(checkout)
-    put(checkout, "demo/results/a_seed1", run_record(20.0))
+    for path in (checkout / "experiments/demo/results").glob("a_seed*.json"):
+        path.unlink()
     put(checkout, "demo/results/a_seed4", run_record(20.0))
-    with pytest.raises(ValueError, match="seeds are compared in pairs"):
+    with pytest.raises(ValueError, match=r"no seed is in all terms: .*a_seed\*.json has \['4'\]"):
         result(checkout)
+
+
+def test_seeds_that_only_one_side_has_are_left_out(checkout: Path) -> None:
+    before = result(checkout)
+    put(checkout, "demo/results/a_seed4", run_record(20.0))
+    assert result(checkout) == before
 
 
 def test_a_path_that_leads_nowhere_is_said(checkout: Path) -> None:

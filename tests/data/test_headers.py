@@ -35,6 +35,8 @@ def names(direction: str, **corpus_codes: str) -> SideNames:
         ("en-pt_BR", "en pt", (0, 1)),
         ("pt-pt_BR", "pt_BR pt", (1, 0)),
         ("en-zh_Hant", "en zh_Hant", (0, 1)),
+        ("en-zh_Hans", "en zh-TW zh-CN", (0, 2)),
+        ("en-sr_Latn", "en sr-Cyrl-RS sr-Latn-RS", (0, 2)),
         ("en-nb", "English Norwegian_Bokmål", (0, 1)),
         ("qaa-qab", "qab qaa", (1, 0)),
         # no headers

@@ -137,6 +137,9 @@ def test_bytes_in_another_encoding_than_declared_are_refused(tmp_path: Path) -> 
         (("pt", "pt_BR"), "pt-BR:a pt-PT:b", ("b", "a")),
         (("pt_BR", "pt"), "pt-BR:a pt-PT:b", ("a", "b")),
         (("en", "sr_Latn"), "sr-Cyrl:a sr-Latn-RS:b en:c", ("c", "b")),
+        (("en", "zh_Hans"), "en:a zh-TW:b zh-CN:c", ("a", "c")),
+        (("zh_Hant", "zh_Hans"), "zh-CN:a zh-hk:b", ("b", "a")),
+        (("en", "zh_CN"), "en:a zh-TW:b zh-CN:c", ("a", "c")),
         ((None, "de"), "en:a de:b", (None, "b")),
         (("en", "de"), "eng:a ger-AT:b", ("a", "b")),  # ISO 639-2
         (("de", "he"), "iw:a deu_Latn:b", ("b", "a")),

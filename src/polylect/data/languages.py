@@ -59,6 +59,8 @@ _REGIONS = {
     "SG": "Singapore", "TW": "Taiwan", "TZ": "Tanzania", "US": "United States",
     "ZA": "South Africa",
 }  # fmt: skip
+# What CAT tools write as a region is a script (CLDR, likely subtags).
+CHINESE_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 # What people write instead: country codes, and codes that ISO 639-1 has given up.
 _MISTAKEN = {
     "cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "se": "sv", "ua": "uk",

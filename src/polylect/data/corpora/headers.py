@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from polylect.data.languages import LANGUAGES, find_language, language
+from polylect.data.languages import (
+    CHINESE_SCRIPTS,
+    LANGUAGES,
+    SCRIPT_CODES,
+    find_language,
+    language,
+)
 
 _ROLES = {"source": {"source", "src"}, "target": {"target", "tgt", "trg"}}
 _BESIDE = {"text", "sentence", "sent", "segment", "translation"}
@@ -79,7 +85,10 @@ def _pattern(code: str) -> re.Pattern[str]:
     base, _, suffix = code.partition("_")
     name, entry = language(code).name, LANGUAGES.get(base)
     short = {base, *(entry.also if entry else ()), " ".join(_words(entry.name if entry else name))}
-    variant = suffix.casefold() if suffix else "[a-z]{4}|[a-z]{2}"
+    regions = [r for r, script in CHINESE_SCRIPTS.items() if base == "zh" and script == suffix]
+    variant = "|".join([suffix, *regions]).casefold() if suffix else "[a-z]{4}|[a-z]{2}"
+    if suffix in SCRIPT_CODES:
+        variant += f"|{suffix.casefold()} [a-z]{{2}}"  # zh-Hans-CN
     names = "|".join(map(re.escape, short))
     return re.compile(f"({names})( ({variant}))?|{re.escape(' '.join(_words(name)))}")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import regex
 
-from polylect.data.languages import find_language
+from polylect.data.languages import CHINESE_SCRIPTS, find_language
 from polylect.data.text import one_line
 
 # Inline elements whose content is markup of the original document, not text, or that have none.
@@ -62,7 +62,8 @@ def _breaks_line(code: Any) -> bool:
 def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict[str, str]:
     """Return by side the language of the file that it takes; no two sides take the same.
 
-    A language matches its variants: `en` also takes "en-US" and "eng", `pt_BR` takes only "pt-BR".
+    A language matches its variants: `en` also takes "en-US" and "eng", `pt_BR` takes only "pt-BR",
+    `zh_Hans` also takes "zh-CN".
     Of several variants the one with the shortest code is taken.
     """
     language_of: dict[str, str] = {}
@@ -83,5 +84,8 @@ def languages_wanted(sides: Mapping[str, str]) -> str:
 
 @cache
 def _subtags(code: str) -> tuple[str, ...]:
+    """Return language, script and region; of Chinese also the script that a region implies."""
     base, *variant = code.strip().lower().replace("_", "-").split("-")
-    return find_language(base) or base, *variant
+    base = find_language(base) or base
+    script = CHINESE_SCRIPTS.get(variant[0].upper()) if base == "zh" and variant else None
+    return (base, script.lower(), *variant) if script else (base, *variant)

@@ -13,7 +13,8 @@ from polylect.files import write_text
 from polylect.library import Adapter, AdapterLibrary
 from polylect.library.folder import ABOUT
 from polylect.models.backbone import load_backbone, tiny_backbone
-from polylect.strategies.generation import Generation, Translation
+from polylect.strategies.decoding.translation import Translation
+from polylect.strategies.generation import Generation
 from polylect.strategies.lora_switch import LoRASwitch
 from polylect.translator import Translator
 

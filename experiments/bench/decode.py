@@ -24,7 +24,8 @@ from polylect.data.batch import Example, collate, pad_id
 from polylect.data.corpora.rows import one_line
 from polylect.files import write_text
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import Generation, Translation, batches
+from polylect.strategies.decoding.translation import Translation
+from polylect.strategies.generation import Generation, batches
 from polylect.tongues import parallel
 from polylect.translator import Translator
 

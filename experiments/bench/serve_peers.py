@@ -25,7 +25,8 @@ from polylect.data.batch import Example, collate, pad_id
 from polylect.models.context import context_of
 from polylect.programs.serve.app import create_app
 from polylect.run.reuse.stored_config import read_config
-from polylect.strategies.generation import UNWATCHED, Translation, Watch, batches, text_of
+from polylect.strategies.decoding.translation import UNWATCHED, Translation, Watch
+from polylect.strategies.generation import batches, text_of
 from polylect.translator import Translator
 
 

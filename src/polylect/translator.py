@@ -24,13 +24,8 @@ from polylect.run.text_settings import (
 )
 from polylect.run.untrained_model import has_adapters, load_adapters
 from polylect.strategies.base import TranslationModule
-from polylect.strategies.generation import (
-    UNWATCHED,
-    Generation,
-    Translation,
-    Watch,
-    check_room,
-)
+from polylect.strategies.decoding.translation import UNWATCHED, Translation, Watch
+from polylect.strategies.generation import Generation, check_room
 from polylect.strategies.lora_library import LoRALibrary
 
 

@@ -1,6 +1,7 @@
 """From prompts to translations: batches, order, caps and ends."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from random import Random
@@ -23,11 +24,11 @@ from polylect.layers.context import RoutingContext
 from polylect.models.backbone import random_model, tiny_backbone
 from polylect.models.context import Context
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.decoding import open_rows
+from polylect.strategies.decoding.together import finish
+from polylect.strategies.decoding.translation import Translation, Watch
 from polylect.strategies.generation import (
     Generation,
-    Translation,
-    Watch,
-    _finish,
     batches,
     check_room,
     translate,
@@ -228,7 +229,7 @@ def test_a_token_that_ends_text_and_line_leaves_the_text(
     ends = template("plain").stop_ids(module.tokenizer)
     assert ends == [5, 3, 4]
     for written, text in (([0, 1, 4, 0], "Haus."), ([0, 1, 5, 4], "Haus"), ([4, 0], ".")):
-        translation = _finish(module, torch.tensor(written), ends)
+        translation = finish(module.tokenizer, torch.tensor(written), ends)
         assert (translation.text, translation.capped) == (text, False)
 
 
@@ -315,16 +316,26 @@ class Bare:
     def routing(self, batch: TranslationBatch) -> AbstractContextManager:
         return self.context.route(batch.directions)
 
+    def hold(self, named: Sequence[Any], directions: Sequence[str]) -> AbstractContextManager:
+        return nullcontext()
+
+    def can_join(self, named: Sequence[Any], directions: Sequence[str]) -> bool:
+        return True
+
 
 @cache
 def _tokenizer() -> Any:
     return tiny_backbone()[1]
 
 
-def random_base(seed: int, family: str, context: int = 40) -> Any:
+def random_base(seed: int, family: str, context: int = 40, window: int | None = None) -> Any:
     """A model in double precision whose choices are far apart, so that rounding decides nothing."""
     sizes = {"layers": 1, "hidden": 16, "ffn": 32, "heads": 2, "context": context}
-    model = random_model(family, _tokenizer(), **sizes, seed=seed).double().eval()
+    model = random_model(family, _tokenizer(), **sizes, seed=seed)
+    if window is not None and hasattr(model.config, "sliding_window"):
+        model.config.sliding_window = window
+        model = type(model)(model.config)
+    model = model.double().eval()
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -378,6 +389,41 @@ def test_every_row_of_a_mixed_batch_is_as_alone(beams: int) -> None:
             seen.add((tokens, capped))
     assert len({tokens for tokens, capped in seen if capped}) > 6
     assert len({tokens for tokens, capped in seen if not capped}) > 3
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "gpt_neox", "gemma3", "mistral"])
+def test_every_row_that_joins_a_batch_is_as_alone(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a window of attention that is shorter than the texts."""
+    monkeypatch.setattr(open_rows, "STEPS", 2)
+    sizes = []
+    for seed in range(3):
+        draw, model = Random(seed), random_base(seed, family, context=200, window=7)
+        ends = draw.sample(range(len(_tokenizer())), draw.choice([1, 3, 25]))
+        asked = [
+            [draw.randrange(5, len(_tokenizer())) for _ in range(draw.randrange(1, 30))]
+            for _ in range(12)
+        ]
+        made = Bare(model, Generation(ratio=draw.choice([0.5, 1.0]), extra=9, rows=4))
+        waiting = [(index, Example(p, [], "en-de")) for index, p in enumerate(asked)][3:]
+
+        def join(accept: Any, waiting: list = waiting) -> list[tuple[int, Example]]:
+            taken = []
+            while waiting and accept(waiting[0][1]):
+                taken.append(waiting.pop(0))
+            sizes.append(len(taken))
+            return taken
+
+        told: dict[int, Translation] = {}
+        watch = Watch(end=told.__setitem__, waits=lambda w=waiting: bool(w), join=join)
+        first = [Example(prompt, [], "en-de") for prompt in asked[:3]]
+        translations = dict(translate(made, first, ends, watch))
+        assert told == translations
+        assert len(translations) == 12 - len(waiting)
+        for index, translation in translations.items():
+            assert translation == Translation(*alone(made, asked[index], ends)), (seed, index)
+    assert sum(sizes) > 12 and {1, 2} <= set(sizes)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -66,6 +66,21 @@ def _with_memory(kind: type) -> type:
     return type(f"Remembering{kind.__name__}", (RowMemory, kind), {})
 
 
+def _make_memory(cache: Any) -> None:
+    """Turn a cache into a `RowMemory`, in place, if it is none."""
+    if not isinstance(cache, RowMemory):
+        cache.__class__ = _with_memory(type(cache))
+        cache.row_states = {}
+
+
+def joined_row_states(caches: Sequence[Any], joined: Any) -> None:
+    """Keep with one cache what layers keep about the rows of several, whose rows it has."""
+    of_caches = [getattr(cache, "row_states", {}) for cache in caches]
+    for key in of_caches[0]:
+        _make_memory(joined)
+        joined.row_states[key] = torch.cat([states[key] for states in of_caches])
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The tokens of one forward pass.
@@ -125,9 +140,7 @@ class Tokens:
         """Keeps `rows`, one entry per row, for the next pass; nothing where there is no cache."""
         if self.cache is None:
             return
-        if not isinstance(self.cache, RowMemory):
-            self.cache.__class__ = _with_memory(type(self.cache))
-            self.cache.row_states = {}
+        _make_memory(self.cache)
         self.cache.row_states[id(layer)] = rows
 
 

@@ -123,10 +123,20 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
             return self.held_bytes(name)
         return self._library.nbytes(name)
 
-    def _is_stale(self, name: str) -> bool:
-        """Say whether the files of a resident adapter have changed since they were read."""
-        if self._in_use[name]:
+    def fit_beside(self, names: Iterable[str]) -> bool:
+        """Return whether these adapters and those in use, as they are on disk, fit together."""
+        used = [name for name, uses in self._in_use.items() if uses]
+        every = dict.fromkeys([*(name for name in names if name), *used])
+        if any(name in self and self._has_changed(name) for name in every):
             return False
+        return sum(map(self.nbytes, every)) <= self.budget_bytes
+
+    def _is_stale(self, name: str) -> bool:
+        """Say whether a resident adapter would be read again."""
+        return not self._in_use[name] and self._has_changed(name)
+
+    def _has_changed(self, name: str) -> bool:
+        """Say whether the files of a resident adapter have changed since they were read."""
         # Away may mean that it is being replaced, and not for the first time since it was read.
         look = self._library.version if name in self._gone else self._library.awaited_version
         version = look(name)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +21,8 @@ from polylect.library.adapter import trained_with_examples
 from polylect.library.fingerprint import fingerprint_of, tensor_digests
 from polylect.models.gradient_checkpointing import checkpoint_layers, is_checkpointed
 from polylect.models.source import is_outline
-from polylect.strategies.generation import UNWATCHED, Generation, Translation, Watch, translate
+from polylect.strategies.decoding.translation import UNWATCHED, Translation, Watch
+from polylect.strategies.generation import Generation, translate
 from polylect.strategies.loop.training import TrainingLoop
 
 
@@ -207,6 +208,16 @@ class TranslationModule(TrainingLoop):
         if directions:
             yield list(range(len(directions)))
 
+    def hold(
+        self, named: Sequence[str | None], directions: Sequence[str]
+    ) -> AbstractContextManager:
+        """Keep the adapters of such rows as they are until the block ends, route after route."""
+        return nullcontext()
+
+    def can_join(self, named: Sequence[str | None], directions: Sequence[str]) -> bool:
+        """Return whether such rows can be decoded together with those whose adapters are held."""
+        return True
+
     # Libraries of adapters: for programs that use strategies which choose among them.
 
     @property
@@ -273,10 +284,7 @@ class TranslationModule(TrainingLoop):
     def translate_as_decoded(
         self, prompts: Sequence[Example], watch: Watch = UNWATCHED
     ) -> Iterator[tuple[int, Translation]]:
-        """Yield (index, translation) as batches are finished: for progress bars.
-
-        `watch` is told of each token, and of each translation before its batch is finished.
-        """
+        """Yield (index, translation) as batches are finished; `watch` is told before that."""
         training = self.training
         self.eval()
         try:

@@ -1,7 +1,7 @@
 """A library of adapters put to use: whichever a batch needs is loaded, the rest stays on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -165,6 +165,17 @@ class LoRALibrary(TranslationModule):
             part.append(index)
         if part:
             yield part
+
+    @contextmanager
+    def hold(self, named: Sequence[str | None], directions: Sequence[str]) -> Iterator[None]:
+        with ExitStack() as stack:
+            with self.context.lock():
+                stack.enter_context(self.store.pin(self.adapters_of(named, directions)))
+            yield
+
+    def can_join(self, named: Sequence[str | None], directions: Sequence[str]) -> bool:
+        """Return whether the rows' adapters fit beside those in use, and none has been replaced."""
+        return self.store.fit_beside(self.adapters_of(named, directions))
 
     def reads_examples(self, direction: str) -> bool:
         name = self.adapter(direction)

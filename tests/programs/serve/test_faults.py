@@ -13,7 +13,7 @@ from helpers.serving import TEXTS, Server, serving, serving_here
 
 from polylect.programs.serve.app import create_app
 from polylect.programs.serve.limits import Limits
-from polylect.strategies.generation import Watch
+from polylect.strategies.decoding.translation import Watch
 
 BODY = {"texts": TEXTS, "direction": "en-de"}
 

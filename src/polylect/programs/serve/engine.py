@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from polylect.data.batch import Example
@@ -14,10 +16,10 @@ from polylect.programs.serve.admission import rows_of
 from polylect.programs.serve.jobs import Failure, Job, Row
 from polylect.programs.serve.limits import Limits, Refusal
 from polylect.programs.serve.metrics import Metrics
-from polylect.programs.serve.usage import Usage, usages
+from polylect.programs.serve.running import Running
+from polylect.programs.serve.usage import Usage
 from polylect.programs.serve.waiting import Waiting
-from polylect.run.text_settings import adapters_used
-from polylect.strategies.generation import Translation, Watch
+from polylect.strategies.decoding.translation import Accept, Translation, Watch
 from polylect.translator import Translator
 
 _log = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ class Engine:
     leaves its batch. When a batch fails, each of its texts that has no answer is tried alone, so
     that only the one to blame has none.
 
-    Rows leave a batch and none joins it: a text that comes while a batch runs waits until that has
-    ended, since the loop is that of transformers, which takes no rows in.
+    Texts that come while a batch runs join it a few steps later, where they fit, in the order in
+    which they came; none joins where adapters are to change, or a text asks what wrote it, as both
+    wait for the end of the batch.
 
     Args:
         logs_texts: whether texts and translations go to the log.
@@ -163,11 +166,11 @@ class Engine:
                     return
                 if not self._is_lone_client():
                     self._gather()
-                calls, jobs = list(self._calls), list(self._arrived)
+                calls = list(self._calls)
                 self._calls.clear()
             for function, future in calls:
                 self._call(function, future)
-            for job in jobs:
+            for job in self._take_arrived():
                 self._admit(job)
             with self._changed:
                 batch = self._waiting.take()
@@ -205,6 +208,10 @@ class Engine:
             except Exception as error:
                 future.set_exception(error)
 
+    def _take_arrived(self) -> list[Job]:
+        with self._changed:
+            return list(self._arrived)
+
     def _admit(self, job: Job) -> None:
         """Make prompts of the texts of a request, which wait from then on; all of them or none."""
         try:
@@ -217,53 +224,61 @@ class Engine:
                 self._arrived.remove(job)
                 self._waiting.add(rows)
 
-    def _decode(self, batch: list[Row]) -> None:
+    def _decode(self, batch: list[Row], alone: bool = False) -> None:
+        """Decode rows, and those that join them unless they are to be alone."""
         rows = [row for row in batch if not row.job.dropped]
         if not rows:
             return
-        prompts = [row.prompt for row in rows]
-        begin = time.perf_counter()
-        left = dict(enumerate(rows))
+        running, begin = Running(rows), time.perf_counter()
+        watch = Watch(partial(self._grow, rows), partial(self._end, running))
+        if not alone:
+            waits, join = partial(self._others_may_join, rows), partial(self._join, running)
+            watch = replace(watch, waits=waits, join=join)
         try:
-            names = adapters_used(self.translator.module, prompts)
-
-            def end(index: int, translation: Translation) -> None:
-                if not rows[index].job.wants_usage:  # which the model is asked for, after the batch
-                    self._finish(left.pop(index), translation, names[index], None)
-
-            watch = Watch(lambda index, token: self._grow(rows[index], token), end)
-            translations = self.translator.decode(prompts, watch)
-            used = self._usages(
-                {i: (prompts[i], translations[i]) for i in left if rows[i].job.wants_usage}
-            )
+            running.name_adapters(self.translator.module)
+            self.translator.decode([row.prompt for row in rows], watch)
+            used = running.usages(self.translator.module)
         except Exception as error:
-            self._after_failure(rows, list(left.values()), error)
+            self._after_failure(rows, running.left(), error)
             return
-        tokens = sum(translation.tokens for translation in translations)
-        self._metrics.batch(len(rows), tokens, time.perf_counter() - begin)
-        for index, row in left.items():
-            self._finish(row, translations[index], names[index], used.get(index))
+        self._metrics.batch(len(rows), time.perf_counter() - begin)
+        for index in sorted(running.open):
+            self._finish(running, index, used.get(index))
 
-    def _usages(self, asked: dict[int, tuple[Example, Translation]]) -> dict[int, Usage | None]:
-        """Return what wrote the translations of those prompts."""
-        if not asked:
-            return {}
-        prompts, translations = zip(*asked.values(), strict=True)
-        with self.translator.module.context.lock():
-            found = usages(self.translator.module, prompts, [t.text for t in translations])
-        return dict(zip(asked, found, strict=True))
+    def _others_may_join(self, rows: list[Row]) -> bool:
+        """Return whether texts wait, and nothing waits for the end of the batch."""
+        waits_for_end = bool(self._calls) or any(row.job.wants_usage for row in rows)
+        return not waits_for_end and bool(self._arrived or len(self._waiting))
 
-    def _grow(self, row: Row, token: int) -> bool:
-        if not row.job.has_begun:
-            row.job.has_begun = True
-            self._metrics.first_token.observe(time.perf_counter() - row.job.arrival)
-        return row.grow(token)
+    def _grow(self, rows: list[Row], index: int, token: int) -> bool:
+        job = rows[index].job
+        if not job.has_begun:
+            job.has_begun = True
+            self._metrics.first_token.observe(time.perf_counter() - job.arrival)
+        return rows[index].grow(token)
 
-    def _finish(self, row: Row, translation: Any, adapter: str | None, usage: Usage | None) -> None:
+    def _end(self, running: Running, index: int, translation: Translation) -> None:
+        running.translations[index] = translation
+        if not running.rows[index].job.wants_usage:  # the model tells when the batch has ended
+            self._finish(running, index, None)
+
+    def _join(self, running: Running, accept: Accept) -> list[tuple[int, Example]]:
+        """Give the running batch the texts that wait, as far as they fit."""
+        for job in self._take_arrived():
+            self._admit(job)
+        with self._changed:
+            joining = running.add(self._waiting.take_first(accept))
+        running.name_adapters(self.translator.module)
+        return joining
+
+    def _finish(self, running: Running, index: int, usage: Usage | None) -> None:
+        row, translation = running.rows[index], running.translations[index]
+        running.open.discard(index)
+        self._metrics.text(translation.tokens)
         if row.job.dropped:
             return
         try:
-            row.finish(translation, adapter, usage)
+            row.finish(translation, running.adapters[index], usage)
         except ValueError as error:
             self._fail(row.job, error)
         if self._logs_texts:
@@ -278,7 +293,7 @@ class Engine:
         for row in left:
             if row.pieces is not None:
                 row.pieces.again()
-            self._decode([row])
+            self._decode([row], alone=True)
 
     def _fail(self, job: Job, error: Exception) -> None:
         job.tell(Failure(error))

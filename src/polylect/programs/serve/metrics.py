@@ -36,7 +36,10 @@ class Metrics:
             **own,
         )
         self._batch_rows = Histogram(
-            "polylect_batch_rows", "Texts decoded together.", buckets=_ROWS, **own
+            "polylect_batch_rows",
+            "Texts of a batch, and of those that joined it.",
+            buckets=_ROWS,
+            **own,
         )
         self._batch_seconds = Histogram(
             "polylect_batch_seconds", "Decoding of a batch.", buckets=_SECONDS, **own
@@ -44,11 +47,14 @@ class Metrics:
         self._texts = Counter("polylect_texts", "Texts translated.", **own)
         self._tokens = Counter("polylect_tokens", "Tokens of the translations.", **own)
 
-    def batch(self, rows: int, tokens: int, seconds: float) -> None:
-        """Count a batch that was decoded."""
+    def batch(self, rows: int, seconds: float) -> None:
+        """Count a batch that has ended, with all that joined it."""
         self._batch_rows.observe(rows)
         self._batch_seconds.observe(seconds)
-        self._texts.inc(rows)
+
+    def text(self, tokens: int) -> None:
+        """Count a translation of so many tokens."""
+        self._texts.inc()
         self._tokens.inc(tokens)
 
     def watch(self, module: TranslationModule, queued: Callable[[], int]) -> None:

@@ -1,9 +1,12 @@
 """Which of the texts that wait are decoded next."""
 
 from collections.abc import Iterable
+from itertools import takewhile
 
+from polylect.data.batch import Example
 from polylect.models.context import Context
 from polylect.programs.serve.jobs import Job, Row
+from polylect.strategies.decoding.translation import Accept
 from polylect.strategies.generation import Generation, batches
 
 
@@ -54,3 +57,18 @@ class Waiting:
         self._rows = [row for row in self._rows if id(row) not in taken]
         self._batches += 1
         return batch
+
+    def take_first(self, accept: Accept) -> list[Row]:
+        """Return those whose turn is first, up to one that is not accepted; they wait no more."""
+        self._rows.sort(key=lambda row: row.turn)
+        taken = list(takewhile(lambda row: _is_accepted(accept, row.prompt), self._rows))
+        self._rows = self._rows[len(taken) :]
+        return taken
+
+
+def _is_accepted(accept: Accept, prompt: Example) -> bool:
+    """Ask; a prompt that cannot even be asked for fails in a batch of its own, not in this one."""
+    try:
+        return accept(prompt)
+    except Exception:
+        return False

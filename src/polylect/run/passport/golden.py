@@ -15,7 +15,8 @@ from polylect.data.languages import split_direction
 from polylect.data.prompt import QuestionTemplate
 from polylect.data.prompt import template as find_template
 from polylect.run.passport.file import GoldenOutput
-from polylect.strategies.generation import Generation, Translation
+from polylect.strategies.decoding.translation import Translation
+from polylect.strategies.generation import Generation
 from polylect.tongues import TONGUES, meanings, render
 
 SENTENCES = 3

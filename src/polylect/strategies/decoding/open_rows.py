@@ -13,6 +13,9 @@ from polylect.layers.context import RoutingContext
 KEPT = 0.75
 """Rows that ended are dropped when no more than this share of a batch goes on."""
 
+STEPS = 8
+"""Rows are asked to join after this many steps at the earliest."""
+
 TokenListener = Callable[[int, int], bool]
 """Is told of the newest token of a row, by its number; True ends that row."""
 
@@ -22,7 +25,8 @@ class OpenRows(StoppingCriteria):
 
     The layers are told (`RoutingContext.ended`), for what `generate` feeds a row that has ended is
     padding, though the attention mask does not say so. It costs as much as a row that goes on, so
-    where enough of them have ended all are stopped, to go on without those.
+    where enough of them have ended all are stopped, to go on without those; and now and then where
+    others wait, to go on with them.
 
     Args:
         context: of the layers.
@@ -30,6 +34,7 @@ class OpenRows(StoppingCriteria):
         ends: token ids at which a translation stops.
         listener: is told of each row's newest token, but for end tokens.
         rows: the numbers by which it knows the rows.
+        others_wait: whether others are ready to join the batch.
 
     Attributes:
         open: which rows have not ended.
@@ -43,9 +48,11 @@ class OpenRows(StoppingCriteria):
         ends: Sequence[int],
         listener: TokenListener | None,
         rows: Sequence[int],
+        others_wait: Callable[[], bool],
     ) -> None:
         self._context, self._limits = context, limits
         self._listener, self._rows = listener, rows
+        self._others_wait, self._steps = others_wait, 0
         self._ends = torch.tensor(list(ends), device=limits.device)
         self.open = torch.ones_like(limits, dtype=torch.bool)
         self.has_paused = False
@@ -57,7 +64,10 @@ class OpenRows(StoppingCriteria):
         unwanted = self._tell(input_ids[:, -1], self.open & ~is_end)
         self.open &= ~(is_end | unwanted | (input_ids.shape[1] >= self._limits))
         self._context.ended = ~self.open
-        self.has_paused = 0 < int(self.open.sum()) <= KEPT * len(self.open)
+        self._steps += 1
+        left = int(self.open.sum())
+        is_time = left <= KEPT * len(self.open) or (self._steps >= STEPS and self._others_wait())
+        self.has_paused = left > 0 and is_time
         return torch.ones_like(self.open) if self.has_paused else ~self.open
 
     def _tell(

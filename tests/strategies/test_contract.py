@@ -12,10 +12,12 @@ from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, examples, log
 from helpers.tiny import attempt, same
 
 from polylect.config.roots import conf_folder
-from polylect.data.batch import TranslationBatch
+from polylect.data.batch import Example, TranslationBatch
 from polylect.library import base_fingerprint
 from polylect.run.build import load
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.decoding import open_rows
+from polylect.strategies.decoding.translation import Accept, Watch
 from polylect.strategies.loss import target_losses
 
 STRATEGIES = sorted(path.stem for path in conf_folder().glob("strategy/*.yaml"))
@@ -187,6 +189,30 @@ def test_rows_that_end_early_leave_the_others_as_they_are(
     assert module.translate(prompts) == alone
     assert sizes[0] == len(rows) and sizes == sorted(set(sizes), reverse=True)
     assert len(sizes) > 2
+
+
+def test_rows_that_join_are_as_alone(
+    name: str, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_rows, "STEPS", 2)
+    module = train_a_little(build(name, *settings, "generation.ratio=0", "generation.extra=9"))
+    rows = [*ROWS, *ROWS[::-1]]
+    prompts = [
+        replace(module.prompt(source, direction), limit=limit)
+        for (direction, source, _), limit in zip(rows, (9, 3, 9, 2, 7, 1, 9, 5), strict=False)
+    ]
+    alone = [module.translate([prompt])[0] for prompt in prompts]
+    waiting = list(enumerate(prompts))[3:]
+
+    def join(accept: Accept) -> list[tuple[int, Example]]:
+        joining = [waiting.pop(0) for _ in range(2) if waiting]
+        assert all(accept(prompt) for _, prompt in joining)
+        return joining
+
+    watch = Watch(waits=lambda: bool(waiting), join=join)
+    together = dict(module.translate_as_decoded(prompts[:3], watch))
+    assert not waiting
+    assert [together[index] for index in range(len(prompts))] == alone
 
 
 def test_outside_routing_it_says_what_to_do(module: TranslationModule) -> None:

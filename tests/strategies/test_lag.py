@@ -27,6 +27,8 @@ from polylect.library.calibration import FILE
 from polylect.library.peft_format import CONFIG, WEIGHTS
 from polylect.programs.evaluate import main
 from polylect.strategies.base import TranslationModule
+from polylect.strategies.decoding import open_rows
+from polylect.strategies.decoding.translation import Watch
 from polylect.strategies.lag import LAG
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -257,6 +259,26 @@ def test_decoding_with_a_cache_is_decoding_without(
                 )
             )
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("level", ["token", "prompt", "sentence", "last", "model"])
+def test_rows_that_leave_and_join_have_their_own_choices(
+    level: str, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_rows, "STEPS", 2)
+    length = ["generation.ratio=0", "generation.extra=9"]
+    module = lag(library, f"strategy.level={level}", "strategy.k=2", *length)
+    rows = [*ROWS, *ROWS[::-1]]
+    prompts = [
+        replace(module.prompt(source, direction), limit=limit)
+        for (direction, source, _), limit in zip(rows, (9, 2, 6, 1, 9, 4, 9, 3), strict=True)
+    ]
+    alone = [module.translate([prompt])[0] for prompt in prompts]
+    waiting = list(enumerate(prompts))[4:]
+    watch = Watch(waits=lambda: bool(waiting), join=lambda _: [waiting.pop(0)])
+    together = dict(module.translate_as_decoded(prompts[:4], watch))
+    assert [together[number] for number in range(len(prompts))] == alone
+    assert len({translation.text for translation in alone}) > 2
 
 
 @pytest.mark.parametrize(("level", "voters"), [("model", slice(None)), ("last", slice(-1, None))])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from helpers.small import DIRECTIONS, ROWS, batch_of, build, logits
 from test_lag import export
 
-from polylect.data.batch import TranslationBatch
+from polylect.data.batch import Example, TranslationBatch
 from polylect.library import AdapterLibrary
 from polylect.library.folder import ABOUT
+from polylect.strategies.decoding import open_rows
+from polylect.strategies.decoding.translation import Accept, Watch
 from polylect.strategies.lora_library import LoRALibrary
 
 
@@ -192,3 +195,52 @@ def test_nothing_is_loaded_unloaded_or_evicted_within_a_route(library: Path) -> 
     assert module.store.resident == ("en-fr",)
     assert module.adapter_index.names == sorted(DIRECTIONS)
     module.unload("en-fr")
+
+
+# Rows that join a batch
+
+
+def test_a_row_keeps_its_adapter_when_that_is_replaced_and_others_join(
+    library: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What asks for the new one waits for the end of the batch, as others do not."""
+    monkeypatch.setattr(open_rows, "STEPS", 2)
+    module = make(own, "generation.ratio=0", "generation.extra=9")
+    prompts = [
+        replace(module.prompt(source, "en-de"), adapter=name)
+        for source in ("We read.", "The old book.")
+        for name in ("en-de", "mine", "en-hi")
+    ]
+    before = [module.translate([prompt])[0] for prompt in prompts]
+    asked: list[tuple[str, bool]] = []
+
+    def join(accept: Accept) -> list[tuple[int, Example]]:
+        if not asked:  # in the midst of the batch
+            shutil.rmtree(own / "mine")
+            shutil.copytree(own / "en-hi", own / "mine")
+        for number in (4, 5):
+            asked.append((prompts[number].adapter, accept(prompts[number])))
+        return [(5, prompts[5])]
+
+    watch = Watch(waits=lambda: not asked, join=join)
+    together = dict(module.translate_as_decoded(prompts[:3], watch))
+    assert asked == [("mine", False), ("en-hi", True)]
+    assert together == {number: before[number] for number in (0, 1, 2, 5)}
+    assert (
+        [module.translate([prompts[n]])[0] for n in (1, 4)]
+        == [before[2], before[5]]
+        != [
+            before[1],
+            before[4],
+        ]
+    )
+
+
+def test_rows_join_as_far_as_their_adapters_fit(library: Path) -> None:
+    nbytes = AdapterLibrary(library).nbytes("en-de")
+    module = make(library, f"strategy.budget_mib={2.5 * nbytes / 2**20}")
+    with module.hold([None, None], ["en-de", "en-fr"]):
+        assert module.can_join([None], ["en-fr"])
+        assert module.can_join(["", None], ["en-de", "en-de"])
+        assert not module.can_join([None], ["en-hi"])
+    assert module.can_join([None], ["en-hi"])

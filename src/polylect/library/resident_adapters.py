@@ -124,12 +124,12 @@ class ResidentAdapters(ByteBudgetLRU[str, _Resident]):
         return self._library.nbytes(name)
 
     def fit_beside(self, names: Iterable[str]) -> bool:
-        """Return whether these adapters and those in use, as they are on disk, fit together."""
-        used = [name for name, uses in self._in_use.items() if uses]
-        every = dict.fromkeys([*(name for name in names if name), *used])
-        if any(name in self and self._has_changed(name) for name in every):
+        """Return whether these adapters fit beside those in use, and none is to be read again."""
+        joining = {name for name in names if name}
+        if any(name in self and self._has_changed(name) for name in joining):
             return False
-        return sum(map(self.nbytes, every)) <= self.budget_bytes
+        used = {name for name, uses in self._in_use.items() if uses}
+        return sum(map(self.nbytes, joining | used)) <= self.budget_bytes
 
     def _is_stale(self, name: str) -> bool:
         """Say whether a resident adapter would be read again."""

@@ -215,7 +215,7 @@ class TranslationModule(TrainingLoop):
         return nullcontext()
 
     def can_join(self, named: Sequence[str | None], directions: Sequence[str]) -> bool:
-        """Return whether such rows can be decoded together with those whose adapters are held."""
+        """Return whether such rows can be decoded beside those whose adapters are held."""
         return True
 
     # Libraries of adapters: for programs that use strategies which choose among them.

@@ -6,10 +6,11 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from helpers.serving import TEXTS, Server, serving, serving_here
+from helpers.serving import TEXTS, Server, read_metrics, serving, serving_here
 
 from polylect.programs.serve.app import create_app
 from polylect.programs.serve.limits import Limits
@@ -33,6 +34,42 @@ def test_a_text_is_answered_before_its_batch_has_ended(serve, make_translator, o
     answered.set()
     found = [translation["text"] for translation in answer.json()["translations"]]
     assert found == offline.translate(TEXTS, "en-de")
+
+
+def test_a_text_joins_a_batch_that_runs_and_is_answered_before_it(serve, make_translator) -> None:
+    translator, begun = make_translator(limit=120, extra=120), threading.Event()
+    decode, ended = translator.decode, []
+
+    def slowly(prompts, watch):
+        def token(index, newest):
+            begun.set()
+            time.sleep(0.005)
+            return watch.token(index, newest)
+
+        return decode(prompts, replace(watch, token=token))
+
+    translator.decode = slowly
+    client = serve(translator, Limits(wait_ms=0))
+
+    def ask(name: str, **limit: int) -> str:
+        body = {"model": "en-de", "prompt": f"The {name} house.", **limit}
+        answer = client.post("/v1/completions", json=body)
+        ended.append(name)
+        return answer.json()["choices"][0]["text"]
+
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(ask, "long")
+        assert begun.wait(60)
+        short = pool.submit(ask, "short", max_tokens=2)
+        texts = [long.result(60), short.result(60)]
+    assert ended == ["short", "long"]
+    alone = make_translator(limit=120, extra=120)
+    assert [texts[0]] == alone.translate(["The long house."], "en-de") != [""]
+    (prompt,) = alone.prompts(["The short house."], ["en-de"], [None])
+    assert texts[1] == alone.decode([replace(prompt, limit=2)])[0].text
+    metrics = read_metrics(client)
+    assert metrics["polylect_batch_rows_count"] == 1
+    assert metrics["polylect_texts_total"] == metrics["polylect_batch_rows_sum"] == 2
 
 
 def test_texts_that_were_answered_when_their_batch_fails_are_not_tried_again(

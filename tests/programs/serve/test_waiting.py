@@ -51,6 +51,27 @@ def test_no_text_waits_for_ever() -> None:
     raise AssertionError
 
 
+def test_those_whose_turn_is_first_join_up_to_one_that_is_refused() -> None:
+    texts = waiting()
+    come(texts, "large", [10] * 12)
+    come(texts, "small", [50])
+    assert [row.length for row in texts.take_first(lambda prompt: len(prompt.prompt) < 50)] == [
+        10, 10, 10, 10
+    ]  # fmt: skip
+    assert texts.take_first(lambda prompt: len(prompt.prompt) < 50) == []
+    come(texts, "later", [9])
+    lengths = [row.length for row in texts.take_first(lambda _: True)]
+    assert lengths == [50, *[10] * 4, 9, *[10] * 4]
+    assert len(texts) == 0
+
+
+def test_a_prompt_that_cannot_be_asked_for_stays() -> None:
+    texts = waiting()
+    come(texts, "a", [3, 4])
+    assert texts.take_first(lambda prompt: 1 / 0) == []
+    assert len(texts) == 2
+
+
 def test_tokens_bound_a_batch() -> None:
     texts = waiting(tokens=100, ratio=1, extra=0)
     come(texts, "a", [20, 20, 20, 20])

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,8 @@ from polylect.translator import Translator
 _log = logging.getLogger(__name__)
 _MOMENTS = 10
 """How often `wait_ms` is waited at most while texts keep coming."""
+_TURNS = 16
+"""How many times `rows_per_batch` texts are in one batch, with those that join, so that it ends."""
 
 
 class Engine:
@@ -170,8 +171,7 @@ class Engine:
                 self._calls.clear()
             for function, future in calls:
                 self._call(function, future)
-            for job in self._take_arrived():
-                self._admit(job)
+            self._admit_arrived()
             with self._changed:
                 batch = self._waiting.take()
             if batch:
@@ -208,21 +208,20 @@ class Engine:
             except Exception as error:
                 future.set_exception(error)
 
-    def _take_arrived(self) -> list[Job]:
+    def _admit_arrived(self) -> None:
+        """Make prompts of the texts of requests, which wait from then on; of all or none of one."""
         with self._changed:
-            return list(self._arrived)
-
-    def _admit(self, job: Job) -> None:
-        """Make prompts of the texts of a request, which wait from then on; all of them or none."""
-        try:
-            rows = rows_of(job, self.translator, self._waiting.turn)
-        except Exception as error:
-            rows = []
-            job.tell(Failure(error))
-        with self._changed:
-            if job in self._arrived:  # it may have been dropped meanwhile
-                self._arrived.remove(job)
-                self._waiting.add(rows)
+            jobs = list(self._arrived)
+        for job in jobs:
+            try:
+                rows = rows_of(job, self.translator, self._waiting.turn)
+            except Exception as error:
+                rows = []
+                job.tell(Failure(error))
+            with self._changed:
+                if job in self._arrived:  # it may have been dropped meanwhile
+                    self._arrived.remove(job)
+                    self._waiting.add(rows)
 
     def _decode(self, batch: list[Row], alone: bool = False) -> None:
         """Decode rows, and those that join them unless they are to be alone."""
@@ -230,10 +229,9 @@ class Engine:
         if not rows:
             return
         running, begin = Running(rows), time.perf_counter()
-        watch = Watch(partial(self._grow, rows), partial(self._end, running))
-        if not alone:
-            waits, join = partial(self._others_may_join, rows), partial(self._join, running)
-            watch = replace(watch, waits=waits, join=join)
+        told = partial(self._grow, rows), partial(self._end, running)
+        joined = partial(self._others_may_join, rows), partial(self._join, running)
+        watch = Watch(*told) if alone else Watch(*told, *joined)
         try:
             running.name_adapters(self.translator.module)
             self.translator.decode([row.prompt for row in rows], watch)
@@ -246,9 +244,12 @@ class Engine:
             self._finish(running, index, used.get(index))
 
     def _others_may_join(self, rows: list[Row]) -> bool:
-        """Return whether texts wait, and nothing waits for the end of the batch."""
-        waits_for_end = bool(self._calls) or any(row.job.wants_usage for row in rows)
-        return not waits_for_end and bool(self._arrived or len(self._waiting))
+        """Return whether texts wait, nothing waits for the end of the batch, and it may grow."""
+        if self._calls or len(rows) > _TURNS * self.rows_per_batch:
+            return False
+        return bool(self._arrived or len(self._waiting)) and not any(
+            r.job.wants_usage for r in rows
+        )
 
     def _grow(self, rows: list[Row], index: int, token: int) -> bool:
         job = rows[index].job
@@ -264,8 +265,7 @@ class Engine:
 
     def _join(self, running: Running, accept: Accept) -> list[tuple[int, Example]]:
         """Give the running batch the texts that wait, as far as they fit."""
-        for job in self._take_arrived():
-            self._admit(job)
+        self._admit_arrived()
         with self._changed:
             joining = running.add(self._waiting.take_first(accept))
         running.name_adapters(self.translator.module)

@@ -27,7 +27,7 @@ class Waiting:
         self._generation, self._context = generation, context
         self._window = window * generation.rows
         self._rows: list[Row] = []
-        self._batches = 0
+        self._batches = self._joined = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -63,6 +63,9 @@ class Waiting:
         self._rows.sort(key=lambda row: row.turn)
         taken = list(takewhile(lambda row: _is_accepted(accept, row.prompt), self._rows))
         self._rows = self._rows[len(taken) :]
+        self._joined += len(taken)  # a batch's worth of those counts as a batch
+        batches, self._joined = divmod(self._joined, self._generation.rows)
+        self._batches += batches
         return taken
 
 

@@ -101,17 +101,13 @@ class Decoding:
 
     def _let_join(self, batch: GreedyBatch, held: ExitStack) -> None:
         """Ask for prompts, read them up to their first token, and go on with them."""
-        together = [self._examples[row] for row in batch.rows]
-        length, room = batch.longest, batch.room
+        accepted: list[Example] = []
 
         def accept(prompt: Example) -> bool:
-            nonlocal length, room
-            longest, most = max(length, len(prompt.prompt)), max(room, self._cap(prompt))
-            if not self._fits([*together, prompt], longest, most):
-                return False
-            length, room = longest, most
-            together.append(prompt)
-            return True
+            fits = self._fits(batch, [*accepted, prompt])
+            if fits:
+                accepted.append(prompt)
+            return fits
 
         joining = self._watch.join(accept)
         if not joining:
@@ -124,14 +120,17 @@ class Decoding:
             fresh.advance(1)
         batch.join(fresh)
 
-    def _fits(self, examples: Sequence[Example], length: int, room: int) -> bool:
-        """Return whether these are few and short enough to be decoded together."""
+    def _fits(self, batch: GreedyBatch, joining: Sequence[Example]) -> bool:
+        """Return whether these are few and short enough to be decoded with the batch."""
         generation = self._module.generation
-        if len(examples) > generation.rows or length + room > self._context.shared:
+        rows = len(batch.rows) + len(joining)
+        longest = max(batch.longest, *(len(prompt.prompt) for prompt in joining))
+        length = longest + max(batch.room, *map(self._cap, joining))
+        if rows > generation.rows or rows * length > generation.tokens:
             return False
-        if len(examples) * (length + room) > generation.tokens:
-            return False
-        return self._module.can_join(*_adapters_asked_for(examples))
+        return length <= self._context.shared and self._module.can_join(
+            *_adapters_asked_for(joining)
+        )
 
     def _batch(self, rows: Iterable[int]) -> TranslationBatch:
         batch = collate([self._examples[row] for row in rows], self._padding, "left")

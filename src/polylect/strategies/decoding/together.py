@@ -37,6 +37,7 @@ class Decoding:
         self._examples: list[Example] = []
         self._caps: list[int] = []
         self._translations: dict[int, Translation] = {}
+        self._enough = module.generation.rows  # with so many rows nobody is asked to join
 
     def run(self, examples: Sequence[Example]) -> Iterator[tuple[int, Translation]]:
         """Decode the prompts; yields them by number when all have ended, who joined as well.
@@ -96,8 +97,8 @@ class Decoding:
         return batch
 
     def _others_may_join(self, batch: GreedyBatch) -> bool:
-        is_full = len(batch.rows) >= self._module.generation.rows
-        return not is_full and not batch.is_broken and self._watch.waits()
+        has_room = len(batch.rows) < self._enough
+        return has_room and not batch.is_broken and self._watch.waits()
 
     def _let_join(self, batch: GreedyBatch, held: ExitStack) -> None:
         """Ask for prompts, read them up to their first token, and go on with them."""
@@ -110,6 +111,7 @@ class Decoding:
             return fits
 
         joining = self._watch.join(accept)
+        self._enough = self._module.generation.rows if joining else len(batch.rows)
         if not joining:
             return
         rows, prompts = zip(*joining, strict=True)

@@ -656,6 +656,7 @@ def test_what_is_given_stands_above_the_configuration_of_a_run(tmp_path: Path) -
     assert "enable_progress_bar" not in new["trainer"]
 
 
+@pytest.mark.slow
 def test_code_of_ones_own_is_named_in_the_command_and_not_by_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_new_base_remembers_the_old_one_in_each_precision(trimmed) -> None:
     assert cut_from(whole) is None
 
 
+@pytest.mark.slow
 def test_adapters_of_the_new_base_serve_on_the_old_one(trimmed, tmp_path: Path) -> None:
     out, _ = trimmed
     tiny = TRAIN[len(MODEL) :]

@@ -35,6 +35,7 @@ def on_a_terminal(command: list[str]) -> str:
     return b"".join(chunks).decode()
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(config("train", *SETTINGS, f"runs={tmp_path}"))
     shown, errors = capsys.readouterr()

@@ -169,29 +169,7 @@ def test_sentences_translate_together_as_one_by_one(
     assert all(translation.tokens for translation in together)
 
 
-def test_rows_that_end_early_leave_the_others_as_they_are(
-    name: str, settings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = train_a_little(build(name, *settings, "generation.ratio=0", "generation.extra=9"))
-    rows = [*ROWS, *ROWS[::-1]]
-    prompts = [
-        replace(module.prompt(source, direction), limit=limit)
-        for (direction, source, _), limit in zip(rows, (9, 1, 4, 2, 7, 1, 9, 5), strict=False)
-    ]
-    alone = [module.translate([prompt])[0] for prompt in prompts]
-    generate, sizes = module.backbone.generate, []
-
-    def counted(input_ids: torch.Tensor, **options: Any) -> Any:
-        sizes.append(len(input_ids))
-        return generate(input_ids=input_ids, **options)
-
-    monkeypatch.setattr(module.backbone, "generate", counted)
-    assert module.translate(prompts) == alone
-    assert sizes[0] == len(rows) and sizes == sorted(set(sizes), reverse=True)
-    assert len(sizes) > 2
-
-
-def test_rows_that_join_are_as_alone(
+def test_rows_that_leave_and_join_are_as_alone(
     name: str, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_rows, "STEPS", 2)
@@ -203,6 +181,13 @@ def test_rows_that_join_are_as_alone(
     ]
     alone = [module.translate([prompt])[0] for prompt in prompts]
     waiting = list(enumerate(prompts))[3:]
+    generate, sizes = module.backbone.generate, []
+
+    def counted(input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        sizes.append(len(input_ids))
+        return generate(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(module.backbone, "generate", counted)
 
     def join(accept: Accept) -> list[tuple[int, Example]]:
         joining = [waiting.pop(0) for _ in range(2) if waiting]
@@ -213,6 +198,7 @@ def test_rows_that_join_are_as_alone(
     together = dict(module.translate_as_decoded(prompts[:3], watch))
     assert not waiting
     assert [together[index] for index in range(len(prompts))] == alone
+    assert {2, 3, 4} <= set(sizes)  # that joined, of the first, and more together
 
 
 def test_outside_routing_it_says_what_to_do(module: TranslationModule) -> None:

@@ -131,6 +131,7 @@ def test_clipping_is_by_the_norm_of_the_scaled_gradients(tmp_path: Path, shared:
             torch.testing.assert_close(parameter.grad, clipped, atol=1e-7, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_scale_is_in_the_record(tmp_path: Path) -> None:
     model, _ = tiny_backbone(hidden=32)
     file = write_rows(tmp_path, model, ("en", "de", "fr"))

@@ -53,6 +53,7 @@ def test_projections_of_one_input_begin_alike_and_adapters_do_not(frozen: Path) 
     assert not torch.allclose(of_queries["en-de"], of_queries["en-fr"], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     settings = ["strategy.init=contrastive", "strategy.loraplus_lr_ratio=4", "strategy.rank=4"]
     whole = train(tmp_path / "whole", *settings)

@@ -126,6 +126,7 @@ SLOW = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["full", "lora", *SLOW])
 def test_training_is_the_same_to_the_bit(strategy: str, tmp_path: Path) -> None:
     both = [f"strategy={strategy}", *settings(strategy, tmp_path)]

@@ -225,6 +225,7 @@ def test_a_stage_gives_its_weights_the_same_meaning(tiny_run: Path, tmp_path: Pa
     assert same(checkpoint(made)["state_dict"], checkpoint(tiny_run, "best")["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_stage_with_other_neurons_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     model = tiny_backbone(hidden=32)[0]

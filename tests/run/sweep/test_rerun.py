@@ -38,6 +38,7 @@ def folder_of(control: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_rerun_does_only_what_is_not_done(
     control: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

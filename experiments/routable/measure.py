@@ -87,7 +87,7 @@ def main() -> None:
 def forced(module: LAG, data: Any, limit: int, router: str) -> dict[str, float]:
     """By side, how often a router would choose the right adapter, where that acts."""
     module.route_by(ROUTERS[router])
-    asked = Asked(selector_for(ROUTERS[router], module.context))
+    asked = Asked(selector_for(ROUTERS[router]))
     right = {"library": Oracle()}
     for direction in data.directions_of("test"):
         examples = data.examples(direction, "test", limit)

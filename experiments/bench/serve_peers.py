@@ -59,7 +59,11 @@ class PeftTranslator(Translator):
             for cut in batches(lengths, self.module.generation, context):
                 part = [group[position] for position in cut]
                 rows = [prompts[index] for index in part]
-                found |= zip(part, self._generate(rows, watch.by_place(part)), strict=True)
+                told = watch.by_place(part)
+                for place, translation in enumerate(self._generate(rows, told)):
+                    found[part[place]] = translation
+                    if told.end is not None:
+                        told.end(place, translation)
         return [found[index] for index in range(len(prompts))]
 
     def _groups(self, prompts: Sequence[Example]) -> list[list[int]]:

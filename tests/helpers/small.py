@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,12 @@ def write_adapters(folder: Path, directions: Sequence[str]) -> Path:
             torch.nn.init.normal_(parameter, std=0.3)
     module.export(folder)
     return folder / "adapters"
+
+
+def limited_prompts(module: Any, *limits: int) -> list[Example]:
+    """Prompts of `ROWS`, there and back, that may have so many tokens."""
+    rows = [*ROWS, *ROWS[::-1]]
+    return [
+        replace(module.prompt(source, direction), limit=limit)
+        for (direction, source, _), limit in zip(rows, limits, strict=True)
+    ]

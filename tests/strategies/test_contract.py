@@ -1,14 +1,23 @@
 """What every strategy in conf/strategy must do."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.neurons import write_neurons, write_rows
-from helpers.small import DIRECTIONS, ROWS, base, batch_of, build, examples, logits, train_a_little
+from helpers.small import (
+    DIRECTIONS,
+    ROWS,
+    base,
+    batch_of,
+    build,
+    examples,
+    limited_prompts,
+    logits,
+    train_a_little,
+)
 from helpers.tiny import attempt, same
 
 from polylect.config.roots import conf_folder
@@ -174,11 +183,7 @@ def test_rows_that_leave_and_join_are_as_alone(
 ) -> None:
     monkeypatch.setattr(open_rows, "STEPS", 2)
     module = train_a_little(build(name, *settings, "generation.ratio=0", "generation.extra=9"))
-    rows = [*ROWS, *ROWS[::-1]]
-    prompts = [
-        replace(module.prompt(source, direction), limit=limit)
-        for (direction, source, _), limit in zip(rows, (9, 3, 9, 2, 7, 1, 9, 5), strict=False)
-    ]
+    prompts = limited_prompts(module, 9, 3, 9, 2, 7, 1, 9, 5)
     alone = [module.translate([prompt])[0] for prompt in prompts]
     waiting = list(enumerate(prompts))[3:]
     generate, sizes = module.backbone.generate, []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.small import ROWS, base, batch_of, build
+from helpers.small import ROWS, base, batch_of, build, limited_prompts
 from helpers.small import logits as all_logits
 from helpers.tiny import DATA, LENGTH, MODEL, config, folders
 from peft import ArrowConfig, create_arrow_model
@@ -268,11 +268,7 @@ def test_rows_that_leave_and_join_have_their_own_choices(
     monkeypatch.setattr(open_rows, "STEPS", 2)
     length = ["generation.ratio=0", "generation.extra=9"]
     module = lag(library, f"strategy.level={level}", "strategy.k=2", *length)
-    rows = [*ROWS, *ROWS[::-1]]
-    prompts = [
-        replace(module.prompt(source, direction), limit=limit)
-        for (direction, source, _), limit in zip(rows, (9, 2, 6, 1, 9, 4, 9, 3), strict=True)
-    ]
+    prompts = limited_prompts(module, 9, 2, 6, 1, 9, 4, 9, 3)
     alone = [module.translate([prompt])[0] for prompt in prompts]
     waiting = list(enumerate(prompts))[4:]
     watch = Watch(waits=lambda: bool(waiting), join=lambda _: [waiting.pop(0)])

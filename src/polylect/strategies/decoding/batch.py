@@ -152,6 +152,7 @@ class GreedyBatch:
 
         All end at the same place; padding that no row needs is dropped.
         """
+        self._broken |= other._broken
         if not other.rows:
             return
         parts = self, other
@@ -163,7 +164,6 @@ class GreedyBatch:
         self._mask = torch.cat([_last(part._mask, length, 0) for part in parts])
         self._rooms = torch.cat([part._rooms for part in parts])
         self.rows = self.rows + other.rows
-        self._broken |= other._broken
 
 
 def _last(

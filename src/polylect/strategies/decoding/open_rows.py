@@ -14,7 +14,7 @@ KEPT = 0.75
 """Rows that ended are dropped when no more than this share of a batch goes on."""
 
 STEPS = 8
-"""Rows are asked to join after this many steps at the earliest."""
+"""Others may join a batch after this many steps at the earliest."""
 
 TokenListener = Callable[[int, int], bool]
 """Is told of the newest token of a row, by its number; True ends that row."""

@@ -63,8 +63,7 @@ def pick_languages(languages: Collection[str], sides: Mapping[str, str]) -> dict
     """Return by side the language of the file that it takes; no two sides take the same.
 
     A language matches its variants: `en` also takes "en-US" and "eng", `pt_BR` takes only "pt-BR",
-    `zh_Hans` also takes "zh-CN".
-    Of several variants the one with the shortest code is taken.
+    `zh_Hans` also takes "zh-CN". Of several variants the one with the shortest code is taken.
     """
     language_of: dict[str, str] = {}
     # The side that asks for a variant first, so that the other does not take it away.
